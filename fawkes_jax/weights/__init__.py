@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fawkes_jax.models import landmarks
 from fawkes_jax.weights import cache, dlib
 
 
@@ -19,4 +20,20 @@ def load_resnet_variables() -> dict[str, Any]:
     "dlib_resnet",
     dlib.SHA256[dlib.RESNET_FILE],
     lambda: dlib.read_resnet(dlib.package_file(dlib.RESNET_FILE)),
+  )
+
+
+def load_landmark_model() -> landmarks.LandmarkModel:
+  """Loads dlib's five-point shape predictor.
+
+  Raises:
+    FawkesError: the package face_recognition_models, or its file, is missing
+      or not the pinned one.
+  """
+  return landmarks.LandmarkModel(
+    **cache.load(
+      "dlib_landmarks",
+      dlib.SHA256[dlib.LANDMARK_FILE],
+      lambda: dlib.read_shape_predictor(dlib.package_file(dlib.LANDMARK_FILE)),
+    )
   )

@@ -170,3 +170,47 @@ def read_resnet(path: str | pathlib.Path) -> dict[str, Any]:
   matrix = reader.tensor().reshape(inputs, outputs)
   params["embedding"] = {"kernel": matrix.copy()}
   return {"params": params}
+
+
+def read_shape_predictor(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the five-point shape predictor.
+
+  Args:
+    path: a copy of `LANDMARK_FILE`.
+
+  Returns:
+    The fields of `models.landmarks.LandmarkModel` by name.
+
+  Raises:
+    FawkesError: the file is missing, unreadable, or not the pinned one.
+  """
+  reader = _Reader(_read_pinned(path, LANDMARK_FILE))
+  reader.integer()  # The format's version.
+  mean_shape = reader.matrix().reshape(-1, 2)
+  first, second, threshold, leaves = [], [], [], []
+  num_forests = reader.integer()
+  num_trees = 0
+  for _ in range(num_forests):
+    num_trees = reader.integer()
+    for _ in range(num_trees):
+      for _ in range(reader.integer()):
+        first.append(reader.integer())
+        second.append(reader.integer())
+        threshold.append(reader.number())
+      for _ in range(reader.integer()):
+        leaves.append(reader.matrix())
+  anchors = [reader.integers(reader.integer()) for _ in range(reader.integer())]
+  offsets = [
+    [(reader.number(), reader.number()) for _ in range(reader.integer())]
+    for _ in range(reader.integer())
+  ]
+  trees = num_forests, num_trees, -1
+  return {
+    "mean_shape": mean_shape,
+    "first": np.array(first, np.int32).reshape(trees),
+    "second": np.array(second, np.int32).reshape(trees),
+    "threshold": np.array(threshold, np.float32).reshape(trees),
+    "leaves": np.stack(leaves).reshape(*trees, *mean_shape.shape),
+    "anchors": np.array(anchors, np.int32),
+    "offsets": np.array(offsets, np.float32),
+  }
