@@ -1,0 +1,1 @@
+"""Photos on disk: found, decoded, encoded like the source, and recorded."""

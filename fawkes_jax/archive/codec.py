@@ -1,0 +1,324 @@
+"""Photos from bytes, and back to bytes like the source.
+
+What is supported, and what is refused with a reason (nothing is degraded in
+silence):
+
+* JPEG: greyscale and colour, all EXIF orientations; 8 bits. Changes are added
+  in the DCT domain (`jpeg`), with the source's tables and subsampling. Where
+  that is impossible (see `encode`), the pixels are encoded again with the
+  same tables and subsampling. Multi-picture files give their first picture.
+* PNG, TIFF, BMP, lossless WebP: pixels outside the changes stay the same.
+  Palettes, 2- and 4-bit grey become 8-bit grey, RGB or RGBA when something
+  changes, and so does a transparent colour become an alpha channel.
+* lossy WebP and HEIC: encoded again with quality 95; HEIC needs the extra
+  `heic`. TIFF with JPEG inside likewise.
+* refused: more than one frame, 16-bit and floating-point samples, CMYK and
+  other colour models, 1-bit pictures, GIF and ICO (which cannot hold what is
+  added), BMP with alpha, and formats not named here.
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from fawkes_jax import types
+from fawkes_jax.archive import jpeg, orientation, rasters, segments
+from fawkes_jax.archive.photo import Photo
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
+_REFUSED = {
+  "GIF": "a GIF holds 256 colours at most, which no cloak fits into",
+  "ICO": "icons (ICO) cannot be written",
+  "AVIF": "AVIF is not supported",
+}
+_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+_REFUSED_MODES = {
+  "1": "a picture of 1 bit per pixel has no room for a cloak",
+  "CMYK": "CMYK is not supported",
+  "F": "floating-point samples are not supported",
+  "I": "more than 8 bits per sample are not supported",
+}
+_DAMAGE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  struct.error,
+  IndexError,
+  KeyError,
+  OverflowError,
+  EOFError,
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_SUBSAMPLINGS = {
+  (1, 1): "4:4:4",
+  (1, 2): "4:2:2",
+  (2, 2): "4:2:0",
+  (2, 1): "4:4:0",
+  (1, 4): "4:1:1",
+}
+
+
+def decode(data: bytes, *, max_pixels: int) -> Photo:
+  """Decodes a photo.
+
+  Args:
+    data: the file's bytes.
+    max_pixels: the largest number of pixels that is decoded; the header is
+      asked before anything is.
+
+  Returns:
+    The photo, upright as `PIL.ImageOps.exif_transpose` turns it. The same
+    bytes always give the same photo.
+
+  Raises:
+    types.PhotoError: it is not an image, damaged, too large, or of a kind
+      that could not be written again; the message is the reason.
+  """
+  if not data:
+    raise types.PhotoError("zero bytes")
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    image = _open(data)
+    with image:
+      _check_header(image, data, max_pixels=max_pixels)
+      how = _orientation(image)
+      info = _info(image)
+      image = _load(image)
+      return _photo(image, data, how=how, info=info)
+
+
+def encode(
+  photo: Photo,
+  patches: Sequence[types.Patch],
+  *,
+  strip_location: bool = False,
+) -> bytes:
+  """Encodes a photo with changes, like its source.
+
+  The same format, mode, size, ICC profile, EXIF (upright, without previews),
+  XMP and alpha. A greyscale photo stays so: it gets the change's luma.
+  Without any change the source's own bytes are returned (with
+  `strip_location` only its GPS is taken out, where the format allows that
+  without encoding it again).
+
+  A JPEG whose coefficients cannot be edited is encoded again from its
+  pixels, with the same tables and subsampling: arithmetic coding, RGB
+  instead of YCbCr, unusual sampling, or an EXIF orientation that flips an
+  axis that is not filled with whole coding units. That costs rounding in
+  every block.
+
+  Args:
+    photo: what `decode` returned.
+    patches: changes inside the photo; overlapping ones add up before
+      anything is rounded.
+    strip_location: removes the GPS directory from EXIF, and XMP if it
+      carries GPS.
+
+  Returns:
+    The file's bytes.
+
+  Raises:
+    types.PhotoError: the photo cannot be written.
+    ValueError: a patch reaches out of the photo.
+  """
+  changed = any(np.any(patch.change) for patch in patches)
+  if not changed and not strip_location:
+    return photo.source
+  if photo.format != "JPEG":
+    return rasters.encode(photo, patches, strip_location=strip_location)
+  if not changed:
+    return segments.without_location(photo.source)
+  header = segments.parse(photo.source)
+  if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
+    encoded = jpeg.add_patches(
+      photo.source,
+      header,
+      patches,
+      how=photo.how,
+      strip_location=strip_location,
+    )
+    if encoded is not None:
+      return encoded
+  return rasters.encode_jpeg(
+    photo, header, patches, strip_location=strip_location
+  )
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+  is_heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+  if is_heic:
+    _register_heic()
+  try:
+    return Image.open(io.BytesIO(data))
+  except UnidentifiedImageError as error:
+    raise types.PhotoError("not an image, or damaged at its start") from error
+  except Image.DecompressionBombError as error:
+    raise types.PhotoError(f"decompression bomb: {error}") from error
+  except _DAMAGE as error:
+    raise types.PhotoError(f"corrupted: {error}") from error
+
+
+def _register_heic() -> None:
+  try:
+    import pillow_heif
+  except ImportError as error:
+    raise types.PhotoError(
+      "HEIC needs the extra heic: pip install 'fawkes-jax[heic]'"
+    ) from error
+  pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def _check_header(
+  image: ImageFile.ImageFile, data: bytes, *, max_pixels: int
+) -> None:
+  kind = _kind(image)
+  if image.width * image.height > max_pixels:
+    raise types.PhotoError(
+      f"{image.width} x {image.height} is more than {max_pixels} pixels"
+      " (decompression bomb)"
+    )
+  if kind not in _FORMATS:
+    raise types.PhotoError(
+      _REFUSED.get(kind, f"the format {kind} is not supported")
+    )
+  if kind != "JPEG" and _frames(image) > 1:
+    raise types.PhotoError("animated or multi-page: more than one frame")
+  if _bits(image, data) > 8:
+    raise types.PhotoError("more than 8 bits per sample are not supported")
+  if image.mode not in _MODES:
+    mode = image.mode.split(";")[0]
+    raise types.PhotoError(
+      _REFUSED_MODES.get(mode, f"the mode {image.mode} is not supported")
+    )
+  if kind == "BMP" and image.mode == "RGBA":
+    raise types.PhotoError("BMP with alpha cannot be written")
+
+
+def _kind(image: Image.Image) -> str:
+  kind = image.format or "unknown"
+  return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind)
+
+
+def _frames(image: Image.Image) -> int:
+  try:
+    return getattr(image, "n_frames", 1)
+  except _DAMAGE as error:
+    raise types.PhotoError(f"corrupted: {error}") from error
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+  """Bits per sample in the file, where Pillow's mode would not tell."""
+  if image.format == "PNG":
+    return data[24]
+  if image.format == "TIFF":
+    return max(image.tag_v2.get(258, (1,)))
+  return image.info.get("bit_depth", 8)
+
+
+def _orientation(image: Image.Image) -> orientation.Orientation:
+  """How the stored picture is turned upright; HEIC's decoder did it."""
+  if image.format == "HEIF":
+    return orientation.Orientation()
+  try:
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except _DAMAGE:
+    value = 1
+  return orientation.orientation(value)
+
+
+def _info(image: Image.Image) -> dict:
+  """What goes along with the pixels, taken before Pillow rewrites it."""
+  names = "exif", "icc_profile", "xmp", "dpi", "compression"
+  info = {n: image.info[n] for n in names if image.info.get(n)}
+  if image.format == "TIFF":
+    info["tags"] = image.tag_v2
+  return info
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+  try:
+    image.load()
+  except _DAMAGE as error:
+    text = str(error)
+    rule = "truncated" if "truncated" in text else "corrupted"
+    raise types.PhotoError(f"{rule}: {text}") from error
+  return image
+
+
+def _photo(
+  image: Image.Image,
+  data: bytes,
+  *,
+  how: orientation.Orientation,
+  info: dict,
+) -> Photo:
+  kind = _kind(image)
+  # Pillow has already turned a TIFF.
+  turn = orientation.Orientation() if kind == "TIFF" else how
+  palette = image.mode in ("P", "PA")
+  transparent = image.has_transparency_data
+  grey = image.mode in ("L", "LA")
+  if palette or transparent:
+    layers = np.asarray(image.convert("LA" if grey else "RGBA"))
+    layers = layers if transparent else layers[..., :3]
+  else:
+    layers = np.asarray(image if grey else image.convert("RGB"))
+  layers = orientation.upright_pixels(layers, turn)
+  alpha = np.ascontiguousarray(layers[..., -1]) if transparent else None
+  if grey:
+    luma = layers[..., 0] if transparent else layers
+    pixels = np.repeat(luma[..., np.newaxis], 3, axis=2)
+  else:
+    pixels = np.ascontiguousarray(layers[..., :3])
+  tables, subsampling = (
+    _jpeg_facts(data, how) if kind == "JPEG" else (None,) * 2
+  )
+  return Photo(
+    pixels=pixels,
+    grey=grey,
+    alpha=alpha,
+    jpeg_tables=tables,
+    subsampling=subsampling,
+    format=kind,
+    how=how,
+    lossless=_is_lossless(kind, data, info),
+    palette=palette,
+    info=info,
+    source=data,
+  )
+
+
+def _is_lossless(kind: str, data: bytes, info: dict) -> bool:
+  if kind == "WEBP":
+    return rasters.is_lossless_webp(data)
+  if kind == "TIFF":
+    return info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
+  return kind in ("PNG", "BMP")
+
+
+def _jpeg_facts(
+  data: bytes, how: orientation.Orientation
+) -> tuple[np.ndarray | None, str | None]:
+  """Quantisation tables and subsampling, as the upright photo has them."""
+  try:
+    header = segments.parse(data)
+    by_number = segments.quantisation_tables(header)
+    tables = [by_number[number] for number in header.table_numbers]
+  except (ValueError, KeyError, struct.error) as error:
+    raise types.PhotoError(f"corrupted: {error}") from error
+  if len(tables) not in (1, 3):
+    return None, None
+  pair = np.stack([tables[0], tables[1] if len(tables) == 3 else tables[0]])
+  if how.transpose:
+    pair = pair.swapaxes(1, 2)
+  subsampling = None
+  if len(tables) == 3:
+    luma, cb, cr = header.sampling
+    factors = luma[::-1] if how.transpose else luma
+    regular = cb == cr == (1, 1)
+    subsampling = _SUBSAMPLINGS.get(factors, "other") if regular else "other"
+  return np.ascontiguousarray(pair), subsampling

@@ -1,0 +1,268 @@
+"""Changes to JPEG photos in the DCT domain.
+
+A JPEG is not encoded anew. The change is converted to YCbCr, averaged where
+chroma is subsampled, transformed, divided by the source's quantisation steps,
+rounded, and added to the source's coefficients:
+
+    new = old + round(DCT(change) / q)
+
+so a block that no change touches keeps its coefficients exactly, and a
+touched one has no error but the rounding of the change itself. Orientations
+are applied to the coefficients, too, without loss.
+
+Decoders interpolate subsampled chroma, so a changed chroma block can alter
+the pixels of one more column and row than its own block covers (two where
+the factor is 4). The DCT itself is blind to borders: a change alters whole
+blocks of 8 x 8 samples, 16 x 16 pixels in 4:2:0.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+
+import jpeglib
+import numpy as np
+
+from fawkes_jax import types
+from fawkes_jax.archive import orientation, segments
+from fawkes_jax.archive.regions import regions
+
+# JFIF (ITU-T T.871), without the offsets: changes have none.
+_TO_YCBCR = np.array(
+  [
+    [0.299, 0.587, 0.114],
+    [-0.299 / 1.772, -0.587 / 1.772, 0.5],
+    [0.5, -0.587 / 1.402, -0.114 / 1.402],
+  ]
+)
+_FREQUENCY = np.arange(8)[:, np.newaxis]
+_DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * _FREQUENCY * np.pi / 16)
+_DCT[0] /= np.sqrt(2)
+
+# What 8-bit Huffman coding can hold.
+_DC_RANGE = -1024, 1023
+_AC_RANGE = -1023, 1023
+
+# jpeglib keeps markers and the chosen codec in global variables.
+_LOCK = threading.Lock()
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Coefficients:
+  """The quantised coefficients of a JPEG.
+
+  Attributes:
+    height: in pixels.
+    width: in pixels.
+    planes: for each component int16 [rows, columns, 8, 8], blocks down and
+      across, vertical frequency before horizontal.
+    tables: for each component uint16 [8, 8].
+    sampling: for each component its (vertical, horizontal) sampling factors.
+  """
+
+  height: int
+  width: int
+  planes: list[np.ndarray]
+  tables: list[np.ndarray]
+  sampling: list[tuple[int, int]]
+
+  @property
+  def most(self) -> tuple[int, int]:
+    """The largest vertical and horizontal sampling factors."""
+    return max(v for v, _ in self.sampling), max(h for _, h in self.sampling)
+
+
+def is_editable(header: segments.Header) -> bool:
+  """Whether the coefficients can be edited.
+
+  That takes 8-bit Huffman coding, baseline or progressive, greyscale or
+  YCbCr, chroma with one sample for a whole number of pixels.
+  """
+  if header.frame not in (0xC0, 0xC1, 0xC2) or header.precision != 8:
+    return False
+  if len(header.sampling) == 1:
+    return True
+  if len(header.sampling) != 3:
+    return False
+  luma, cb, cr = header.sampling
+  is_rgb = bytes(header.ids) == b"RGB"
+  is_ycbcr = header.jfif or header.adobe_transform == 1
+  if not is_ycbcr and (header.adobe_transform is not None or is_rgb):
+    return False
+  return cb == cr == (1, 1) and luma[0] in (1, 2, 4) and luma[1] in (1, 2, 4)
+
+
+def can_turn(header: segments.Header, how: orientation.Orientation) -> bool:
+  """Whether the coefficients can be turned upright without loss.
+
+  A flip needs the flipped axis to be filled with whole coding units.
+  """
+  v, h = (1, 1) if len(header.sampling) == 1 else header.sampling[0]
+  height, width = header.height, header.width
+  if how.transpose:
+    height, width, v, h = width, height, h, v
+  columns_fit = not how.flip_columns or width % (8 * h) == 0
+  rows_fit = not how.flip_rows or height % (8 * v) == 0
+  return columns_fit and rows_fit
+
+
+def add_patches(
+  data: bytes,
+  header: segments.Header,
+  patches: Sequence[types.Patch],
+  *,
+  how: orientation.Orientation,
+  strip_location: bool,
+) -> bytes | None:
+  """The upright JPEG with its changes added.
+
+  Args:
+    data: a file that has been decoded without complaint, `is_editable` and
+      `can_turn`.
+    header: its header.
+    patches: the changes, in the upright photo.
+    how: how it is turned upright.
+    strip_location: whether GPS is removed.
+
+  Returns:
+    The new file: optimised Huffman tables, progressive if the source is, no
+    restart markers. None if the source has coefficients that 8-bit coding
+    does not allow.
+
+  Raises:
+    types.PhotoError: there is no room for the temporary files.
+  """
+  source = _turn(_read(data, header), how)
+  if any(_out_of_range(plane) for plane in source.planes):
+    return None
+  _add(source, patches)
+  encoded = _write(source, progressive=header.frame == 0xC2)
+  kept = segments.cloaked_metadata(
+    header, transposed=how.transpose, strip_location=strip_location
+  )
+  return segments.replace_metadata(encoded, kept, header.ids)
+
+
+def _turn(
+  coefficients: Coefficients, how: orientation.Orientation
+) -> Coefficients:
+  c = coefficients
+  flip = (lambda pair: pair[::-1]) if how.transpose else (lambda pair: pair)
+  height, width = flip((c.height, c.width))
+  return Coefficients(
+    height=height,
+    width=width,
+    planes=[orientation.upright_blocks(p, how) for p in c.planes],
+    tables=[t.T if how.transpose else t for t in c.tables],
+    sampling=[flip(s) for s in c.sampling],
+  )
+
+
+def _out_of_range(plane: np.ndarray) -> bool:
+  return bool(np.any(plane != _clip(plane)))
+
+
+def _clip(plane: np.ndarray) -> np.ndarray:
+  clipped = np.clip(plane, *_AC_RANGE)
+  clipped[..., 0, 0] = np.clip(plane[..., 0, 0], *_DC_RANGE)
+  return clipped
+
+
+def _add(c: Coefficients, patches: Sequence[types.Patch]) -> None:
+  """Adds changes to coefficients in place."""
+  rows, columns = c.most
+  cell = 8 * columns, 8 * rows
+  for patch in regions(patches, width=c.width, height=c.height, cell=cell):
+    for i, plane in enumerate(c.planes):
+      v, h = c.sampling[i]
+      change = patch.change.astype(np.float64) @ _TO_YCBCR[i]
+      steps = _quantise(_average(change, rows // v, columns // h), c.tables[i])
+      top = patch.top * v // (8 * rows)
+      left = patch.left * h // (8 * columns)
+      target = plane[top : top + len(steps), left : left + steps.shape[1]]
+      steps = steps[: target.shape[0], : target.shape[1]]
+      target[...] = _clip(target + steps)
+
+
+def _average(change: np.ndarray, rows: int, columns: int) -> np.ndarray:
+  height, width = change.shape
+  shape = height // rows, rows, width // columns, columns
+  return change.reshape(shape).mean(axis=(1, 3))
+
+
+def _quantise(change: np.ndarray, table: np.ndarray) -> np.ndarray:
+  """The change's coefficients in steps; int16 [rows, columns, 8, 8]."""
+  height, width = change.shape
+  blocks = change.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
+  return np.rint(_DCT @ blocks @ _DCT.T / table).astype(np.int16)
+
+
+def _read(data: bytes, header: segments.Header) -> Coefficients:
+  with _LOCK, _workspace(len(data)) as folder:
+    path = os.path.join(folder, "source.jpg")
+    with open(path, "wb") as file:
+      file.write(data)
+    image = jpeglib.read_dct(path)
+    image.load()
+  planes = [image.Y] if image.Cb is None else [image.Y, image.Cb, image.Cr]
+  count = len(planes)
+  sampling = header.sampling if count == 3 else ((1, 1),)
+  return Coefficients(
+    height=header.height,
+    width=header.width,
+    planes=planes,
+    tables=[image.get_component_qt(i) for i in range(count)],
+    sampling=list(sampling),
+  )
+
+
+def _write(c: Coefficients, *, progressive: bool) -> bytes:
+  tables: list[np.ndarray] = []
+  numbers = []
+  for table in c.tables:
+    same = [i for i, t in enumerate(tables) if np.array_equal(t, table)]
+    numbers.append(same[0] if same else len(tables))
+    if not same:
+      tables.append(table)
+  image = jpeglib.from_dct(
+    *c.planes, qt=np.array(tables, np.uint16), quant_tbl_no=numbers
+  )
+  image.height, image.width = c.height, c.width
+  image.samp_factor = np.array(c.sampling)
+  with _LOCK, _workspace(sum(p.nbytes for p in c.planes)) as folder:
+    path = os.path.join(folder, "target.jpg")
+    image.write_dct(path, flags=["+OPTIMIZE_CODING"])
+    if progressive:
+      _make_progressive(path)
+    with open(path, "rb") as file:
+      return file.read()
+
+
+def _make_progressive(path: str) -> None:
+  """Recodes a JPEG with several scans; the coefficients stay the same."""
+  try:
+    with jpeglib.version("mozjpeg300"):
+      image = jpeglib.read_dct(path)
+      image.load()
+      image.write_dct(path)
+  except RuntimeError:
+    return  # this build of jpeglib lacks the encoder; one scan does as well
+
+
+@contextlib.contextmanager
+def _workspace(size: int) -> Iterator[str]:
+  """A private temporary folder with room for a few times `size` bytes.
+
+  libjpeg ends the process when it cannot write, so the room is made sure of.
+  """
+  try:
+    with tempfile.TemporaryDirectory(prefix="fawkes-jax-") as folder:
+      if shutil.disk_usage(folder).free < 3 * size + 2**20:
+        raise types.PhotoError(f"no room for temporary files in {folder}")
+      yield folder
+  except OSError as error:
+    raise types.PhotoError(f"temporary files: {error}") from error

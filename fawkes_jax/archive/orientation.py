@@ -1,0 +1,77 @@
+"""EXIF orientations of pixel arrays and of blocks of DCT coefficients.
+
+An orientation is applied as a transposition followed by flips; the eight
+values are those of the EXIF standard (tag 0x0112), and the upright picture is
+the one that `PIL.ImageOps.exif_transpose` gives.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Orientation:
+  """How a stored picture is turned upright.
+
+  Attributes:
+    transpose: rows become columns; done first.
+    flip_columns: left and right are swapped, after the transposition.
+    flip_rows: top and bottom are swapped, after the transposition.
+  """
+
+  transpose: bool = False
+  flip_columns: bool = False
+  flip_rows: bool = False
+
+
+_ORIENTATIONS = {
+  2: Orientation(flip_columns=True),
+  3: Orientation(flip_columns=True, flip_rows=True),
+  4: Orientation(flip_rows=True),
+  5: Orientation(transpose=True),
+  6: Orientation(transpose=True, flip_columns=True),
+  7: Orientation(transpose=True, flip_columns=True, flip_rows=True),
+  8: Orientation(transpose=True, flip_rows=True),
+}
+
+
+def orientation(value: int) -> Orientation:
+  """The orientation of an EXIF value; unknown values mean upright."""
+  return _ORIENTATIONS.get(value, Orientation())
+
+
+def upright_pixels(pixels: np.ndarray, how: Orientation) -> np.ndarray:
+  """Turns an array [height, width, ...] upright; a contiguous array."""
+  if how.transpose:
+    pixels = pixels.swapaxes(0, 1)
+  if how.flip_columns:
+    pixels = pixels[:, ::-1]
+  if how.flip_rows:
+    pixels = pixels[::-1]
+  return np.ascontiguousarray(pixels)
+
+
+def upright_blocks(blocks: np.ndarray, how: Orientation) -> np.ndarray:
+  """Turns blocks of DCT coefficients upright without any loss.
+
+  A transposed block has transposed coefficients; a flipped one has the odd
+  frequencies along the flipped axis negated.
+
+  Args:
+    blocks: integers [rows, columns, 8, 8], vertical frequency before
+      horizontal; the picture fills them entirely along an axis that is
+      flipped.
+    how: the orientation.
+
+  Returns:
+    The same dtype, rows and columns swapped where `how` transposes.
+  """
+  if how.transpose:
+    blocks = blocks.transpose(1, 0, 3, 2)
+  signs = np.array([1, -1] * 4, dtype=blocks.dtype)
+  if how.flip_columns:
+    blocks = blocks[:, ::-1] * signs
+  if how.flip_rows:
+    blocks = blocks[::-1] * signs[:, np.newaxis]
+  return np.ascontiguousarray(blocks)
