@@ -14,20 +14,26 @@ silence):
   `heic`. TIFF with JPEG inside likewise.
 * refused: more than one frame, 16-bit and floating-point samples, CMYK and
   other colour models, 1-bit pictures, GIF and ICO (which cannot hold what is
-  added), BMP with alpha, and formats not named here.
+  added), and formats not named here.
 """
 
 import io
 import struct
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import (
+  ExifTags,
+  Image,
+  ImageFile,
+  TiffImagePlugin,
+  UnidentifiedImageError,
+)
 
 from fawkes_jax import types
-from fawkes_jax.archive import jpeg, orientation, rasters, segments
+from fawkes_jax.archive import jpeg, orientation, rasters, segments, tiff
 from fawkes_jax.archive.photo import Photo
+from fawkes_jax.archive.quiet import quiet_pillow
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 _REFUSED = {
@@ -80,14 +86,15 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
   """
   if not data:
     raise types.PhotoError("zero bytes")
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
+  with quiet_pillow():
     image = _open(data)
     with image:
       _check_header(image, data, max_pixels=max_pixels)
-      how = _orientation(image)
-      info = _info(image)
-      image = _load(image)
+      if image.format != "TIFF":
+        _load(image)
+      # Loading turns a TIFF, and forgets that it did.
+      how, info = _orientation(image), _info(image)
+      _load(image)
       return _photo(image, data, how=how, info=info)
 
 
@@ -128,9 +135,18 @@ def encode(
   changed = any(np.any(patch.change) for patch in patches)
   if not changed and not strip_location:
     return photo.source
-  if photo.format != "JPEG":
+  with quiet_pillow():
+    if photo.format == "JPEG":
+      return _encode_jpeg(
+        photo, patches if changed else (), strip_location=strip_location
+      )
     return rasters.encode(photo, patches, strip_location=strip_location)
-  if not changed:
+
+
+def _encode_jpeg(
+  photo: Photo, patches: Sequence[types.Patch], *, strip_location: bool
+) -> bytes:
+  if not patches:
     return segments.without_location(photo.source)
   header = segments.parse(photo.source)
   if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
@@ -156,8 +172,6 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(data))
   except UnidentifiedImageError as error:
     raise types.PhotoError("not an image, or damaged at its start") from error
-  except Image.DecompressionBombError as error:
-    raise types.PhotoError(f"decompression bomb: {error}") from error
   except _DAMAGE as error:
     raise types.PhotoError(f"corrupted: {error}") from error
 
@@ -194,8 +208,6 @@ def _check_header(
     raise types.PhotoError(
       _REFUSED_MODES.get(mode, f"the mode {image.mode} is not supported")
     )
-  if kind == "BMP" and image.mode == "RGBA":
-    raise types.PhotoError("BMP with alpha cannot be written")
 
 
 def _kind(image: Image.Image) -> str:
@@ -214,7 +226,7 @@ def _bits(image: Image.Image, data: bytes) -> int:
   """Bits per sample in the file, where Pillow's mode would not tell."""
   if image.format == "PNG":
     return data[24]
-  if image.format == "TIFF":
+  if isinstance(image, TiffImagePlugin.TiffImageFile):
     return max(image.tag_v2.get(258, (1,)))
   return image.info.get("bit_depth", 8)
 
@@ -231,22 +243,27 @@ def _orientation(image: Image.Image) -> orientation.Orientation:
 
 
 def _info(image: Image.Image) -> dict:
-  """What goes along with the pixels, taken before Pillow rewrites it."""
+  """What goes along with the pixels."""
   names = "exif", "icc_profile", "xmp", "dpi", "compression"
   info = {n: image.info[n] for n in names if image.info.get(n)}
-  if image.format == "TIFF":
-    info["tags"] = image.tag_v2
+  if "exif" not in info and "Raw profile type exif" in image.info:
+    lines = image.info["Raw profile type exif"].split("\n")[3:]
+    info["exif"] = bytes.fromhex("".join(lines))
+  if isinstance(image, TiffImagePlugin.TiffImageFile):
+    try:
+      info |= tiff.read_tags(image)
+    except _DAMAGE as error:
+      raise types.PhotoError(f"corrupted: {error}") from error
   return info
 
 
-def _load(image: ImageFile.ImageFile) -> Image.Image:
+def _load(image: ImageFile.ImageFile) -> None:
   try:
     image.load()
   except _DAMAGE as error:
     text = str(error)
     rule = "truncated" if "truncated" in text else "corrupted"
     raise types.PhotoError(f"{rule}: {text}") from error
-  return image
 
 
 def _photo(

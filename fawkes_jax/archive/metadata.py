@@ -13,8 +13,7 @@ import struct
 from collections.abc import Iterator
 
 JPEG_START = b"\xff\xd8\xff"
-
-_PREFIX = b"Exif\x00\x00"
+EXIF_PREFIX = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769
 _GPS_IFD = 0x8825
@@ -44,7 +43,7 @@ def clean_exif(
   Returns:
     The edited bytes, with the prefix if it was there; empty when dropped.
   """
-  prefix = _PREFIX if exif.startswith(_PREFIX) else b""
+  prefix = EXIF_PREFIX if exif.startswith(EXIF_PREFIX) else b""
   try:
     tiff = _Tiff(exif[len(prefix) :])
     tiff.set_orientation()
@@ -60,7 +59,7 @@ def clean_exif(
 
 def strip_exif_location(exif: bytes) -> bytes:
   """The EXIF without its GPS directory; empty when it cannot be read."""
-  prefix = _PREFIX if exif.startswith(_PREFIX) else b""
+  prefix = EXIF_PREFIX if exif.startswith(EXIF_PREFIX) else b""
   try:
     tiff = _Tiff(exif[len(prefix) :])
     tiff.drop_location()

@@ -2,20 +2,26 @@
 
 import io
 import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import metadata, segments
+from fawkes_jax.archive import bmp, metadata, png, segments, tiff
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.regions import regions
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LOSSY_QUALITY = 95
-_EXIF, _XMP, _ICC = "exif", "xmp", "icc_profile"
+_ENCODER_ERRORS = (
+  OSError,
+  RuntimeError,
+  ValueError,
+  TypeError,
+  KeyError,
+  struct.error,
+)
 
 
 def encode(
@@ -27,18 +33,21 @@ def encode(
     types.PhotoError: the encoder refuses.
   """
   image = _image(photo, patches)
+  if photo.format == "TIFF":
+    return _encode_tiff(photo, image, strip_location=strip_location)
+  carried = _carried(photo, strip_location=strip_location)
   if photo.format == "PNG":
-    return _png(photo, image, strip_location=strip_location)
-  options: dict = _carried(photo, strip_location=strip_location)
+    exif, xmp = carried.get("exif", b""), carried.get("xmp", b"")
+    encoded = _save(image, "PNG", {})
+    return png.carry_chunks(photo.source, encoded, exif=exif, xmp=xmp)
+  if photo.format == "BMP":
+    dpi = carried.get("dpi", (0.0, 0.0))
+    if image.mode == "RGBA":
+      return bmp.encode_rgba(np.asarray(image), dpi=dpi)
+    return _save(image, "BMP", {"dpi": dpi})
+  options = carried | {"quality": _LOSSY_QUALITY}
   if photo.format == "WEBP":
-    options |= {"lossless": photo.lossless, "quality": _LOSSY_QUALITY}
-    options |= {"exact": True, "method": 4}
-  elif photo.format == "TIFF":
-    options = _tiff_options(photo, options)
-  elif photo.format == "HEIF":
-    options |= {"quality": _LOSSY_QUALITY}
-  elif photo.format == "BMP":
-    options = {"dpi": options["dpi"]} if "dpi" in options else {}
+    options |= {"lossless": photo.lossless, "exact": True}
   return _save(image, photo.format, options)
 
 
@@ -75,6 +84,18 @@ def encode_jpeg(
   return segments.replace_metadata(encoded, kept, ids)
 
 
+def _encode_tiff(
+  photo: Photo, image: Image.Image, *, strip_location: bool
+) -> bytes:
+  options = tiff.options(photo.info, strip_location=strip_location)
+  if not photo.lossless:
+    options["quality"] = _LOSSY_QUALITY
+  encoded = _save(image, "TIFF", options)
+  return tiff.append_directories(
+    encoded, photo.info, strip_location=strip_location
+  )
+
+
 def is_lossless_webp(data: bytes) -> bool:
   """Whether a WebP file's picture is in a lossless chunk (VP8L)."""
   position = 12
@@ -106,16 +127,18 @@ def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
 def _carried(photo: Photo, *, strip_location: bool) -> dict:
   """ICC profile, EXIF, XMP and resolution for Pillow's encoders."""
   info = photo.info
-  carried = {name: info[name] for name in (_ICC, "dpi") if name in info}
-  if _EXIF in info:
-    carried[_EXIF] = metadata.clean_exif(
-      info[_EXIF],
+  carried = {
+    name: info[name] for name in ("icc_profile", "dpi") if name in info
+  }
+  if "exif" in info:
+    carried["exif"] = metadata.clean_exif(
+      info["exif"],
       transposed=photo.how.transpose,
       strip_location=strip_location,
     )
-  if _XMP in info:
-    carried[_XMP] = metadata.clean_xmp(
-      info[_XMP], strip_location=strip_location
+  if "xmp" in info:
+    carried["xmp"] = metadata.clean_xmp(
+      info["xmp"], strip_location=strip_location
     )
   return {name: value for name, value in carried.items() if value}
 
@@ -124,33 +147,6 @@ def _save(image: Image.Image, kind: str, options: dict) -> bytes:
   buffer = io.BytesIO()
   try:
     image.save(buffer, kind, **options)
-  except (OSError, ValueError, KeyError, struct.error) as error:
+  except _ENCODER_ERRORS as error:
     raise types.PhotoError(f"cannot be written as {kind}: {error}") from error
   return buffer.getvalue()
-
-
-# TIFF: tags that describe how the pixels are stored, which the encoder sets,
-# the orientation, and the directories and previews of other readers.
-_TIFF_STORAGE = frozenset(
-  (254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281)
-) | frozenset(
-  (284, 292, 293, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347)
-) | frozenset((512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532))  # fmt: skip
-_TIFF_XMP, _TIFF_PHOTOSHOP, _TIFF_EXIF, _TIFF_GPS = 700, 34377, 34665, 34853
-
-
-def _tiff_options(photo: Photo, options: dict) -> dict:
-  tags = photo.info["tags"]
-  kept = TiffImagePlugin.ImageFileDirectory_v2()
-  del tags, kept
-  return options
-
-
-def _png(photo: Photo, image: Image.Image, *, strip_location: bool) -> bytes:
-  del strip_location
-  return _save(image, "PNG", {})
-
-
-def _chunk(name: bytes, payload: bytes) -> bytes:
-  check = struct.pack(">I", zlib.crc32(name + payload))
-  return struct.pack(">I", len(payload)) + name + payload + check

@@ -107,7 +107,7 @@ def parse(data: bytes) -> Header:
 
 
 def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
-  segments = []
+  segments: list[Segment] = []
   position = 2
   while True:
     position = data.index(b"\xff", position)
@@ -170,7 +170,8 @@ def _clean(
     )
     return _XMP + xmp if xmp else None
   if marker == _APP13 and payload.startswith(_PHOTOSHOP):
-    return _without_thumbnails(payload)
+    cleaned = without_thumbnails(payload[len(_PHOTOSHOP) :])
+    return _PHOTOSHOP + cleaned if cleaned else None
   if marker == _APP2 and payload.startswith(b"ICC_PROFILE\x00"):
     return payload
   unsafe = (
@@ -195,22 +196,22 @@ def without_location(data: bytes) -> bytes:
   return b"".join(parts) + data[header.scan_offset :]
 
 
-def _without_thumbnails(payload: bytes) -> bytes | None:
-  """Drops the thumbnail resources of a Photoshop segment."""
-  kept = [_PHOTOSHOP]
-  position = len(_PHOTOSHOP)
-  while payload[position : position + 4] == b"8BIM":
-    name_end = position + 6 + (payload[position + 6] // 2 + 1) * 2
-    if name_end + 4 > len(payload):
+def without_thumbnails(resources: bytes) -> bytes:
+  """Photoshop image resources without thumbnails."""
+  kept = []
+  position = 0
+  while resources[position : position + 4] == b"8BIM":
+    name_end = position + 6 + (resources[position + 6] // 2 + 1) * 2
+    if name_end + 4 > len(resources):
       break
-    (size,) = struct.unpack_from(">I", payload, name_end)
+    (number,) = struct.unpack_from(">H", resources, position + 4)
+    (size,) = struct.unpack_from(">I", resources, name_end)
     end = name_end + 4 + size + size % 2
-    (number,) = struct.unpack_from(">H", payload, position + 4)
-    if number not in _THUMBNAIL_RESOURCES:
-      kept.append(payload[position:end])
+    part = resources[position:end]
+    if number not in _THUMBNAIL_RESOURCES and metadata.JPEG_START not in part:
+      kept.append(part)
     position = end
-  cleaned = b"".join(kept)
-  return None if metadata.JPEG_START in cleaned else cleaned
+  return b"".join(kept)
 
 
 def replace_metadata(

@@ -1,0 +1,106 @@
+"""Sources are read whole; outputs appear atomically."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from fawkes_jax import types
+
+TEMPORARY_PREFIX = ".fawkes-jax-"
+
+
+def read_source(path: Path, *, max_bytes: int) -> bytes:
+  """Reads a whole file.
+
+  Raises:
+    types.PhotoError: it cannot be read, is not a regular file, or has more
+      than `max_bytes` bytes.
+  """
+  try:
+    if not path.is_file():
+      raise types.PhotoError("not a regular file")
+    with path.open("rb") as file:
+      data = file.read(max_bytes + 1)
+  except OSError as error:
+    raise types.PhotoError(f"cannot be read: {_reason(error)}") from error
+  if len(data) > max_bytes:
+    raise types.PhotoError(f"more than {max_bytes} bytes")
+  return data
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+  """Writes a file so that it is there as a whole or not at all.
+
+  The bytes go to a temporary file beside it, are flushed to the disk, and
+  get the name afterwards. Missing folders are made. The file has the usual
+  permissions (the umask's).
+
+  Raises:
+    types.PhotoError: it cannot be written; nothing is left behind. The
+      message names the file and the rule.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_beside(path, data)
+  except OSError as error:
+    raise types.PhotoError(
+      f"{printable(path)} cannot be written: {_reason(error)}"
+    ) from error
+
+
+def printable(path: str | os.PathLike) -> str:
+  r"""A path as text for messages and manifests.
+
+  Bytes of a name that are not UTF-8 appear as \xNN, and a backslash in a
+  name as \\ so that two names never look the same.
+  """
+  text = os.fspath(path).replace("\\", "\\\\")
+  return text.encode("utf-8", "surrogateescape").decode(
+    "utf-8", "backslashreplace"
+  )
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+  handle, temporary = tempfile.mkstemp(
+    prefix=TEMPORARY_PREFIX, suffix=".tmp", dir=path.parent
+  )
+  try:
+    with open(handle, "wb") as file:
+      file.write(data)
+      file.flush()
+      os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.unlink(temporary)
+    raise
+  _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+  """Makes a rename last; file systems that cannot are left alone."""
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  except OSError as error:
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+      raise
+  finally:
+    os.close(handle)
+
+
+def _read_umask() -> int:
+  mask = os.umask(0o077)
+  os.umask(mask)
+  return mask
+
+
+# Asking for the umask means setting it, which is unsafe while threads run.
+_UMASK = _read_umask()
+
+
+def _reason(error: OSError) -> str:
+  return error.strerror or str(error)
