@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fawkes_jax.models import landmarks
+from fawkes_jax.models import landmarks, mmod
 from fawkes_jax.weights import cache, dlib
 
 
@@ -36,4 +36,27 @@ def load_landmark_model() -> landmarks.LandmarkModel:
       dlib.SHA256[dlib.LANDMARK_FILE],
       lambda: dlib.read_shape_predictor(dlib.package_file(dlib.LANDMARK_FILE)),
     )
+  )
+
+
+def load_detector() -> mmod.Detector:
+  """Loads dlib's CNN face detector.
+
+  Raises:
+    FawkesError: the package face_recognition_models, or its file, is missing
+      or not the pinned one.
+  """
+  loaded = cache.load(
+    "dlib_mmod",
+    dlib.SHA256[dlib.MMOD_FILE],
+    lambda: dlib.read_mmod(dlib.package_file(dlib.MMOD_FILE)),
+  )
+  width, height = (int(side) for side in loaded["window"])
+  shared, covered = (float(fraction) for fraction in loaded["overlap"])
+  return mmod.Detector(
+    name="dlib_mmod",
+    module=mmod.MmodNet(),
+    variables=loaded["variables"],
+    window=(width, height),
+    overlap=(shared, covered),
   )

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import dlib_resnet
+from fawkes_jax.models import dlib_resnet, mmod
 
 RESNET_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 MMOD_FILE = "mmod_human_face_detector.dat"
@@ -130,6 +130,21 @@ class _Reader:
     kernel = flat[:-filters].reshape(filters, -1, rows, columns)
     return kernel.transpose(2, 3, 1, 0), flat[-filters:]
 
+  def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scale and shift, float64, of the next batch normalisation."""
+    self.seek("bn_con2")
+    gamma, beta = self.tensor().astype(np.float64).reshape(2, -1)
+    self.integers(10)  # Shapes of the views of gamma and beta.
+    self.tensor()  # Of the last batch in training: means,
+    self.tensor()  # and one over the standard deviations.
+    mean, variance = (
+      self.tensor().reshape(-1).astype(np.float64) for _ in range(2)
+    )
+    self.integers(2)  # The number of updates, and that which they span.
+    self.integers(8)  # Four multipliers of the learning rate and decay.
+    scale = gamma / np.sqrt(variance + self.number())
+    return scale, beta - scale * mean
+
 
 def _folded(
   kernel: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
@@ -170,6 +185,40 @@ def read_resnet(path: str | pathlib.Path) -> dict[str, Any]:
   matrix = reader.tensor().reshape(inputs, outputs)
   params["embedding"] = {"kernel": matrix.copy()}
   return {"params": params}
+
+
+def read_mmod(path: str | pathlib.Path) -> dict[str, Any]:
+  """Reads the face detector.
+
+  Args:
+    path: a copy of `MMOD_FILE`.
+
+  Returns:
+    `variables`: the Flax variables of `models.mmod.MmodNet`; `window`: int32
+    [2], width and height of its window; `overlap`: float64 [2], the fractions
+    of `models.mmod.suppress`.
+
+  Raises:
+    FawkesError: the file is missing, unreadable, or not the pinned one.
+  """
+  reader = _Reader(_read_pinned(path, MMOD_FILE))
+  reader.seek("loss_mmod_")
+  # The version, then the window; then what false alarms and misses cost in
+  # training, and what counts as a match there.
+  _, *window = reader.integers(3)
+  _, _, _, shared, covered = (reader.number() for _ in range(5))
+  params = {}
+  for i in range(len(mmod.LAYERS)):
+    kernel, bias = reader.convolution()
+    scale, shift = np.ones(len(bias)), np.zeros(len(bias))
+    if i < len(mmod.LAYERS) - 1:
+      scale, shift = reader.normalisation()
+    params[f"conv_{i}"] = _folded(kernel, bias, scale, shift)
+  return {
+    "variables": {"params": params},
+    "window": np.array(window, np.int32),
+    "overlap": np.array([shared, covered]),
+  }
 
 
 def read_shape_predictor(path: str | pathlib.Path) -> dict[str, np.ndarray]:
