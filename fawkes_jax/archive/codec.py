@@ -19,6 +19,7 @@ silence):
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,15 +49,18 @@ _REFUSED_MODES = {
   "F": "floating-point samples are not supported",
   "I": "more than 8 bits per sample are not supported",
 }
+# What Pillow raises on damaged files, as found by damaging them.
 _DAMAGE = (
+  ArithmeticError,
+  EOFError,
+  LookupError,
   OSError,
+  RuntimeError,
   SyntaxError,
+  TypeError,
   ValueError,
   struct.error,
-  IndexError,
-  KeyError,
-  OverflowError,
-  EOFError,
+  zlib.error,
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _SUBSAMPLINGS = {
@@ -86,16 +90,20 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
   """
   if not data:
     raise types.PhotoError("zero bytes")
-  with quiet_pillow():
-    image = _open(data)
-    with image:
+  try:
+    with quiet_pillow(), _open(data) as image:
       _check_header(image, data, max_pixels=max_pixels)
       if image.format != "TIFF":
-        _load(image)
+        image.load()
       # Loading turns a TIFF, and forgets that it did.
       how, info = _orientation(image), _info(image)
-      _load(image)
+      image.load()
       return _photo(image, data, how=how, info=info)
+  except UnidentifiedImageError as error:
+    raise types.PhotoError("not an image, or damaged at its start") from error
+  except _DAMAGE as error:
+    rule = "truncated" if "truncated" in str(error) else "corrupted"
+    raise types.PhotoError(f"{rule}: {error}") from error
 
 
 def encode(
@@ -165,15 +173,9 @@ def _encode_jpeg(
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-  is_heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
-  if is_heic:
+  if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
     _register_heic()
-  try:
-    return Image.open(io.BytesIO(data))
-  except UnidentifiedImageError as error:
-    raise types.PhotoError("not an image, or damaged at its start") from error
-  except _DAMAGE as error:
-    raise types.PhotoError(f"corrupted: {error}") from error
+  return Image.open(io.BytesIO(data))
 
 
 def _register_heic() -> None:
@@ -199,7 +201,7 @@ def _check_header(
     raise types.PhotoError(
       _REFUSED.get(kind, f"the format {kind} is not supported")
     )
-  if kind != "JPEG" and _frames(image) > 1:
+  if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
     raise types.PhotoError("animated or multi-page: more than one frame")
   if _bits(image, data) > 8:
     raise types.PhotoError("more than 8 bits per sample are not supported")
@@ -215,13 +217,6 @@ def _kind(image: Image.Image) -> str:
   return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind)
 
 
-def _frames(image: Image.Image) -> int:
-  try:
-    return getattr(image, "n_frames", 1)
-  except _DAMAGE as error:
-    raise types.PhotoError(f"corrupted: {error}") from error
-
-
 def _bits(image: Image.Image, data: bytes) -> int:
   """Bits per sample in the file, where Pillow's mode would not tell."""
   if image.format == "PNG":
@@ -235,10 +230,7 @@ def _orientation(image: Image.Image) -> orientation.Orientation:
   """How the stored picture is turned upright; HEIC's decoder did it."""
   if image.format == "HEIF":
     return orientation.Orientation()
-  try:
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
-  except _DAMAGE:
-    value = 1
+  value = image.getexif().get(ExifTags.Base.Orientation, 1)
   return orientation.orientation(value)
 
 
@@ -250,20 +242,8 @@ def _info(image: Image.Image) -> dict:
     lines = image.info["Raw profile type exif"].split("\n")[3:]
     info["exif"] = bytes.fromhex("".join(lines))
   if isinstance(image, TiffImagePlugin.TiffImageFile):
-    try:
-      info |= tiff.read_tags(image)
-    except _DAMAGE as error:
-      raise types.PhotoError(f"corrupted: {error}") from error
+    info |= tiff.read_tags(image)
   return info
-
-
-def _load(image: ImageFile.ImageFile) -> None:
-  try:
-    image.load()
-  except _DAMAGE as error:
-    text = str(error)
-    rule = "truncated" if "truncated" in text else "corrupted"
-    raise types.PhotoError(f"{rule}: {text}") from error
 
 
 def _photo(
@@ -274,28 +254,16 @@ def _photo(
   info: dict,
 ) -> Photo:
   kind = _kind(image)
-  # Pillow has already turned a TIFF.
-  turn = orientation.Orientation() if kind == "TIFF" else how
-  palette = image.mode in ("P", "PA")
-  transparent = image.has_transparency_data
-  grey = image.mode in ("L", "LA")
-  if palette or transparent:
-    layers = np.asarray(image.convert("LA" if grey else "RGBA"))
-    layers = layers if transparent else layers[..., :3]
-  else:
-    layers = np.asarray(image if grey else image.convert("RGB"))
-  layers = orientation.upright_pixels(layers, turn)
-  alpha = np.ascontiguousarray(layers[..., -1]) if transparent else None
-  if grey:
-    luma = layers[..., 0] if transparent else layers
-    pixels = np.repeat(luma[..., np.newaxis], 3, axis=2)
-  else:
-    pixels = np.ascontiguousarray(layers[..., :3])
-  tables, subsampling = (
-    _jpeg_facts(data, how) if kind == "JPEG" else (None,) * 2
-  )
+  colours, alpha = _layers(image)
+  if kind != "TIFF":  # Pillow has already turned those
+    colours = orientation.upright_pixels(colours, how)
+    alpha = None if alpha is None else orientation.upright_pixels(alpha, how)
+  grey = colours.ndim == 2
+  tables, subsampling = None, None
+  if kind == "JPEG":
+    tables, subsampling = _jpeg_facts(data, how)
   return Photo(
-    pixels=pixels,
+    pixels=np.repeat(colours[..., np.newaxis], 3, axis=2) if grey else colours,
     grey=grey,
     alpha=alpha,
     jpeg_tables=tables,
@@ -303,10 +271,23 @@ def _photo(
     format=kind,
     how=how,
     lossless=_is_lossless(kind, data, info),
-    palette=palette,
+    palette=image.mode in ("P", "PA"),
     info=info,
     source=data,
   )
+
+
+def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+  """The stored colours, [h, w] for grey or [h, w, 3], and the alpha [h, w]."""
+  colour = "L" if image.mode in ("L", "LA") else "RGB"
+  if not image.has_transparency_data:
+    if image.mode != colour:
+      image = image.convert(colour)
+    return np.array(image), None
+  layers = np.asarray(image.convert(colour + "A"))
+  alpha = np.ascontiguousarray(layers[..., -1])
+  colours = layers[..., 0] if colour == "L" else layers[..., :3]
+  return np.ascontiguousarray(colours), alpha
 
 
 def _is_lossless(kind: str, data: bytes, info: dict) -> bool:
@@ -321,12 +302,9 @@ def _jpeg_facts(
   data: bytes, how: orientation.Orientation
 ) -> tuple[np.ndarray | None, str | None]:
   """Quantisation tables and subsampling, as the upright photo has them."""
-  try:
-    header = segments.parse(data)
-    by_number = segments.quantisation_tables(header)
-    tables = [by_number[number] for number in header.table_numbers]
-  except (ValueError, KeyError, struct.error) as error:
-    raise types.PhotoError(f"corrupted: {error}") from error
+  header = segments.parse(data)
+  by_number = segments.quantisation_tables(header)
+  tables = [by_number[number] for number in header.table_numbers]
   if len(tables) not in (1, 3):
     return None, None
   pair = np.stack([tables[0], tables[1] if len(tables) == 3 else tables[0]])
