@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def printable(path: str | os.PathLike) -> str:
   return text.encode("utf-8", "surrogateescape").decode(
     "utf-8", "backslashreplace"
   )
+
+
+def from_printable(text: str) -> str:
+  """The path that `printable` shows as a text."""
+
+  def byte(match: re.Match) -> bytes:
+    return bytes.fromhex(match[1].decode()) if match[1] else b"\\"
+
+  data = re.sub(rb"\\(?:\\|x([0-9a-f]{2}))", byte, text.encode())
+  return os.fsdecode(data)
 
 
 def _write_beside(path: Path, data: bytes) -> None:

@@ -158,7 +158,7 @@ class Manifest:
     if row.output_sha256 is None:
       return None
     try:
-      data = (self._output / source_path(path)).read_bytes()
+      data = (self._output / files.from_printable(path)).read_bytes()
     except OSError:
       return "output missing"
     if hashlib.sha256(data).hexdigest() != row.output_sha256:
@@ -213,20 +213,6 @@ class Manifest:
       self.notes.append(f"{self._path}: ignored line {number}, not a row")
       return
     self.rows[row.path] = row
-
-
-def source_path(path: str) -> str:
-  r"""The name in the file system of a path as rows show it."""
-  parts = path.split("\\\\")
-  return "\\".join(_unescape(part) for part in parts)
-
-
-def _unescape(text: str) -> str:
-  pieces = text.split("\\x")
-  data = pieces[0].encode()
-  for piece in pieces[1:]:
-    data += bytes.fromhex(piece[:2]) + piece[2:].encode()
-  return os.fsdecode(data)
 
 
 def _take_lock(output: Path) -> IO[bytes]:

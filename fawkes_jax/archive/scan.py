@@ -66,7 +66,7 @@ def scan(root: Path) -> Iterator[SourceFile]:
     raise types.FawkesError(
       f"--input must be readable, got {files.printable(root)}: {error.strerror}"
     ) from error
-  return _walk(entries, "", root.resolve())
+  return _walk(entries, "", _resolve(root))
 
 
 def check_output(source: Path, output: Path) -> None:
@@ -78,7 +78,7 @@ def check_output(source: Path, output: Path) -> None:
     types.FawkesError: one of the two lies inside the other, both are the
       same, or the output is not a folder.
   """
-  inner, outer = source.resolve(), output.resolve()
+  inner, outer = _resolve(source), _resolve(output)
   flags = (
     f"--output={files.printable(output)} and --input={files.printable(source)}"
   )
@@ -92,6 +92,11 @@ def check_output(source: Path, output: Path) -> None:
     raise types.FawkesError(
       f"--output must be a folder, got {files.printable(output)}"
     )
+
+
+def _resolve(path: Path) -> Path:
+  """Follows symbolic links; unlike Path.resolve, also those in circles."""
+  return Path(os.path.realpath(path))
 
 
 def _list(folder: Path) -> list[os.DirEntry]:
@@ -134,10 +139,12 @@ def _why_skipped(entry: os.DirEntry, root: Path) -> str | None:
   if entry.name.startswith("."):
     return "hidden"
   if entry.is_symlink():
-    target = Path(entry.path).resolve()
+    target = _resolve(Path(entry.path))
     if root not in target.parents:
       return "a symbolic link that leads out of the input"
-    if target.is_dir():
+    if os.path.isdir(target):
       return "a symbolic link to a folder"
-    return None if target.is_file() else "a symbolic link that leads nowhere"
+    if not os.path.isfile(target):
+      return "a symbolic link that leads nowhere"
+    return None
   return None if entry.is_file() else "not a regular file"

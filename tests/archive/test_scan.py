@@ -1,0 +1,160 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fawkes_jax import types
+from fawkes_jax.archive import scan
+
+
+def fill(root, *names):
+  for name in names:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def found(root):
+  return [(s.name, s.status, s.reason) for s in scan.scan(root)]
+
+
+def test_order_and_names(tmp_path):
+  fill(tmp_path, "b/z.jpg", "b/a.jpg", "a.jpg", "c.txt", "B.JPG", "b/c/d.png")
+  names = [file.relative for file in scan.scan(tmp_path)]
+  assert names == [
+    "B.JPG", "a.jpg", "b/a.jpg", "b/c/d.png", "b/z.jpg", "c.txt"
+  ]  # fmt: skip
+  assert all(f.path == tmp_path / f.relative for f in scan.scan(tmp_path))
+
+
+def test_lazy(tmp_path):
+  fill(tmp_path, "a.jpg", "b/c.jpg")
+  files = scan.scan(tmp_path)
+  assert next(files).name == "a.jpg"
+  fill(tmp_path, "b/a.jpg")
+  assert [file.name for file in files] == ["b/a.jpg", "b/c.jpg"]
+
+
+def test_empty_folder(tmp_path):
+  assert found(tmp_path) == []
+
+
+def test_single_file(tmp_path):
+  fill(tmp_path, "a.jpg")
+  assert found(tmp_path / "a.jpg") == [("a.jpg", None, None)]
+
+
+def test_missing_folder(tmp_path):
+  with pytest.raises(types.FawkesError, match=r"--input must be readable.*No"):
+    scan.scan(tmp_path / "missing")
+
+
+def test_input_that_is_no_file(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(types.FawkesError, match="--input must be a folder"):
+    scan.scan(tmp_path / "pipe")
+
+
+def test_hidden_and_special_files_get_a_turn(tmp_path):
+  fill(tmp_path, ".DS_Store", ".git/config", "a.jpg")
+  os.mkfifo(tmp_path / "pipe")
+  assert found(tmp_path) == [
+    (".DS_Store", "skipped", "hidden"),
+    (".git", "skipped", "hidden"),
+    ("a.jpg", None, None),
+    ("pipe", "skipped", "not a regular file"),
+  ]
+
+
+def test_symbolic_links(tmp_path):
+  root, outside = tmp_path / "in", tmp_path / "out"
+  fill(root, "real.jpg", "folder/photo.jpg")
+  fill(outside, "secret.jpg")
+  (root / "inside.jpg").symlink_to("real.jpg")
+  (root / "leaving.jpg").symlink_to(outside / "secret.jpg")
+  (root / "leaving").symlink_to(outside)
+  (root / "again").symlink_to("folder")
+  (root / "loop").symlink_to(root)
+  (root / "nowhere.jpg").symlink_to("missing.jpg")
+  (root / "snake").symlink_to("snake")
+  out = "a symbolic link that leads out of the input"
+  assert found(root) == [
+    ("again", "skipped", "a symbolic link to a folder"),
+    ("folder/photo.jpg", None, None),
+    ("inside.jpg", None, None),
+    ("leaving", "skipped", out),
+    ("leaving.jpg", "skipped", out),
+    ("loop", "skipped", out),
+    ("nowhere.jpg", "skipped", "a symbolic link that leads nowhere"),
+    ("real.jpg", None, None),
+    ("snake", "skipped", "a symbolic link that leads nowhere"),
+  ]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+  name = os.fsdecode(b"caf\xe9.jpg")
+  try:
+    fill(tmp_path, name)
+  except OSError:
+    pytest.skip("this file system takes UTF-8 only")
+  (file,) = scan.scan(tmp_path)
+  assert file.name == "caf\\xe9.jpg"
+  assert file.path.read_bytes() == b"x"
+  assert file.relative == name
+
+
+def test_unreadable_folders(tmp_path):
+  fill(tmp_path, "a.jpg", "locked/b.jpg", "z.jpg")
+  (tmp_path / "locked").chmod(0)
+  for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    folder.chmod(0o755)
+  script = (
+    "import os, sys\nfrom pathlib import Path\n"
+    "from fawkes_jax import types\nfrom fawkes_jax.archive import scan\n"
+    "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
+    "root = Path(sys.argv[1])\n"
+    "for f in scan.scan(root): print(f.name, f.status, f.reason)\n"
+    "try: scan.scan(root / 'locked')\n"
+    "except types.FawkesError as error: print(error)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", script, str(tmp_path)],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  (tmp_path / "locked").chmod(0o755)
+  lines = done.stdout.splitlines()
+  assert lines[:3] == [
+    "a.jpg None None",
+    "locked failed folder cannot be read: Permission denied",
+    "z.jpg None None",
+  ], done.stderr
+  assert "--input must be readable" in lines[3]
+
+
+def test_check_output(tmp_path):
+  source = tmp_path / "in"
+  fill(source, "a.jpg")
+  scan.check_output(source, tmp_path / "out")
+  scan.check_output(source, tmp_path / "in2")
+  scan.check_output(source / "a.jpg", tmp_path / "out")
+  (tmp_path / "link").symlink_to(source)
+  for output, rule in (
+    (source, "must not be the same"),
+    (tmp_path / "link", "must not be the same"),
+    (source / ".." / "in", "must not be the same"),
+    (source / "deep" / "out", "output must not be in the input"),
+    (tmp_path / "link" / "out", "output must not be in the input"),
+    (tmp_path, "input must not be in the output"),
+  ):
+    with pytest.raises(types.FawkesError, match=rule) as caught:
+      scan.check_output(source, output)
+    assert "--output=" in str(caught.value)
+    assert "--input=" in str(caught.value)
+  fill(tmp_path, "file")
+  with pytest.raises(types.FawkesError, match="--output must be a folder"):
+    scan.check_output(source, tmp_path / "file")
+  with pytest.raises(types.FawkesError, match="input must not be in"):
+    scan.check_output(source / "a.jpg", source)
