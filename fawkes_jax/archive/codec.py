@@ -11,7 +11,9 @@ silence):
   Palettes, 2- and 4-bit grey become 8-bit grey, RGB or RGBA when something
   changes, and so does a transparent colour become an alpha channel.
 * lossy WebP and HEIC: encoded again with quality 95; HEIC needs the extra
-  `heic`. TIFF with JPEG inside likewise.
+  `heic`. TIFF with JPEG inside likewise. For WebP that moves pixels outside
+  the changes by less than 1 level on average, by about 20 at most, and the
+  file grows by 1.2 (from quality 90) to 2.6 times (from quality 60).
 * refused: more than one frame, 16-bit and floating-point samples, CMYK and
   other colour models, 1-bit pictures, GIF and ICO (which cannot hold what is
   added), and formats not named here.
@@ -123,8 +125,12 @@ def encode(
   A JPEG whose coefficients cannot be edited is encoded again from its
   pixels, with the same tables and subsampling: arithmetic coding, RGB
   instead of YCbCr, unusual sampling, or an EXIF orientation that flips an
-  axis that is not filled with whole coding units. That costs rounding in
-  every block.
+  axis that is not filled with whole coding units. Every block is rounded
+  again then, which moves pixels by 0.3 levels on average and up to 20 at
+  hard edges (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes
+  4:4:4. Otherwise pixels outside the changed blocks are the source's; after
+  a flip or transposition decoders may round them by up to 3 levels
+  differently (0.03 on average), although the coefficients are exact.
 
   Args:
     photo: what `decode` returned.

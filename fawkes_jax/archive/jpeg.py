@@ -134,7 +134,7 @@ def add_patches(
     does not allow.
 
   Raises:
-    types.PhotoError: there is no room for the temporary files.
+    types.PhotoError: jpeglib refuses, or there is no room for its files.
   """
   source = _turn(_read(data, header), how)
   if any(_out_of_range(plane) for plane in source.planes):
@@ -163,7 +163,12 @@ def _turn(
 
 
 def _out_of_range(plane: np.ndarray) -> bool:
-  return bool(np.any(plane != _clip(plane)))
+  flat = plane.reshape(-1, 64)
+  return not (
+    flat.max() <= _AC_RANGE[1]
+    and flat[:, 0].min() >= _DC_RANGE[0]
+    and flat[:, 1:].min() >= _AC_RANGE[0]
+  )
 
 
 def _clip(plane: np.ndarray) -> np.ndarray:
@@ -265,4 +270,4 @@ def _workspace(size: int) -> Iterator[str]:
         raise types.PhotoError(f"no room for temporary files in {folder}")
       yield folder
   except OSError as error:
-    raise types.PhotoError(f"temporary files: {error}") from error
+    raise types.PhotoError(f"JPEG coefficients: {error}") from error
