@@ -1,0 +1,1 @@
+"""Computing cloaks: the objective, the targets and the solver."""

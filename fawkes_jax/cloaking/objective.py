@@ -1,0 +1,78 @@
+"""What a cloak strives for in the embedding spaces of the extractors.
+
+Embeddings are compared after subtracting the mean over many identities and
+scaling to length one: then different people are near a right angle in every
+extractor's space, whatever its scale, and one number fits all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from fawkes_jax import config
+from fawkes_jax.imaging import views
+from fawkes_jax.models import registry
+
+
+def normalise(
+  embeddings: Float32[Array, "... d"], centre: Float32[Array, " d"]
+) -> Float32[Array, "... d"]:
+  """Embeddings relative to the mean identity, of length one.
+
+  Args:
+    embeddings: an extractor's raw embeddings.
+    centre: the mean of its embeddings over many identities.
+
+  Returns:
+    Unit vectors.
+  """
+  centred = embeddings - centre
+  length = jnp.linalg.norm(centred, axis=-1, keepdims=True)
+  return centred / jnp.maximum(length, 1e-6)
+
+
+def attack(
+  image: Float32[Array, "size size 3"],
+  problem: Any,
+  variables: Mapping[str, Any],
+  extractors: Sequence[registry.Extractor],
+  options: config.SolverOptions,
+  key: jax.Array,
+) -> Float32[Array, ""]:
+  """How far a face still is from its target, and how near to its identity.
+
+  The mean over the extractors of half the squared distance to the target
+  (1 - cosine), plus `own_weight` times the cosine to the original where it is
+  positive. Each extractor sees its own random view.
+
+  Args:
+    image: the changed crop, values in 0..255.
+    problem: the face, a `solver.Problem`.
+    variables: by extractor, its "weights" and its "centre".
+    extractors: which of them, static.
+    options: static.
+    key: of the random views.
+
+  Returns:
+    The loss; 0 when the target is reached.
+  """
+  losses = []
+  for i, extractor in enumerate(extractors):
+    shift_key, zoom_key = jax.random.split(jax.random.fold_in(key, i))
+    view = views.template_view(
+      image,
+      problem.side,
+      extractor.template,
+      extractor.input_size,
+      shift=options.jitter * jax.random.normal(shift_key, (2,)),
+      zoom=1 + options.jitter * jax.random.normal(zoom_key),
+    )
+    raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
+    features = normalise(raw, variables[extractor.name]["centre"])
+    to_target = 1 - features @ problem.target[extractor.name]
+    left = jnp.maximum(features @ problem.own[extractor.name], 0)
+    losses.append(to_target + options.own_weight * left)
+  return sum(losses) / len(losses)

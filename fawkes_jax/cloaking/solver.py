@@ -1,0 +1,193 @@
+"""The solver: one face's cloak by gradient descent, as pure functions.
+
+The Fawkes paper's optimisation (Shan et al. 2020, section 4.3, equation 4):
+move the face's features towards a dissimilar target under a budget of
+structural dissimilarity (DSSIM). Here with Adam; a candidate over the budget
+is penalised and also shrunk back to it; the best result within the budget is
+kept in the state.
+
+`start`, `step` and `finished` are written for one face; `vmap` them. No face
+knows of the others in its batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float32, UInt32
+
+from fawkes_jax import config
+from fawkes_jax.cloaking import objective
+from fawkes_jax.imaging import ssim
+from fawkes_jax.models import registry
+
+# The penalty's multiplier grows by the first factor in a step over the budget
+# and shrinks by the second in one within it.
+_PENALTY_UP = 1.15
+_PENALTY_DOWN = 0.95
+
+
+class Problem(NamedTuple):
+  """One face to be cloaked; arrays, without a batch axis.
+
+  Attributes:
+    original: float32 [size, size, 3], the aligned crop, RGB in 0..255, in the
+      upper left `side` x `side` pixels of an array of fixed size.
+    coverage: float32 [size, size], how far each pixel may change, 0..1.
+    side: float32 [], the crop's side in pixels.
+    colour: float32 [], 1; 0 for a greyscale photo, whose change is grey.
+    own: by extractor, float32 [d]: the original's normalised embedding.
+    target: by extractor, float32 [d]: the target's.
+    seed: uint32 [], of this face's random views.
+  """
+
+  original: Float32[Array, "*batch size size 3"]
+  coverage: Float32[Array, "*batch size size"]
+  side: Float32[Array, "*batch"]
+  colour: Float32[Array, "*batch"]
+  own: Mapping[str, Float32[Array, "*batch d"]]
+  target: Mapping[str, Float32[Array, "*batch d"]]
+  seed: UInt32[Array, "*batch"]
+
+
+class State(NamedTuple):
+  """The solver's state for one face.
+
+  Attributes:
+    problem: the face.
+    moments: of the original, for the DSSIM.
+    change: float32 [size, size, 3], the free variable.
+    adam: the optimiser's state.
+    penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
+    best_change: float32 [size, size, 3], the best candidate within the
+      budget, in whole numbers; zero until there is one.
+    best_loss: float32 [], its loss; infinite until there is one.
+    best_dssim: float32 [], its DSSIM.
+    steps: int32 [], steps done.
+    gain_step: int32 [], the step of the last improvement that counted.
+    gain_loss: float32 [], the loss then.
+  """
+
+  problem: Problem
+  moments: ssim.Moments
+  change: jax.Array
+  adam: Any
+  penalty: jax.Array
+  best_change: jax.Array
+  best_loss: jax.Array
+  best_dssim: jax.Array
+  steps: jax.Array
+  gain_step: jax.Array
+  gain_loss: jax.Array
+
+
+def start(problem: Problem, options: config.SolverOptions) -> State:
+  """The state before the first step."""
+  zero = jnp.zeros_like(problem.original)
+  return State(
+    problem=problem,
+    moments=ssim.moments(problem.original, problem.coverage),
+    change=zero,
+    adam=_adam(options).init(zero),
+    penalty=jnp.float32(1),
+    best_change=zero,
+    best_loss=jnp.float32(jnp.inf),
+    best_dssim=jnp.float32(0),
+    steps=jnp.int32(0),
+    gain_step=jnp.int32(0),
+    gain_loss=jnp.float32(jnp.inf),
+  )
+
+
+def step(
+  state: State,
+  variables: Mapping[str, Any],
+  extractors: Sequence[registry.Extractor],
+  options: config.SolverOptions,
+) -> State:
+  """One step of descent.
+
+  Args:
+    state: of one face.
+    variables: by extractor, its weights and centre, see `objective.attack`.
+    extractors: which of them; static.
+    options: static.
+
+  Returns:
+    The state after the step.
+  """
+  problem = state.problem
+  key = jax.random.fold_in(jax.random.key(problem.seed), state.steps)
+
+  def loss(change):
+    candidate = _candidate(change, problem)
+    attack = objective.attack(
+      problem.original + candidate,
+      problem,
+      variables,
+      extractors,
+      options,
+      key,
+    )
+    dssim = ssim.dssim(problem.original, candidate, state.moments)
+    excess = jnp.maximum(dssim / options.rho - 1, 0)
+    return attack + state.penalty * excess, (attack, dssim, candidate)
+
+  gradient, (attack, dssim, candidate) = jax.grad(loss, has_aux=True)(
+    state.change
+  )
+  update, adam = _adam(options).update(gradient, state.adam)
+  # DSSIM grows like the square of the change.
+  shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
+  change = jnp.clip(
+    shrink * state.change + update, -options.linf, options.linf
+  )
+  # A face that has ended keeps its result, however long its batch goes on.
+  live = ~finished(state, options)
+  within = dssim <= options.rho
+  better = live & within & (attack < state.best_loss)
+  gain = better & (attack < 0.99 * state.gain_loss)
+  return State(
+    problem=problem,
+    moments=state.moments,
+    change=change,
+    adam=adam,
+    penalty=state.penalty * jnp.where(within, _PENALTY_DOWN, _PENALTY_UP),
+    best_change=jnp.where(better, candidate, state.best_change),
+    best_loss=jnp.where(better, attack, state.best_loss),
+    best_dssim=jnp.where(better, dssim, state.best_dssim),
+    steps=state.steps + live,
+    gain_step=jnp.where(gain, state.steps, state.gain_step),
+    gain_loss=jnp.where(gain, attack, state.gain_loss),
+  )
+
+
+def finished(
+  state: State, options: config.SolverOptions
+) -> Bool[Array, ""]:
+  """Whether the face needs no further step."""
+  done = state.steps >= options.steps
+  if options.patience:
+    done |= state.steps - state.gain_step > options.patience
+  return done
+
+
+def _candidate(change: jax.Array, problem: Problem) -> jax.Array:
+  """The change that the free variable stands for.
+
+  Grey where it must be, faded out at the crop's edges, in whole numbers and
+  such that the changed crop stays in 0..255. The gradient passes straight
+  through the rounding.
+  """
+  grey = change.mean(axis=-1, keepdims=True)
+  change = grey + problem.colour * (change - grey)
+  change = change * problem.coverage[..., None]
+  change = jnp.clip(change, -problem.original, 255 - problem.original)
+  return change + jax.lax.stop_gradient(jnp.round(change) - change)
+
+
+def _adam(options: config.SolverOptions) -> optax.GradientTransformation:
+  schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
+  return optax.adam(schedule)

@@ -1,0 +1,1 @@
+"""Running extractors and the solver on all devices of the host."""

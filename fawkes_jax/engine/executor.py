@@ -1,0 +1,194 @@
+"""Keeps a fixed number of slots busy with faces until no face is left.
+
+A slot holds the solver's state of one face. When the face has met its
+stopping rule its result is taken out and the next face put in, without
+recompiling anything and without waiting for the other slots.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float32
+
+from fawkes_jax import config
+from fawkes_jax.cloaking import solver
+from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.models import registry
+
+Key = TypeVar("Key")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Solution:
+  """What the solver found for one face.
+
+  Attributes:
+    change: float32 [size, size, 3], whole numbers, to be added to the crop;
+      zero where no change within the budget came nearer to the target.
+    dssim: of the change, at most the budget.
+    steps: how many were done.
+  """
+
+  change: Float32[np.ndarray, "size size 3"]
+  dssim: float
+  steps: int
+
+
+class Executor(Generic[Key]):
+  """Solves a stream of problems on all devices of the host."""
+
+  def __init__(
+    self,
+    extractors: Sequence[registry.Extractor],
+    centres: Mapping[str, np.ndarray],
+    options: config.SolverOptions,
+    *,
+    slots: int,
+    mesh: Mesh,
+    steps_per_call: int,
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      extractors: whom the cloaks are computed against.
+      centres: by extractor, its mean embedding.
+      options: the solver's.
+      slots: how many faces at once; rounded up to a multiple of the number of
+        devices.
+      mesh: the devices.
+      steps_per_call: steps between two looks at which faces have ended. A
+        compiled loop over steps keeps a GPU or TPU busy; XLA runs it several
+        times slower than single steps on a CPU.
+    """
+    self._mesh = mesh
+    self._per_device = -(-slots // mesh.size)
+    self._options = options
+    self._variables = mesh_lib.replicate(
+      mesh,
+      {
+        e.name: {"weights": e.variables, "centre": centres[e.name]}
+        for e in extractors
+      },
+    )
+    faces, everywhere = mesh_lib.FACES, mesh_lib.EVERYWHERE
+
+    def fill(problems):
+      return jax.vmap(lambda p: solver.start(p, options))(problems)
+
+    def insert(states, slot, problem):
+      fresh = fill(problem)
+      return jax.tree.map(
+        lambda old, new: old.at[slot].set(new, mode="drop"), states, fresh
+      )
+
+    def advance(states, variables):
+      one = jax.vmap(
+        lambda state: solver.step(state, variables, extractors, options)
+      )
+      if steps_per_call == 1:
+        states = one(states)
+      else:
+        states = jax.lax.fori_loop(
+          0, steps_per_call, lambda _, s: one(s), states
+        )
+      return states, jax.vmap(lambda s: solver.finished(s, options))(states)
+
+    def take(states, slot):
+      parts = (states.best_change, states.best_dssim, states.steps)
+      return jax.tree.map(lambda x: x[slot], parts)
+
+    self._fill = mesh_lib.over_faces(fill, mesh, specs=(faces,))
+    self._insert = mesh_lib.over_faces(
+      insert, mesh, specs=(faces, faces, faces), donate=(0,)
+    )
+    self._advance = mesh_lib.over_faces(
+      advance, mesh, specs=(faces, everywhere), donate=(0,)
+    )
+    self._take = mesh_lib.over_faces(take, mesh, specs=(faces, faces))
+
+  def solve(
+    self, problems: Iterable[tuple[Key, solver.Problem]]
+  ) -> Iterator[tuple[Key, Solution]]:
+    """Solves problems as they come.
+
+    Args:
+      problems: a key that comes back with the solution, and a problem with
+        numpy leaves. It is asked for the next one only when a slot is free.
+
+    Yields:
+      Keys and solutions, in the order in which the faces end.
+    """
+    source = iter(problems)
+    devices = self._mesh.size
+    keys: list[Key | None] = [None] * (devices * self._per_device)
+    states, exhausted = None, False
+    while True:
+      # Each round gives every device at most one new face.
+      free = self._free(keys)
+      while not exhausted and any(free):
+        batch: list[tuple[int, Key, solver.Problem]] = []
+        for device, slots in enumerate(free):
+          if slots and not exhausted:
+            item = next(source, None)
+            if item is None:
+              exhausted = True
+            else:
+              batch.append((device, *item))
+        if not batch:
+          break
+        if states is None:
+          states = self._empty(batch[0][2])
+        slot = np.full(devices, self._per_device, np.int32)
+        rows = [batch[0][2]] * devices
+        for device, key, problem in batch:
+          index = free[device].pop(0)
+          slot[device], rows[device] = index, problem
+          keys[device * self._per_device + index] = key
+        states = self._insert(states, slot, _stack(rows))
+      if states is None or not any(key is not None for key in keys):
+        return
+      states, ended = self._advance(states, self._variables)
+      for index in np.flatnonzero(np.asarray(ended)):
+        key = keys[index]
+        if key is not None:
+          keys[index] = None
+          yield key, self._result(states, int(index))
+
+  def _free(self, keys: list[Any]) -> list[list[int]]:
+    """By device, the slots without a face."""
+    return [
+      [
+        slot
+        for slot in range(self._per_device)
+        if keys[device * self._per_device + slot] is None
+      ]
+      for device in range(self._mesh.size)
+    ]
+
+  def _empty(self, like: solver.Problem) -> solver.State:
+    """States of idle slots: a blank face that has already ended."""
+    count = self._mesh.size * self._per_device
+    blank = jax.tree.map(
+      lambda x: np.ones((count, *np.shape(x)), np.asarray(x).dtype), like
+    )
+    states = self._fill(blank)
+    return states._replace(
+      steps=jnp.full_like(states.steps, self._options.steps)
+    )
+
+  def _result(self, states: solver.State, index: int) -> Solution:
+    device, slot = divmod(index, self._per_device)
+    slots = np.full(self._mesh.size, slot, np.int32)
+    change, dssim, steps = (
+      np.asarray(x)[device] for x in self._take(states, slots)
+    )
+    return Solution(change=change, dssim=float(dssim), steps=int(steps))
+
+
+def _stack(problems: Sequence[solver.Problem]) -> solver.Problem:
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)

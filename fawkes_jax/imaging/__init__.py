@@ -1,0 +1,1 @@
+"""Pure image mathematics: geometry, structural similarity, views."""

@@ -1,0 +1,277 @@
+"""Alignment of faces: similarity transforms, crops and pasting back.
+
+All extractors look at an aligned face, each through its own template. They
+agree on one frame, the face frame: the unit square of dlib's mean face, in
+which the eyes lie near (0.23, 0.22) and (0.75, 0.22) and the base of the nose
+at (0.49, 0.63). A template is a square of that frame. The crop that carries a
+face's change is the square CROP of it, which holds every template with room
+for small shifts.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+# dlib's mean face: the outer and inner corners of the eye on the right of the
+# picture, those of the eye on its left, and the base of the nose. (x, y).
+MEAN_FACE = np.array(
+  [
+    (0.8595674595992, 0.2134981538014),
+    (0.6460604764104, 0.2289674387677),
+    (0.1205750620789, 0.2137274526848),
+    (0.3340850613712, 0.2290642403242),
+    (0.4901123135679, 0.6277975316475),
+  ]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Template:
+  """A square of the face frame that an extractor, or the crop, looks at.
+
+  Attributes:
+    left: x of the square's left edge, in units of the face frame.
+    top: y of its top edge.
+    side: its side.
+  """
+
+  left: float
+  top: float
+  side: float
+
+  def zoom(self, other: "Template") -> tuple[float, float, float]:
+    """Where `other` lies in this square, as fractions of this one's side.
+
+    Returns:
+      left, top and side of `other`; (0, 0, 1) for the square itself.
+    """
+    return (
+      (other.left - self.left) / self.side,
+      (other.top - self.top) / self.side,
+      other.side / self.side,
+    )
+
+
+CROP = Template(left=-0.45, top=-0.6, side=1.9)
+
+# The change fades to zero between this fraction of the crop's side and its
+# edge, so that no seam is seen where the crop ends.
+_FADE = 0.14
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alignment:
+  """The similarity transform between a photo and the aligned crop of a face.
+
+  A point (x, y) of the photo is origin + (c * axis) for the crop's point c,
+  both read as complex numbers x + iy, in pixels.
+
+  Attributes:
+    origin: the photo's point under the centre of the crop's first pixel.
+    axis: the step in the photo for one pixel to the right in the crop; its
+      modulus is the scale (pixels of the photo a pixel of the crop).
+    side: the crop's side in pixels.
+  """
+
+  origin: complex
+  axis: complex
+  side: int
+
+  @property
+  def scale(self) -> float:
+    """Pixels of the photo a pixel of the crop; at least 1."""
+    return abs(self.axis)
+
+
+def similarity_transform(
+  source: np.ndarray, target: np.ndarray
+) -> tuple[complex, complex]:
+  """The least-squares similarity transform from one set of points to another.
+
+  Args:
+    source: points, float [n, 2].
+    target: points, float [n, 2].
+
+  Returns:
+    (a, b), complex, with target = a * source + b for points x + iy
+    (Umeyama 1991, in two dimensions and without reflection).
+
+  Raises:
+    ValueError: all source points coincide.
+  """
+  z = np.asarray(source, np.float64) @ (1, 1j)
+  w = np.asarray(target, np.float64) @ (1, 1j)
+  centred = z - z.mean()
+  spread = np.vdot(centred, centred).real
+  if spread <= 0:
+    raise ValueError("the points of a similarity transform must not coincide")
+  a = complex(np.vdot(centred, w - w.mean()) / spread)
+  return a, complex(w.mean() - a * z.mean())
+
+
+def align(
+  landmarks: Float32[np.ndarray, "5 2"], *, max_side: int
+) -> Alignment:
+  """Aligns a face to its crop, at the face's own resolution where possible.
+
+  Args:
+    landmarks: dlib's five points of one face, (x, y) in pixels of the photo.
+    max_side: the largest side of the crop in pixels; a larger face is scaled
+      down to it.
+
+  Returns:
+    The alignment; its scale is 1 for faces that fit, larger for others.
+
+  Raises:
+    ValueError: all landmarks coincide.
+  """
+  a, b = similarity_transform(MEAN_FACE, landmarks)
+  native = abs(a) * CROP.side
+  side = max(1, min(round(native), max_side))
+  step = CROP.side / side
+  first = complex(CROP.left + step / 2, CROP.top + step / 2)
+  return Alignment(origin=a * first + b, axis=a * step, side=side)
+
+
+def extract(
+  pixels: UInt8[np.ndarray, "height width 3"], alignment: Alignment
+) -> Float32[np.ndarray, "side side 3"]:
+  """Cuts the aligned crop of one face out of a photo.
+
+  Large faces are first reduced with an anti-aliasing filter, then sampled
+  with cubic convolution. What lies outside the photo is black, as in dlib.
+
+  Args:
+    pixels: the photo, RGB in 0..255.
+    alignment: where the face is.
+
+  Returns:
+    The crop, values in 0..255.
+  """
+  return _sample(Image.fromarray(pixels), alignment)
+
+
+def coverage(
+  shape: tuple[int, int], alignment: Alignment
+) -> Float32[np.ndarray, "side side"]:
+  """Which pixels of a crop may change: 1 inside, fading to 0 at the edges.
+
+  Args:
+    shape: height and width of the photo.
+    alignment: where the face is.
+
+  Returns:
+    Weights in 0..1; 0 where the crop lies outside the photo.
+  """
+  x, y = _crop_grid(alignment)
+  inside = (x >= 0) & (y >= 0) & (x <= shape[1] - 1) & (y <= shape[0] - 1)
+  position = (np.arange(alignment.side) + 0.5) / alignment.side
+  depth = np.clip(np.minimum(position, 1 - position) / _FADE, 0, 1)
+  fade = 0.5 - 0.5 * np.cos(np.pi * depth)
+  return (fade[:, None] * fade[None, :] * inside).astype(np.float32)
+
+
+def paste(
+  change: Float32[np.ndarray, "side side 3"],
+  alignment: Alignment,
+  shape: tuple[int, int],
+) -> tuple[int, int, Float32[np.ndarray, "height width 3"]]:
+  """Resamples the change of a crop to the pixels of its photo.
+
+  Only the change is resampled, never the photo: a change of zero is zero.
+
+  Args:
+    change: what is added to the crop, in units of 0..255; zero at its edge.
+    alignment: where the face is.
+    shape: height and width of the photo.
+
+  Returns:
+    left, top, and the change of the photo's pixels from there on; the
+    rectangle lies inside the photo and is empty when the crop does not.
+  """
+  side = alignment.side
+  corners = np.array([0, side - 1, (side - 1) * 1j, (side - 1) * (1 + 1j)])
+  z = alignment.origin + alignment.axis * corners
+  left = min(max(math.floor(z.real.min()), 0), shape[1])
+  top = min(max(math.floor(z.imag.min()), 0), shape[0])
+  right = max(min(math.ceil(z.real.max()) + 1, shape[1]), left)
+  bottom = max(min(math.ceil(z.imag.max()) + 1, shape[0]), top)
+  width, height = right - left, bottom - top
+  if not width or not height:
+    return left, top, np.zeros((height, width, 3), np.float32)
+  # crop = (photo - origin) / axis
+  inverse = 1 / alignment.axis
+  offset = (complex(left, top) - alignment.origin) * inverse
+  data = _pillow_coefficients(inverse, offset)
+  channels = [
+    np.asarray(
+      Image.fromarray(np.ascontiguousarray(change[..., c])).transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        data,
+        Image.Resampling.BICUBIC,
+      )
+    )
+    for c in range(3)
+  ]
+  return left, top, np.stack(channels, axis=-1)
+
+
+def _sample(image: Image.Image, alignment: Alignment) -> np.ndarray:
+  """The crop of a Pillow RGB image; black outside."""
+  side, origin, axis = alignment.side, alignment.origin, alignment.axis
+  if alignment.scale > 1.01:
+    # Reduce the part under the crop to the crop's scale.
+    x, y = _crop_grid(alignment, corners_only=True)
+    margin = 4 * alignment.scale
+    left = max(x.min() - margin, -0.5) + 0.5
+    top = max(y.min() - margin, -0.5) + 0.5
+    right = min(x.max() + margin + 0.5, image.width)
+    bottom = min(y.max() + margin + 0.5, image.height)
+    if right - left < 1 or bottom - top < 1:
+      return np.zeros((side, side, 3), np.float32)
+    width = max(1, round((right - left) / alignment.scale))
+    height = max(1, round((bottom - top) / alignment.scale))
+    image = image.resize(
+      (width, height),
+      Image.Resampling.BICUBIC,
+      box=(left, top, right, bottom),
+      reducing_gap=4.0,
+    )
+    zoom_x, zoom_y = width / (right - left), height / (bottom - top)
+  else:
+    left = top = 0.0
+    zoom_x = zoom_y = 1.0
+  # Photo point p is at (p + 0.5 - corner) * zoom - 0.5 in the reduced image.
+  a, b = axis.real * zoom_x, -axis.imag * zoom_x
+  d, e = axis.imag * zoom_y, axis.real * zoom_y
+  c = (origin.real + 0.5 - left) * zoom_x - 0.5
+  f = (origin.imag + 0.5 - top) * zoom_y - 0.5
+  # Pillow adds half a pixel to both ends of the map.
+  data = (a, b, c + 0.5 - (a + b) / 2, d, e, f + 0.5 - (d + e) / 2)
+  crop = image.transform(
+    (side, side), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
+  )
+  return np.asarray(crop, np.float32)
+
+
+def _pillow_coefficients(
+  axis: complex, origin: complex
+) -> tuple[float, float, float, float, float, float]:
+  """Pillow's AFFINE data for the map output -> origin + axis * output."""
+  # Pillow maps (x + 0.5, y + 0.5) and reads its result as x + 0.5 too.
+  shift = origin + 0.5 * (1 + 1j) - axis * 0.5 * (1 + 1j)
+  return (axis.real, -axis.imag, shift.real, axis.imag, axis.real, shift.imag)
+
+
+def _crop_grid(
+  alignment: Alignment, *, corners_only: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+  """x and y in the photo of each pixel of the crop, float [side, side]."""
+  ends = [0, alignment.side - 1]
+  index = np.array(ends) if corners_only else np.arange(alignment.side)
+  z = alignment.origin + alignment.axis * (index[None, :] + 1j * index[:, None])
+  return z.real, z.imag

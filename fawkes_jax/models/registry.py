@@ -1,0 +1,131 @@
+"""The face feature extractors that the package knows, the only list of them.
+
+An extractor is a name, a pure function, its weights and its input contract:
+which square of the face frame it looks at, at which size. All take RGB images
+in 0..255 and do their own normalisation inside.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from fawkes_jax.imaging import geometry
+from fawkes_jax.models import dlib_resnet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+  """A network and what it expects to see, without weights.
+
+  Attributes:
+    module: makes the Flax module for a computation type; it maps RGB images
+      [n, size, size, 3] in 0..255 to float32 embeddings [n, d].
+    input_size: height and width of the input, in pixels.
+    template: the square of the face frame that the input shows.
+  """
+
+  module: Callable[..., nn.Module]
+  input_size: int
+  template: geometry.Template
+
+
+ARCHITECTURES = {
+  "dlib_resnet": Architecture(
+    module=dlib_resnet.DlibResNet,
+    input_size=dlib_resnet.INPUT_SIZE,
+    # get_face_chip(size=150, padding=0.25)
+    template=geometry.Template(left=-0.25, top=-0.25, side=1.5),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Extractor:
+  """A frozen face feature extractor: the Fawkes paper's Phi.
+
+  Attributes:
+    name: its key in `ARCHITECTURES`.
+    module: the Flax module.
+    variables: its weights, a tree of arrays.
+    input_size: height and width of the input, in pixels.
+    template: the square of the face frame that the input shows.
+  """
+
+  name: str
+  module: nn.Module
+  variables: Any
+  input_size: int
+  template: geometry.Template
+
+  def apply(
+    self, variables: Any, images: Float[Array, "n size size 3"]
+  ) -> Float32[Array, "n d"]:
+    """The pure function, to be differentiated and compiled.
+
+    Args:
+      variables: the weights, as in the attribute.
+      images: RGB in 0..255; size is `input_size`.
+
+    Returns:
+      The embeddings, not normalised.
+    """
+    return self.module.apply(variables, images)  # type: ignore[return-value]
+
+  def embed(self, images: Any) -> Float32[np.ndarray, "n d"]:
+    """Embeds a batch of aligned faces.
+
+    Args:
+      images: array [n, size, size, 3] of any real type, RGB in 0..255; size
+        is `input_size`.
+
+    Returns:
+      The embeddings, not normalised.
+
+    Raises:
+      ValueError: the images have another shape.
+    """
+    size = self.input_size
+    shape = np.shape(images)
+    if len(shape) != 4 or shape[1:] != (size, size, 3):
+      raise ValueError(
+        f"{self.name} takes images [n, {size}, {size}, 3], got {list(shape)}"
+      )
+    return np.asarray(_apply(self.module, self.variables, images))
+
+
+@jax.jit(static_argnums=0)
+def _apply(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+  return module.apply(variables, images)  # type: ignore[return-value]
+
+
+def build(name: str, variables: Any, **options: Any) -> Extractor:
+  """Joins an architecture and its weights.
+
+  Args:
+    name: a key of `ARCHITECTURES`.
+    variables: the weights.
+    **options: attributes of the module, such as `dtype`.
+
+  Returns:
+    The extractor.
+
+  Raises:
+    ValueError: the name is unknown.
+  """
+  if name not in ARCHITECTURES:
+    raise ValueError(
+      f"unknown extractor {name!r}; known are: {', '.join(ARCHITECTURES)}"
+    )
+  architecture = ARCHITECTURES[name]
+  return Extractor(
+    name=name,
+    module=architecture.module(**options),
+    variables=variables,
+    input_size=architecture.input_size,
+    template=architecture.template,
+  )
