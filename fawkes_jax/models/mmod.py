@@ -5,9 +5,8 @@ Source: King, "Max-Margin Object Detection" (2015), as in dlib's
 place of a window of 80x80 pixels. To find faces of all sizes it sees a pyramid
 of the photo, each level 5/6 of the one before, tiled into one canvas.
 
-Photos of many sizes are padded to a few bucket sizes, so that an archive needs
-few compilations. The canvas of a bucket is laid out once for all its photos;
-the pixels that a photo leaves free are zero, like those between the levels.
+Canvases are padded with zeros to the sides of a coarse ladder, so that photos
+of many sizes need few compilations.
 """
 
 import dataclasses
@@ -151,93 +150,74 @@ def layout(
   return bottom + CANVAS_MARGIN, tuple(levels)
 
 
+def canvas_size(height: int, width: int) -> tuple[int, int]:
+  """Returns height and width of the canvas of an image of some size."""
+  return layout(height, width)[0], width + 2 * CANVAS_MARGIN
+
+
 def _next_level(height: int, width: int) -> tuple[int, int]:
   return 5 * height // 6, 5 * width // 6
 
 
-def _resample(
-  image: jax.Array, axis: int, size: int, old: jax.Array, new: jax.Array
-) -> jax.Array:
-  """Resizes one axis bilinearly, corner to corner.
-
-  Only the first `old` entries of the axis are looked at. The result has `size`
-  entries of which the first `new` count; the others are zero.
-  """
-  index = jnp.arange(size)
-  place = index * ((old - 1) / jnp.maximum(new - 1, 1))
-  first = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, old - 1)
-  second = jnp.minimum(first + 1, old - 1)
-  shape = [1] * image.ndim
-  shape[axis] = size
-  fraction = (place - first).reshape(shape)
-  blend = (1 - fraction) * jnp.take(image, first, axis, mode="clip")
-  blend += fraction * jnp.take(image, second, axis, mode="clip")
-  return jnp.where((index < new).reshape(shape), blend, 0)
-
-
-def tile_pyramid(
-  photo: UInt8[Array, "h w 3"], levels: Int[Array, "k 4"], height: int
-) -> Float32[Array, "ch cw 3"]:
-  """Tiles the pyramid of one padded photo.
+def draw_canvas(
+  photo: UInt8[np.ndarray, "h w 3"], canvas: Float32[np.ndarray, "3 ch cw"]
+) -> None:
+  """Draws the pyramid of a photo into the top left of a canvas of zeros.
 
   dlib: ``input_rgb_image_pyramid<pyramid_down<6>>``; each level is resampled
-  bilinearly from the one before.
+  bilinearly, corner to corner, from the one before. This is numpy, because it
+  takes a few hundredths of the network's time on a CPU, whereas XLA needs
+  seconds to compile it for every size.
 
   Args:
-    photo: uint8 [h, w, 3], RGB, of a bucket's size. Of it only the first level
-      is looked at, at the top left.
-    levels: top, left, height and width of every level of the photo, from
-      `layout` of its own size; a level of height or width 0 leaves no trace.
-    height: of the canvas, a static number.
-
-  Returns:
-    float32 [height, w + 2 * CANVAS_MARGIN, 3], the canvas, 0 between levels.
+    photo: uint8 [h, w, 3], RGB.
+    canvas: float32 [3, ch, cw], changed in place; at least as large as
+      `layout(h, w)` says.
   """
-  h, w = photo.shape[:2]
-  mean = jnp.asarray(dlib_resnet.MEAN_PIXEL, jnp.float32)
-  rows, columns = jnp.arange(h)[:, None, None], jnp.arange(w)[:, None]
-  inside = (rows < levels[0, 2]) & (columns < levels[0, 3])
-  level = jnp.where(inside, (photo.astype(jnp.float32) - mean) / 256, 0)
-  canvas = jnp.zeros((height, w + 2 * CANVAS_MARGIN, 3), jnp.float32)
-  for k in range(len(levels)):
-    if k:
-      h, w = (max(side, 1) for side in _next_level(h, w))
-      level = _resample(level, 0, h, levels[k - 1, 2], levels[k, 2])
-      level = _resample(level, 1, w, levels[k - 1, 3], levels[k, 3])
-    # Added, because the zeros that pad a level may cover another one.
-    corner = levels[k, 0], levels[k, 1], jnp.zeros_like(levels[k, 0])
-    under = jax.lax.dynamic_slice(canvas, corner, level.shape)
-    canvas = jax.lax.dynamic_update_slice(canvas, under + level, corner)
-  return canvas
+  mean = np.array(dlib_resnet.MEAN_PIXEL, np.float32)[:, None, None]
+  level = photo.transpose(2, 0, 1).astype(np.float32, order="C")
+  level = (level - mean) / 256
+  for top, left, height, width in layout(*photo.shape[:2])[1]:
+    level = _resample(_resample(level, 1, height), 2, width)
+    canvas[:, top : top + height, left : left + width] = level
 
 
-@functools.partial(jax.jit, static_argnames=("module", "height"))
-def score_photos(
+def _resample(image: np.ndarray, axis: int, size: int) -> np.ndarray:
+  """Resizes one axis of [3, h, w] bilinearly, so that its ends coincide."""
+  old = image.shape[axis]
+  if size == old:
+    return image
+  place = np.arange(size) * ((old - 1) / max(size - 1, 1))
+  first = np.minimum(place.astype(int), old - 1)
+  second = np.minimum(first + 1, old - 1)
+  fraction = (place - first).astype(np.float32)
+  if axis == 1:
+    fraction = fraction[:, None]
+  blend = image.take(first, axis)
+  blend += fraction * (image.take(second, axis) - blend)
+  return blend
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def score_canvases(
   variables: Any,
-  photos: UInt8[Array, "n h w 3"],
-  levels: Int32[Array, "n k 4"],
+  canvases: Float32[Array, "n 3 h w"],
   extents: Int32[Array, "n 2"],
   *,
   module: MmodNet,
-  height: int,
 ) -> Float32[Array, "n r c"]:
-  """Scores every place and size of the window in a batch of padded photos.
+  """Scores every place of the window; see `MmodNet`, but channels come first.
 
   Args:
     variables: of `module`.
-    photos: uint8 [n, h, w, 3], RGB.
-    levels: int32 [n, k, 4], see `tile_pyramid`.
+    canvases: float32 [n, 3, h, w], from `draw_canvas`.
     extents: int32 [n, 2], height and width of each photo's own canvas.
     module: the network.
-    height: of the canvas.
 
   Returns:
-    float32 [n, r, c], over the canvas.
+    float32 [n, r, c], scores.
   """
-  canvases = jax.lax.map(
-    lambda pair: tile_pyramid(pair[0], pair[1], height), (photos, levels)
-  )
-  scores = module.apply(variables, canvases, extents)
+  scores = module.apply(variables, canvases.transpose(0, 2, 3, 1), extents)
   return jnp.asarray(scores)
 
 
@@ -309,47 +289,10 @@ def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
   return np.maximum(high - low + 1, 0).prod(axis=-1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bucket:
-  """The shapes of one compiled program.
-
-  Attributes:
-    photo: height and width of the padded photos.
-    canvas: height of the canvas.
-    levels: the number of levels.
-  """
-
-  photo: tuple[int, int]
-  canvas: int
-  levels: int
-
-
-def bucket_of(height: int, width: int) -> Bucket:
-  """Returns the bucket for photos of some size.
-
-  Args:
-    height: of the photo as it is searched, at least 1.
-    width: likewise.
-  """
-  photo = _ladder(height), _ladder(width)
-  canvas, levels = layout(*photo)
-  # Seldom, a photo's canvas is higher than that of its bucket, because its
-  # columns break elsewhere; every level needs room for its padding, too.
-  needed, (h, _) = 0, photo
-  for top, *_ in layout(height, width)[1]:
-    needed = max(needed, top + h)
-    h, _ = _next_level(h, 0)
-  return Bucket(
-    photo=photo,
-    canvas=canvas if needed <= canvas else 5 * canvas // 4,
-    levels=len(levels) + 1,
-  )
-
-
-def _ladder(side: int) -> int:
-  """Rounds a side up to 128 * 2 ** (k / 4), in multiples of 8."""
-  step = max(0, math.ceil(4 * math.log2(side / 128) - 1e-9))
-  return 8 * math.ceil(16 * 2 ** (step / 4))
+def bucket_side(side: int) -> int:
+  """Rounds a side of a canvas up to 128 * 2 ** (k / 6), in multiples of 8."""
+  step = max(0, math.ceil(6 * math.log2(side / 128) - 1e-9))
+  return 8 * math.ceil(16 * 2 ** (step / 6))
 
 
 def _cells(side: int) -> int:
@@ -410,35 +353,29 @@ class Detector:
     """
     if min_face_pixels is not None and min_face_pixels <= 0:
       raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
-    buckets: dict[Bucket, list[tuple[int, tuple[int, int]]]] = {}
-    for i, photo in enumerate(photos):
-      size = self._search_size(photo.shape[:2], min_face_pixels)
-      buckets.setdefault(bucket_of(*size), []).append((i, size))
+    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+      height, width = canvas_size(*size)
+      bucket = bucket_side(height), bucket_side(width)
+      buckets.setdefault(bucket, []).append(i)
     found: list[list[types.Detection]] = [[] for _ in photos]
     for bucket, members in buckets.items():
-      room = max(1, self.max_pixels // math.prod(bucket.photo))
+      # A canvas has 3.6 times as many pixels as its photo.
+      room = max(1, int(3.6 * self.max_pixels / math.prod(bucket)))
       batch = min(self.batch_size, room)
       while members:
         count = batch if len(members) >= batch else 1
         chunk, members = members[:count], members[count:]
-        padded = np.zeros((count, *bucket.photo, 3), np.uint8)
-        levels = np.zeros((count, bucket.levels, 4), np.int32)
-        extents = np.zeros((count, 2), np.int32)
-        for k, (i, size) in enumerate(chunk):
-          padded[k, : size[0], : size[1]] = _resized(photos[i], size)
-          height, own = layout(*size)
-          levels[k, : len(own)] = own
-          extents[k] = height, size[1] + 2 * CANVAS_MARGIN
-        scores = score_photos(
-          self.variables,
-          padded,
-          levels,
-          extents,
-          module=self.module,
-          height=bucket.canvas,
+        canvases = np.zeros((count, 3, *bucket), np.float32)
+        for i, canvas in zip(chunk, canvases, strict=True):
+          draw_canvas(_resized(photos[i], sizes[i]), canvas)
+        extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
+        scores = score_canvases(
+          self.variables, canvases, extents, module=self.module
         )
-        for (i, size), one in zip(chunk, np.asarray(scores), strict=True):
-          found[i] = self._faces(one, size, photos[i].shape[:2])
+        for i, one in zip(chunk, np.asarray(scores), strict=True):
+          found[i] = self._faces(one, sizes[i], photos[i].shape[:2])
     return found
 
   def _search_size(
@@ -460,12 +397,11 @@ class Detector:
     shape: tuple[int, ...],
   ) -> list[types.Detection]:
     """Reads the faces of one photo from its score map."""
-    height, levels = layout(*size)
-    # What lies outside the photo's own canvas only pads the bucket.
-    scores = scores[: _cells(height), : _cells(size[1] + 2 * CANVAS_MARGIN)]
+    rows, columns = (_cells(side) for side in canvas_size(*size))
+    scores = scores[:rows, :columns]  # The rest only pads the bucket.
     places = np.argwhere(scores > self.threshold)
     confidences = scores[tuple(places.T)]
-    boxes = window_boxes(places, np.array(levels), self.window)
+    boxes = window_boxes(places, np.array(layout(*size)[1]), self.window)
     kept = suppress(boxes, confidences, self.overlap)
     # Whole pixels are scaled, so a box is taken at its outer edges.
     edges = np.array([-0.5, -0.5, 0.5, 0.5])
@@ -487,9 +423,9 @@ def default_min_face(height: int, width: int) -> float:
     width: of the photo, in pixels.
 
   Returns:
-    Pixels: a fortieth of the longer side, but at least 20.
+    Pixels: 1/24 of the longer side, but at least 20.
   """
-  return max(20.0, max(height, width) / 40)
+  return max(20.0, max(height, width) / 24)
 
 
 def _resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
