@@ -314,7 +314,7 @@ class Detector:
     overlap: see `suppress`.
     threshold: faces score above it; a higher one finds fewer and surer faces.
     max_pixels: a photo is never searched at more pixels than this, which
-      bounds memory: 4 million pixels take about 1 GB in float32. It prevails
+      bounds memory: 4 million pixels take about 2 GB in float32. It prevails
       over `min_face_pixels`.
     batch_size: as many small photos of one bucket are searched at once. More
       than one pays on accelerators only.
