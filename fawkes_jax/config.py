@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 from fawkes_jax import types
@@ -29,7 +31,7 @@ def _require_number(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SolverOptions:
-  """How a cloak is computed.
+  """How a cloak is computed; the defaults are those of the mode "mid".
 
   Attributes:
     rho: the budget of structural dissimilarity (DSSIM) of a face, in (0, 0.5].
@@ -40,9 +42,9 @@ class SolverOptions:
     own_weight: weight of the penalty on what is left of the own identity,
       beside the distance to the target.
     jitter: by how much the alignment is moved and scaled at random in each
-      step, as a fraction of the extractor's field of view.
-    patience: a face ends early when this many steps brought no improvement
-      of its loss beyond one percent; 0 never ends early.
+      step: the standard deviation, as a fraction of the field of view.
+    patience: a face ends early when this many steps have not lowered its
+      loss by one percent; 0 never ends early.
     seed: of the random views.
   """
 
@@ -52,7 +54,7 @@ class SolverOptions:
   linf: float = 24.0
   own_weight: float = 1.0
   jitter: float = 0.01
-  patience: int = 0
+  patience: int = 10
   seed: int = 0
 
   def __post_init__(self):
@@ -63,19 +65,128 @@ class SolverOptions:
     _require_number("own_weight", self.own_weight, 0, 100)
     _require_number("jitter", self.jitter, 0, 0.2)
     _require_number("patience", self.patience, 0, 100_000)
-    _require_number("seed", self.seed, 0, 2**32 - 1)
+    _require_number("seed", self.seed, 0, 2**31 - 1)
 
 
-def fingerprint(options: Any) -> str:
-  """A short digest of everything in some options that changes the output.
+# The budgets are those of Fawkes 1.0; docs/cloaking.md shows how the steps
+# were chosen.
+MODES = {
+  "low": SolverOptions(rho=0.004),
+  "mid": SolverOptions(rho=0.012),
+  "high": SolverOptions(rho=0.017),
+}
 
-  Args:
-    options: a dataclass or a tree of dictionaries with JSON leaves.
 
-  Returns:
-    Twelve hexadecimal digits.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceOptions:
+  """How the faces of photos are found and embedded, in every command.
+
+  Attributes:
+    extractors: names of the extractors.
+    crop_size: the largest side of the aligned crop, in pixels.
+    min_face_pixels: the side of the smallest face that is looked for, in
+      pixels of the photo; None for the detector's rule.
+    max_pixels: photos with more pixels are refused.
+    batch_size: faces that go through the extractors at once; None to choose.
+    threads: that decode and encode photos.
   """
-  if dataclasses.is_dataclass(options) and not isinstance(options, type):
-    options = dataclasses.asdict(options)
-  text = json.dumps(options, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+  extractors: tuple[str, ...] = ("dlib_resnet",)
+  crop_size: int = 192
+  min_face_pixels: float | None = None
+  max_pixels: int = 100_000_000
+  batch_size: int | None = None
+  threads: int = min(8, os.cpu_count() or 1)
+
+  def __post_init__(self):
+    _require(
+      "extractors",
+      "one or more names, each once",
+      ",".join(self.extractors),
+      0 < len(self.extractors) == len(set(self.extractors)),
+    )
+    _require_number("crop_size", self.crop_size, 64, 1024)
+    if self.min_face_pixels is not None:
+      _require_number("min_face_pixels", self.min_face_pixels, 10, 10_000)
+    _require_number("max_pixels", self.max_pixels, 1, 2**31)
+    if self.batch_size is not None:
+      _require_number("batch_size", self.batch_size, 1, 65_536)
+    _require_number("threads", self.threads, 1, 256)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloakOptions(FaceOptions):
+  """A run of `fawkes-jax cloak`.
+
+  Attributes:
+    input: a folder of photos, or one photo.
+    output: the folder that gets the cloaked photos and the manifest.
+    solver: how a cloak is computed.
+    target_dir: a folder with photos of the target identity; None to take the
+      farthest identity of the package's bank for each person.
+    on_no_face: "copy" or "skip" a photo without a face.
+    strip_location: whether GPS is taken out of the metadata.
+    dry_run: only count faces and estimate the time.
+  """
+
+  input: Path
+  output: Path
+  solver: SolverOptions = MODES["mid"]
+  target_dir: Path | None = None
+  on_no_face: str = "copy"
+  strip_location: bool = False
+  dry_run: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    _require(
+      "on_no_face",
+      "copy or skip",
+      self.on_no_face,
+      self.on_no_face in ("copy", "skip"),
+    )
+
+  def fingerprint(self) -> str:
+    """A digest of all options that change what a photo becomes.
+
+    Returns:
+      Twelve hexadecimal digits.
+    """
+    names = (
+      "solver",
+      "extractors",
+      "target_dir",
+      "crop_size",
+      "min_face_pixels",
+      "on_no_face",
+      "strip_location",
+    )
+    everything = dataclasses.asdict(self)
+    text = json.dumps({n: everything[n] for n in names}, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BankOptions(FaceOptions):
+  """A run of `fawkes-jax bank`.
+
+  Attributes:
+    input: a folder with a folder of photos for each identity.
+    output: the safetensors file.
+    min_photos: identities with fewer photos are left out.
+    max_photos: identities with more are left out.
+    identities: at most so many, evenly over the alphabet.
+  """
+
+  input: Path
+  output: Path
+  min_photos: int = 4
+  max_photos: int = 9
+  identities: int = 512
+
+  def __post_init__(self):
+    super().__post_init__()
+    _require("input", "a folder", self.input, self.input.is_dir())
+    _require_number("min_photos", self.min_photos, 1, 1_000_000)
+    _require_number("max_photos", self.max_photos, self.min_photos, 1_000_000)
+    _require_number("identities", self.identities, 2, 1_000_000)

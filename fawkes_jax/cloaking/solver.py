@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float32, UInt32
+from jaxtyping import Array, Bool
 
 from fawkes_jax import config
 from fawkes_jax.cloaking import objective
@@ -30,7 +30,7 @@ _PENALTY_DOWN = 0.95
 
 
 class Problem(NamedTuple):
-  """One face to be cloaked; arrays, without a batch axis.
+  """One face to be cloaked: arrays of JAX or numpy, without a batch axis.
 
   Attributes:
     original: float32 [size, size, 3], the aligned crop, RGB in 0..255, in the
@@ -43,13 +43,13 @@ class Problem(NamedTuple):
     seed: uint32 [], of this face's random views.
   """
 
-  original: Float32[Array, "*batch size size 3"]
-  coverage: Float32[Array, "*batch size size"]
-  side: Float32[Array, "*batch"]
-  colour: Float32[Array, "*batch"]
-  own: Mapping[str, Float32[Array, "*batch d"]]
-  target: Mapping[str, Float32[Array, "*batch d"]]
-  seed: UInt32[Array, "*batch"]
+  original: Any
+  coverage: Any
+  side: Any
+  colour: Any
+  own: Mapping[str, Any]
+  target: Mapping[str, Any]
+  seed: Any
 
 
 class State(NamedTuple):
@@ -141,9 +141,7 @@ def step(
   update, adam = _adam(options).update(gradient, state.adam)
   # DSSIM grows like the square of the change.
   shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
-  change = jnp.clip(
-    shrink * state.change + update, -options.linf, options.linf
-  )
+  change = jnp.clip(shrink * state.change + update, -options.linf, options.linf)
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
   within = dssim <= options.rho
@@ -164,9 +162,7 @@ def step(
   )
 
 
-def finished(
-  state: State, options: config.SolverOptions
-) -> Bool[Array, ""]:
+def finished(state: State, options: config.SolverOptions) -> Bool[Array, ""]:
   """Whether the face needs no further step."""
   done = state.steps >= options.steps
   if options.patience:

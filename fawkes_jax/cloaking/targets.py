@@ -23,9 +23,7 @@ def farthest(
   Returns:
     The index of the candidate; the distance is the mean over extractors.
   """
-  distances = [
-    1 - faces[name] @ candidates[name].T for name in sorted(faces)
-  ]
+  distances = [1 - faces[name] @ candidates[name].T for name in sorted(faces)]
   return int(np.argmax(np.mean(distances, axis=0).min(axis=0)))
 
 
@@ -65,9 +63,7 @@ class People:
       faces in a call, decides who becomes a person's reference; the same
       calls give the same answer.
     """
-    people = [
-      self._person(face) for face in faces[self._extractor]
-    ]
+    people = [self._person(face) for face in faces[self._extractor]]
     for person in range(len(self.targets), len(self.references)):
       own = [i for i, other in enumerate(people) if other == person]
       self.targets.append(

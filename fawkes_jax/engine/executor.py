@@ -153,11 +153,10 @@ class Executor(Generic[Key]):
       if states is None or not any(key is not None for key in keys):
         return
       states, ended = self._advance(states, self._variables)
-      for index in np.flatnonzero(np.asarray(ended)):
-        key = keys[index]
-        if key is not None:
-          keys[index] = None
-          yield key, self._result(states, int(index))
+      for index in np.flatnonzero(np.asarray(ended)).tolist():
+        done, keys[index] = keys[index], None
+        if done is not None:
+          yield done, self._result(states, index)
 
   def _free(self, keys: list[Any]) -> list[list[int]]:
     """By device, the slots without a face."""

@@ -85,6 +85,11 @@ class Alignment:
     """Pixels of the photo a pixel of the crop; at least 1."""
     return abs(self.axis)
 
+  @property
+  def extent(self) -> float:
+    """The crop's side in pixels of the photo."""
+    return self.side * self.scale
+
 
 def similarity_transform(
   source: np.ndarray, target: np.ndarray
@@ -112,9 +117,7 @@ def similarity_transform(
   return a, complex(w.mean() - a * z.mean())
 
 
-def align(
-  landmarks: Float32[np.ndarray, "5 2"], *, max_side: int
-) -> Alignment:
+def align(landmarks: Float32[np.ndarray, "5 2"], *, max_side: int) -> Alignment:
   """Aligns a face to its crop, at the face's own resolution where possible.
 
   Args:
@@ -270,7 +273,7 @@ def _pillow_coefficients(
 def _crop_grid(
   alignment: Alignment, *, corners_only: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-  """x and y in the photo of each pixel of the crop, float [side, side]."""
+  """X and y in the photo of each pixel of the crop, float [side, side]."""
   ends = [0, alignment.side - 1]
   index = np.array(ends) if corners_only else np.arange(alignment.side)
   z = alignment.origin + alignment.axis * (index[None, :] + 1j * index[:, None])

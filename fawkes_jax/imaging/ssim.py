@@ -11,6 +11,7 @@ DSSIM = (1 - SSIM) / 2, in 0..1; the Fawkes paper's |delta|.
 
 from typing import NamedTuple
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +94,30 @@ def dssim(
     2 * (known.variance + covariance) + variance + _C2
   )
   return 0.5 * jnp.sum(known.weights * (1 - luminance * structure))
+
+
+@jax.jit
+def measure(
+  original: Float32[Array, "height width 3"],
+  other: Float32[Array, "height width 3"],
+  weights: Float32[Array, "height width"],
+) -> Float32[Array, ""]:
+  """DSSIM of two images by `dm_pix.ssim`, to check the solver's own.
+
+  Args:
+    original: values in 0..255.
+    other: values in 0..255.
+    weights: as in `moments`.
+
+  Returns:
+    DSSIM in 0..1.
+  """
+  ssim_map = dm_pix.ssim(
+    original, other, max_val=255.0, return_map=True, filter_fn=_filter
+  )
+  half = WINDOW // 2
+  inner = weights[half:-half, half:-half, None]
+  return 0.5 * jnp.sum(inner * (1 - ssim_map)) / (3 * jnp.sum(inner))
 
 
 def _kernel() -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float32
 
 from fawkes_jax.imaging import geometry
 
+
 def template_view(
   crop: Float32[Array, "size size 3"],
   side: Float32[Array, ""],

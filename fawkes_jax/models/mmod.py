@@ -326,7 +326,7 @@ class Detector:
   window: tuple[int, int]
   overlap: tuple[float, float]
   threshold: float = 0.0
-  max_pixels: int = 4_000_000
+  max_pixels: int = 5_000_000
   batch_size: int = 1
 
   def detect(
@@ -424,9 +424,9 @@ def default_min_face(height: int, width: int) -> float:
     width: of the photo, in pixels.
 
   Returns:
-    Pixels: 1/24 of the longer side, but at least 20.
+    Pixels: 1/32 of the longer side, but at least 32.
   """
-  return max(20.0, max(height, width) / 24)
+  return max(32.0, max(height, width) / 32)
 
 
 def _resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:

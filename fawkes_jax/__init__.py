@@ -1,0 +1,49 @@
+"""Cloaks the faces in photos against unauthorised face recognition.
+
+The public API:
+
+* `load_extractor(name)`: a face feature extractor with its weights.
+* `load_detector()`, `load_landmark_model()`: what finds faces.
+* `CloakOptions`, `SolverOptions`, `MODES`: the options of a run.
+* `cloak_archive(options)`: cloaks a folder of photos.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fawkes_jax.config import MODES, CloakOptions, SolverOptions
+from fawkes_jax.types import FawkesError, PhotoError
+from fawkes_jax.version import __version__
+
+if TYPE_CHECKING:
+  from fawkes_jax.pipeline import cloak_archive
+  from fawkes_jax.weights import load_detector, load_landmark_model
+  from fawkes_jax.weights.extractors import load_extractor
+
+__all__ = [
+  "MODES",
+  "CloakOptions",
+  "FawkesError",
+  "PhotoError",
+  "SolverOptions",
+  "__version__",
+  "cloak_archive",
+  "load_detector",
+  "load_extractor",
+  "load_landmark_model",
+]
+
+# These need JAX, which takes a second to import: only when asked for.
+_LAZY = {
+  "cloak_archive": "fawkes_jax.pipeline",
+  "load_detector": "fawkes_jax.weights",
+  "load_extractor": "fawkes_jax.weights.extractors",
+  "load_landmark_model": "fawkes_jax.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _LAZY:
+    raise AttributeError(f"module 'fawkes_jax' has no attribute {name!r}")
+  import importlib
+
+  return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,0 +1,207 @@
+"""The command line: flags become options, nothing else."""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app
+from absl.flags import argparse_flags
+
+from fawkes_jax import config, types, version
+
+_DOCS = {
+  "rho": "budget of structural dissimilarity (DSSIM) of a face",
+  "steps": "optimisation steps of a face at most",
+  "learning_rate": "first step size, in units of 0..255",
+  "linf": "largest change of a pixel's channel, in units of 0..255",
+  "own_weight": "weight of the penalty on what is left of the own identity",
+  "jitter": "random shift and scale of the alignment in each step",
+  "patience": "steps without a gain of 1%% after which a face ends; 0 never",
+  "seed": "of the random views; the same seed gives the same bytes",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+  """The parser of all subcommands."""
+  parser = argparse_flags.ArgumentParser(
+    prog="fawkes-jax",
+    description="Protects people's photographs from unauthorised face"
+    " recognition.",
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--version", action="version", version=version.__version__
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+  _add_cloak(commands)
+  _add_bank(commands)
+  return parser
+
+
+def _add_cloak(commands: Any) -> None:
+  parser = commands.add_parser(
+    "cloak",
+    help="cloak every face in a folder of photos",
+    description="Writes the same tree of photos with every face cloaked, and"
+    " OUTPUT/manifest.jsonl with a row for each file. Run again, it continues"
+    " where it stopped.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--input", type=Path, required=True, help="folder of photos, or one")
+  add("--output", type=Path, required=True, help="folder for the results")
+  add(
+    "--mode",
+    choices=config.MODES,
+    default="mid",
+    help="how strong, and how visible: sets the flags of the solver",
+  )
+  add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
+  add(
+    "--on_no_face",
+    choices=("copy", "skip"),
+    default="copy",
+    help="what to do with a photo without a face",
+  )
+  add(
+    "--strip_location",
+    action="store_true",
+    help="take GPS out of the metadata",
+  )
+  add(
+    "--dry_run",
+    action="store_true",
+    help="only count faces and estimate the time",
+  )
+  _add_faces(parser)
+  _add_solver(parser)
+
+
+def _add_faces(parser: argparse.ArgumentParser) -> None:
+  """The flags of `config.FaceOptions`."""
+  default = config.FaceOptions()
+  add = parser.add_argument_group("faces").add_argument
+  add(
+    "--extractors",
+    type=lambda text: tuple(text.split(",")),
+    default=default.extractors,
+    help=f"names, with commas ({','.join(default.extractors)})",
+  )
+  add(
+    "--min_face_pixels",
+    type=float,
+    help="side of the smallest face to look for; halving it quadruples the"
+    " search (1/32 of the photo's longer side, at least 32)",
+  )
+  add(
+    "--crop_size",
+    type=int,
+    default=default.crop_size,
+    help=f"largest side of the aligned face, in pixels ({default.crop_size})",
+  )
+  add(
+    "--max_pixels",
+    type=int,
+    default=default.max_pixels,
+    help=f"photos with more pixels are refused ({default.max_pixels})",
+  )
+  add(
+    "--batch_size",
+    type=int,
+    help="faces that are solved at once (8 on a CPU, 256 elsewhere)",
+  )
+  add(
+    "--threads",
+    type=int,
+    default=default.threads,
+    help="threads that decode and encode (one a core, at most 8)",
+  )
+
+
+def _add_solver(parser: argparse.ArgumentParser) -> None:
+  """One flag for each of the solver's options; the mode sets the rest."""
+  group = parser.add_argument_group("solver (the mode sets what is left out)")
+  for field in dataclasses.fields(config.SolverOptions):
+    modes = {m: getattr(o, field.name) for m, o in config.MODES.items()}
+    values = sorted(set(modes.values()))
+    shown = (
+      f"{values[0]}"
+      if len(values) == 1
+      else ", ".join(f"{v} {m}" for m, v in modes.items())
+    )
+    group.add_argument(
+      f"--{field.name}",
+      type=type(field.default),
+      help=f"{_DOCS[field.name]} ({shown})",
+    )
+
+
+def _add_bank(commands: Any) -> None:
+  parser = commands.add_parser(
+    "bank",
+    help="compute a bank of target identities",
+    description="Computes the mean embedding of each identity of a folder with"
+    " one sub-folder of photos for each.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--input", type=Path, required=True, help="folder of identities")
+  add("--output", type=Path, required=True, help="the safetensors file")
+  default = config.BankOptions(input=Path(), output=Path())
+  for name, what in (
+    ("min_photos", "identities with fewer are left out"),
+    ("max_photos", "identities with more are left out"),
+    ("identities", "at most so many, evenly over the alphabet"),
+  ):
+    value = getattr(default, name)
+    add(f"--{name}", type=int, default=value, help=f"{what} ({value})")
+  _add_faces(parser)
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+  """The options of the chosen subcommand."""
+  given = dict(vars(arguments))
+  command = given.pop("command")
+  if command == "bank":
+    return config.BankOptions(**given)
+  solver = config.MODES[given.pop("mode")]
+  names = [field.name for field in dataclasses.fields(solver)]
+  changes = {name: given.pop(name) for name in names}
+  solver = dataclasses.replace(
+    solver, **{k: v for k, v in changes.items() if v is not None}
+  )
+  return config.CloakOptions(solver=solver, **given)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+  try:
+    options = _options(arguments)
+    command = importlib.import_module(
+      f"fawkes_jax.commands.{arguments.command}"
+    )
+    return command.run(options)
+  except types.FawkesError as error:
+    print(f"fawkes-jax: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print(
+      "fawkes-jax: interrupted; the same command continues", file=sys.stderr
+    )
+    return 130
+
+
+def entry(argv: Sequence[str] | None = None) -> None:
+  """Runs the command line and exits with its code.
+
+  0: done; 1: done, but some photo failed; 2: wrong usage or a run that cannot
+  go on.
+  """
+  app.run(
+    _main,
+    argv=None if argv is None else ["fawkes-jax", *argv],
+    flags_parser=lambda args: _parser().parse_args(args[1:]),
+  )

@@ -1,0 +1,1 @@
+"""What the subcommands do: each module has a `run(options) -> exit code`."""

@@ -1,0 +1,111 @@
+"""Finding and embedding the faces of photo files, for every command."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from fawkes_jax import config, types, weights
+from fawkes_jax.archive import codec, files, scan
+from fawkes_jax.archive.photo import Photo
+from fawkes_jax.engine import embedder, finder
+from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.weights import extractors
+
+MAX_FILE_BYTES = 1 << 30
+"""Files with more bytes are refused."""
+
+
+class Recognition:
+  """The networks that find and embed faces, and the devices they run on.
+
+  Attributes:
+    mesh: the devices.
+    batch_size: faces that go through the extractors at once.
+    extractors: those of the options.
+    finder: of faces.
+    embedder: of their crops.
+  """
+
+  def __init__(self, options: config.FaceOptions):
+    """Loads the weights; compiles nothing yet.
+
+    Raises:
+      FawkesError: weights cannot be used.
+    """
+    self._options = options
+    self.mesh = mesh_lib.local_mesh()
+    on_cpu = jax.default_backend() == "cpu"
+    self.batch_size = options.batch_size or (8 if on_cpu else 256)
+    self.extractors = [
+      extractors.load_extractor(name) for name in options.extractors
+    ]
+    self.finder = finder.Finder(
+      detector=weights.load_detector(),
+      landmark_model=weights.load_landmark_model(),
+      crop_size=options.crop_size,
+      min_face_pixels=options.min_face_pixels,
+    )
+    self.embedder = embedder.Embedder(
+      self.extractors, batch_size=self.batch_size, mesh=self.mesh
+    )
+
+  def embed(
+    self, faces: Sequence[finder.AlignedFace]
+  ) -> dict[str, Float32[np.ndarray, "n d"]]:
+    """The raw embeddings of faces, by extractor."""
+    crops = np.stack([face.crop for face in faces])
+    return self.embedder.embed(crops, sides(faces))
+
+  def mean_embedding(
+    self, folder: Path
+  ) -> dict[str, Float32[np.ndarray, " d"]] | None:
+    """The mean embedding of the largest face of each photo of an identity.
+
+    Args:
+      folder: photos of one person; files that are no photos are passed over.
+
+    Returns:
+      By extractor, raw; None if no face was found.
+
+    Raises:
+      FawkesError: the folder cannot be read.
+    """
+    faces = []
+    for source in scan.scan(folder):
+      with contextlib.suppress(types.PhotoError):
+        photo = load_photo(source, self._options)
+        found = self.finder.find([photo.pixels])[0]
+        if found:
+          faces.append(max(found, key=lambda face: face.alignment.extent))
+    if not faces:
+      return None
+    return {name: e.mean(axis=0) for name, e in self.embed(faces).items()}
+
+
+def sides(faces: Sequence[finder.AlignedFace]) -> Float32[np.ndarray, " n"]:
+  """The sides of faces' crops in pixels."""
+  return np.array([face.alignment.side for face in faces], np.float32)
+
+
+def read(source: scan.SourceFile) -> bytes:
+  """Reads a file of an archive.
+
+  Raises:
+    PhotoError: it cannot be read, or scanning has ruled it out.
+  """
+  if source.status is not None:
+    raise types.PhotoError(source.reason)
+  return files.read_source(source.path, max_bytes=MAX_FILE_BYTES)
+
+
+def load_photo(source: scan.SourceFile, options: config.FaceOptions) -> Photo:
+  """Reads and decodes a photo.
+
+  Raises:
+    PhotoError: it cannot be read or decoded.
+  """
+  return codec.decode(read(source), max_pixels=options.max_pixels)
