@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app
+from absl import app, logging
 from absl.flags import argparse_flags
 
 from fawkes_jax import config, types, version
@@ -200,6 +200,7 @@ def entry(argv: Sequence[str] | None = None) -> None:
   0: done; 1: done, but some photo failed; 2: wrong usage or a run that cannot
   go on.
   """
+  logging.set_verbosity(logging.WARNING)
   app.run(
     _main,
     argv=None if argv is None else ["fawkes-jax", *argv],

@@ -421,11 +421,13 @@ class _Run:
     return best
 
   def _encode(self, job: _Job, scales: np.ndarray) -> bytes:
+    linf = np.float32(self._options.solver.linf)
     patches = []
     for i, face in enumerate(job.faces):
       side = face.alignment.side
+      change = np.float32(scales[i]) * job.solutions[i].change[:side, :side]
       left, top, change = geometry.paste(
-        np.float32(scales[i]) * job.solutions[i].change[:side, :side],
+        np.clip(change, -linf, linf),
         face.alignment,
         job.photo.pixels.shape[:2],
       )

@@ -13,7 +13,7 @@ from fawkes_jax.archive import codec, files, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.engine import embedder, finder
 from fawkes_jax.engine import mesh as mesh_lib
-from fawkes_jax.weights import extractors
+from fawkes_jax.weights import cache, extractors
 
 MAX_FILE_BYTES = 1 << 30
 """Files with more bytes are refused."""
@@ -37,6 +37,7 @@ class Recognition:
       FawkesError: weights cannot be used.
     """
     self._options = options
+    _keep_compiled_programs()
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
     self.batch_size = options.batch_size or (8 if on_cpu else 256)
@@ -84,6 +85,13 @@ class Recognition:
     if not faces:
       return None
     return {name: e.mean(axis=0) for name, e in self.embed(faces).items()}
+
+
+def _keep_compiled_programs() -> None:
+  """Compiles a program once for all runs, where the cache can be written."""
+  if jax.config.jax_compilation_cache_dir is None:
+    folder = str(cache.directory() / "xla")
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def sides(faces: Sequence[finder.AlignedFace]) -> Float32[np.ndarray, " n"]:
