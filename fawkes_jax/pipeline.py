@@ -46,7 +46,7 @@ _PHOTO_SUFFIXES = frozenset(
 
 # The least cosine between two faces of one person, of centred embeddings of
 # the first extractor; docs/cloaking.md has the measurement.
-_SAME_PERSON = 0.5
+_SAME_PERSON = 0.45
 
 # Saving costs or adds a little: the change is scaled until the saved file is
 # within this fraction of the budget, in at most so many tries.
@@ -345,6 +345,7 @@ class _Run:
           solver.Problem(
             original=face.crop,
             coverage=face.coverage,
+            weights=face.weights,
             side=np.float32(face.alignment.side),
             colour=np.float32(not job.photo.grey),
             own={name: e[i] for name, e in own.items()},
@@ -441,7 +442,7 @@ class _Run:
     crops = self._engine.faces.finder.crops(photo.pixels, job.faces)
     return np.array(
       [
-        float(ssim.measure(face.crop, crop, face.coverage))
+        float(ssim.measure(face.crop, crop, face.weights))
         for face, crop in zip(job.faces, crops, strict=True)
       ]
     )
@@ -547,6 +548,7 @@ def seconds_per_face(options: config.CloakOptions) -> float:
   blank = solver.Problem(
     original=np.full((size, size, 3), 128, np.float32),
     coverage=np.ones((size, size), np.float32),
+    weights=np.full((size, size), 1 / size**2, np.float32),
     side=np.float32(size),
     colour=np.float32(1),
     own={name: e[0] for name, e in engine.candidates.items()},

@@ -89,7 +89,7 @@ class Recognition:
 
 def _keep_compiled_programs() -> None:
   """Compiles a program once for all runs, where the cache can be written."""
-  if jax.config.jax_compilation_cache_dir is None:
+  if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
     folder = str(cache.directory() / "xla")
     jax.config.update("jax_compilation_cache_dir", folder)
 

@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     original: float32 [size, size, 3], the aligned crop, RGB in 0..255, in the
       upper left `side` x `side` pixels of an array of fixed size.
     coverage: float32 [size, size], how far each pixel may change, 0..1.
+    weights: float32 [size, size], how much it counts towards the DSSIM.
     side: float32 [], the crop's side in pixels.
     colour: float32 [], 1; 0 for a greyscale photo, whose change is grey.
     own: by extractor, float32 [d]: the original's normalised embedding.
@@ -45,6 +46,7 @@ class Problem(NamedTuple):
 
   original: Any
   coverage: Any
+  weights: Any
   side: Any
   colour: Any
   own: Mapping[str, Any]
@@ -88,7 +90,7 @@ def start(problem: Problem, options: config.SolverOptions) -> State:
   zero = jnp.zeros_like(problem.original)
   return State(
     problem=problem,
-    moments=ssim.moments(problem.original, problem.coverage),
+    moments=ssim.moments(problem.original, problem.weights),
     change=zero,
     adam=_adam(options).init(zero),
     penalty=jnp.float32(1),

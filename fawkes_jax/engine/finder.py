@@ -27,6 +27,7 @@ class AlignedFace:
     crop: float32 [size, size, 3], RGB in 0..255; the aligned crop in its
       upper left `alignment.side` pixels, black elsewhere.
     coverage: float32 [size, size], how far each pixel may change, 0..1.
+    weights: float32 [size, size], how much it counts towards the DSSIM.
   """
 
   box: tuple[int, int, int, int]
@@ -34,6 +35,7 @@ class AlignedFace:
   alignment: geometry.Alignment
   crop: Float32[np.ndarray, "size size 3"]
   coverage: Float32[np.ndarray, "size size"]
+  weights: Float32[np.ndarray, "size size"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,8 +97,7 @@ class Finder:
       if alignment.side < _LEAST_SIDE:
         continue
       coverage = geometry.coverage((height, width), alignment)
-      # The budget's windows need something to weigh.
-      if coverage[5:-5, 5:-5].max() < 0.5:
+      if coverage.max() < 0.5:  # All but outside of the photo.
         continue
       limits = (width, height, width, height)
       left, top, right, bottom = (
@@ -112,6 +113,7 @@ class Finder:
           alignment=alignment,
           crop=_padded(geometry.extract(photo, alignment), self.crop_size),
           coverage=_padded(coverage, self.crop_size),
+          weights=_padded(geometry.budget_weights(coverage), self.crop_size),
         )
       )
     return faces

@@ -57,6 +57,10 @@ class Template:
 
 CROP = Template(left=-0.45, top=-0.6, side=1.9)
 
+# The face itself, from the brows' upper ends to the chin: where dlib's detector
+# puts its box, on average over photographs.
+FACE = Template(left=-0.2, top=-0.25, side=1.3)
+
 # The change fades to zero between this fraction of the crop's side and its
 # edge, so that no seam is seen where the crop ends.
 _FADE = 0.14
@@ -175,6 +179,28 @@ def coverage(
   depth = np.clip(np.minimum(position, 1 - position) / _FADE, 0, 1)
   fade = 0.5 - 0.5 * np.cos(np.pi * depth)
   return (fade[:, None] * fade[None, :] * inside).astype(np.float32)
+
+
+def budget_weights(
+  coverage: Float32[np.ndarray, "side side"],
+) -> Float32[np.ndarray, "side side"]:
+  """How much each pixel counts towards a face's DSSIM.
+
+  All that may change counts, but only the area of the face divides: the
+  dissimilarity around a face is not diluted by the background beside it.
+
+  Args:
+    coverage: from `coverage`.
+
+  Returns:
+    Weights at least 0 that sum to 1 over FACE.
+  """
+  side = len(coverage)
+  left, top, size = (side * part for part in CROP.zoom(FACE))
+  rows = slice(round(top), round(top + size))
+  columns = slice(round(left), round(left + size))
+  area = coverage[rows, columns].sum()
+  return (coverage / max(area, 1.0)).astype(np.float32)
 
 
 def paste(

@@ -31,7 +31,7 @@ class Moments(NamedTuple):
   Attributes:
     mean: the local mean.
     variance: the local variance.
-    weights: [h', w', 1]; how much each window counts; they sum to 1 / 3.
+    weights: [h', w', 1]; how much each window counts.
   """
 
   mean: jax.Array
@@ -47,8 +47,9 @@ def moments(
 
   Args:
     original: values in 0..255; height and width at least 11.
-    weights: how much each pixel's window counts, at least 0, not all zero
-      inside the border of 5 pixels; any scale.
+    weights: how much each pixel's window counts, at least 0; the border of 5
+      pixels, where no full window is centred, does not count. Weights that
+      sum to 1 give a mean.
 
   Returns:
     The moments to give to `dssim`.
@@ -65,7 +66,7 @@ def moments(
   variance = jnp.maximum(_filter(original * original) - mean * mean, 0)
   half = WINDOW // 2
   inner = weights[half:-half, half:-half, None]
-  return Moments(mean, variance, inner / (3 * jnp.sum(inner)))
+  return Moments(mean, variance, inner / 3)
 
 
 def dssim(
@@ -81,7 +82,8 @@ def dssim(
     known: `moments` of the original.
 
   Returns:
-    DSSIM in 0..1; 0 for no change, with a gradient of zero there.
+    DSSIM, in 0..1 for weights that sum to 1; 0 for no change, with a gradient
+    of zero there.
   """
   shift = _filter(change)
   mean = known.mean + shift
@@ -110,14 +112,14 @@ def measure(
     weights: as in `moments`.
 
   Returns:
-    DSSIM in 0..1.
+    DSSIM, as `dssim` gives it.
   """
   ssim_map = dm_pix.ssim(
     original, other, max_val=255.0, return_map=True, filter_fn=_filter
   )
   half = WINDOW // 2
   inner = weights[half:-half, half:-half, None]
-  return 0.5 * jnp.sum(inner * (1 - ssim_map)) / (3 * jnp.sum(inner))
+  return 0.5 * jnp.sum(inner / 3 * (1 - ssim_map))
 
 
 def _kernel() -> np.ndarray:

@@ -36,7 +36,9 @@ class Tracker:
   """dlib's own chain from a photo to a descriptor."""
 
   def __init__(self):
-    path = lambda name: str(files.package_file(name))
+    def path(name: str) -> str:
+      return str(files.package_file(name))
+
     self._detector = dlib.cnn_face_detection_model_v1(path(files.MMOD_FILE))
     self._points = dlib.shape_predictor(path(files.LANDMARK_FILE))
     self._network = dlib.face_recognition_model_v1(path(files.RESNET_FILE))
@@ -47,8 +49,13 @@ class Tracker:
     found = [face.rect for face in self._detector(pixels, 1)]
     if not found:
       return None, None
-    middle = dlib.point(pixels.shape[1] // 2, pixels.shape[0] // 2)
-    box = min(found, key=lambda b: (b.center() - middle).length())
+    height, width = pixels.shape[:2]
+
+    def off_centre(box) -> float:
+      centre = box.center()
+      return abs(centre.x - width / 2) + abs(centre.y - height / 2)
+
+    box = min(found, key=off_centre)
     chip = dlib.get_face_chip(pixels, self._points(pixels, box), 150, 0.25)
     return np.array(self._network.compute_face_descriptor(chip)), box
 

@@ -1,0 +1,400 @@
+"""Reads networks from ONNX files, without the onnx package.
+
+An ONNX file is one Protocol Buffers message. Of its wire format five things
+are needed: a field is a key, which holds its number and how it is encoded, and
+a value: an integer of seven bits a byte, four or eight bytes, or a length and
+as many bytes, which are text, another message, or packed numbers. Field
+numbers are those of onnx.proto (github.com/onnx/onnx).
+
+Nothing of a file is ever executed.
+"""
+
+import dataclasses
+import math
+import pathlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fawkes_jax import types
+from fawkes_jax.models import graph as graphs
+
+_FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
+
+_TYPES = {
+  1: "<f4",
+  2: "u1",
+  3: "i1",
+  4: "<u2",
+  5: "<i2",
+  6: "<i4",
+  7: "<i8",
+  9: "?",
+  10: "<f2",
+  11: "<f8",
+  12: "<u4",
+  13: "<u8",
+  16: "<u2",
+}
+
+_SMALL = 4
+"""Up to how many floats an array is taken for a bound, not for a weight."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+  """A network and its weights.
+
+  Attributes:
+    graph: the network.
+    weights: float32 arrays by the names in `graph.weights`.
+  """
+
+  graph: graphs.Graph
+  weights: dict[str, np.ndarray]
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The Flax variables of `models.graph.GraphModule`."""
+    return {"params": dict(self.weights)}
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+  """Reads an integer; returns it and where the next byte is."""
+  value = shift = 0
+  while True:
+    byte = data[at]
+    at += 1
+    value |= (byte & 0x7F) << shift
+    if byte < 0x80:
+      return value, at
+    shift += 7
+    if shift > 63:
+      raise ValueError("an integer has more than 64 bits")
+
+
+def _signed(value: int) -> int:
+  return value - (1 << 64) if value >> 63 else value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+  """Yields number and value of each field of a message, in order."""
+  at = 0
+  while at < len(data):
+    key, at = _varint(data, at)
+    number, encoding = key >> 3, key & 7
+    if encoding == 0:
+      value, at = _varint(data, at)
+      yield number, _signed(value)
+      continue
+    if encoding == 2:
+      size, at = _varint(data, at)
+    elif encoding in (1, 5):
+      size = 8 if encoding == 1 else 4
+    else:
+      raise ValueError(f"a field has the unknown encoding {encoding}")
+    if at + size > len(data):
+      raise ValueError(f"it ends {at + size - len(data)} bytes too early")
+    yield number, data[at : at + size]
+    at += size
+
+
+class _Message:
+  """The fields of a message by number."""
+
+  def __init__(self, data: memoryview):
+    self._fields: dict[int, list[Any]] = {}
+    for number, value in _fields(data):
+      self._fields.setdefault(number, []).append(value)
+
+  def __contains__(self, number: int) -> bool:
+    return number in self._fields
+
+  def all(self, number: int) -> list[Any]:
+    return self._fields.get(number, [])
+
+  def integer(self, number: int, default: int = 0) -> int:
+    return self.all(number)[-1] if number in self else default
+
+  def text(self, number: int) -> str:
+    return str(self.all(number)[-1], "utf-8") if number in self else ""
+
+  def texts(self, number: int) -> list[str]:
+    return [str(value, "utf-8") for value in self.all(number)]
+
+  def message(self, number: int) -> "_Message":
+    # A repeated message is the merger of its parts.
+    return _Message(memoryview(b"".join(self.all(number))))
+
+  def messages(self, number: int) -> list["_Message"]:
+    return [_Message(value) for value in self.all(number)]
+
+  def integers(self, number: int) -> list[int]:
+    """Repeated integers, packed or not."""
+    values = []
+    for value in self.all(number):
+      if isinstance(value, int):
+        values.append(value)
+        continue
+      at = 0
+      while at < len(value):
+        one, at = _varint(value, at)
+        values.append(_signed(one))
+    return values
+
+  def floats(self, number: int, dtype: str = "<f4") -> np.ndarray:
+    """Repeated floats, packed or not."""
+    return np.frombuffer(b"".join(self.all(number)), dtype)
+
+
+def _tensor(message: _Message) -> np.ndarray:
+  """The array of a TensorProto; floats of any size become float32."""
+  name = message.text(8)
+  if message.integer(14) or 13 in message:
+    raise ValueError(
+      f"tensor {name} lies in another file; a model must be one file"
+    )
+  code = message.integer(2)
+  if code not in _TYPES:
+    raise ValueError(f"tensor {name} has the unsupported type {code}")
+  dtype = np.dtype(_TYPES[code])
+  shape = message.integers(1)
+  if 9 in message:
+    array = np.frombuffer(message.all(9)[-1], dtype)
+  elif code == 1:
+    array = message.floats(4)
+  elif code == 11:
+    array = message.floats(10, "<f8")
+  elif code in (12, 13):
+    array = np.array(message.integers(11), dtype)
+  elif code == 7:
+    array = np.array(message.integers(7), dtype)
+  elif code in (10, 16):  # As the integers with the same bits.
+    array = np.array(message.integers(5), "<u2").view(dtype)
+  else:
+    array = np.array(message.integers(5), dtype)
+  if array.size != math.prod(shape):
+    raise ValueError(
+      f"tensor {name} must have {math.prod(shape)} values, got {array.size}"
+    )
+  if code == 16:  # The upper half of a float32.
+    array = (array.astype("<u4") << 16).view("<f4")
+  if code in _FLOATS:
+    array = array.astype(np.float32, copy=False)
+  return array.reshape(shape)
+
+
+def _attribute(message: _Message) -> Any:
+  """The value of an AttributeProto; a tensor is a numpy array."""
+  kind = message.integer(20)
+  if kind == 1:
+    return struct.unpack("<f", message.all(2)[-1])[0]
+  if kind == 2:
+    return message.integer(3)
+  if kind == 3:
+    return message.text(4)
+  if kind == 4:
+    return _tensor(message.message(5))
+  if kind == 6:
+    return tuple(message.floats(7).tolist())
+  if kind == 7:
+    return tuple(message.integers(8))
+  if kind == 8:
+    return tuple(message.texts(9))
+  return ("unsupported attribute", kind)  # Of an operator with subgraphs.
+
+
+def _shape(message: _Message) -> list[int | str]:
+  """The shape of a ValueInfoProto; a name where a size is not fixed."""
+  shape = message.message(2).message(1).message(2)
+  sizes: list[int | str] = []
+  for axis in shape.messages(1):
+    sizes.append(axis.integer(1) if 1 in axis else axis.text(2) or "?")
+  return sizes
+
+
+def _input_shape(
+  sizes: Sequence[int | str], size: tuple[int, int] | None
+) -> tuple[int, ...]:
+  """The shape of one image; ValueError where it is not fixed, or no image."""
+  text = ", ".join(map(str, sizes))
+  if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
+    raise ValueError(
+      f"the input must be images [n, 3, h, w] or [n, h, w, 3], got [{text}]"
+    )
+  rows = 2 if sizes[1] == 3 else 1
+  shape = [1, *sizes[1:]]
+  if size is not None:
+    for axis, wanted in zip((rows, rows + 1), size, strict=True):
+      if isinstance(shape[axis], int) and shape[axis] != wanted:
+        raise ValueError(f"the input must have the size {size}, got [{text}]")
+      shape[axis] = wanted
+  fixed = tuple(n for n in shape if isinstance(n, int) and n > 0)
+  if len(fixed) != 4:
+    raise ValueError(
+      "the input must have a fixed height and width (only the batch may be "
+      f"dynamic), got [{text}]"
+    )
+  return fixed
+
+
+def _unique_name(name: str, taken: set[str]) -> str:
+  """A name that can be a key of nested parameters."""
+  name = name.replace("/", ".").strip(".") or "weight"
+  unique, count = name, 1
+  while unique in taken:
+    count += 1
+    unique = f"{name}_{count}"
+  return unique
+
+
+def _parse(
+  name: str, data: bytes, size: tuple[int, int] | None, output: str | None
+) -> Model:
+  """Parses a ModelProto; ValueError says what is wrong."""
+  message = _Message(memoryview(data))
+  if 7 not in message:
+    raise ValueError("it holds no graph")
+  opsets = {m.text(1): m.integer(2) for m in message.messages(8)}
+  opset = opsets.get("", opsets.get("ai.onnx", 0))
+  if opset < graphs.OLDEST_OPSET:
+    raise ValueError(
+      f"its operator set must be {graphs.OLDEST_OPSET} or newer, got {opset}"
+    )
+  body = message.message(7)
+  if 15 in body:
+    raise ValueError("it has sparse weights, which are not supported")
+  tensors = {}
+  for value in body.messages(5):
+    tensors[value.text(8)] = _tensor(value)
+
+  nodes = []
+  for value in body.messages(1):
+    domain, op = value.text(7), value.text(4)
+    if domain not in ("", "ai.onnx"):
+      op = f"{domain}.{op}"
+    attributes = {m.text(1): _attribute(m) for m in value.messages(5)}
+    outputs = tuple(value.texts(2))
+    if op == "Constant" and isinstance(attributes.get("value"), np.ndarray):
+      tensors[outputs[0]] = attributes["value"]
+      continue
+    nodes.append(
+      graphs.Node(
+        op=op,
+        name=value.text(3),
+        inputs=tuple(value.texts(1)),
+        outputs=outputs,
+        attributes=tuple(
+          (
+            key,
+            graphs.Constant.of(item) if isinstance(item, np.ndarray) else item,
+          )
+          for key, item in attributes.items()
+        ),
+      )
+    )
+
+  results = tuple(m.text(1) for m in body.messages(12))
+  if output is not None:
+    if output not in results:
+      raise ValueError(
+        f"the output must be one of {', '.join(results)}, got {output}"
+      )
+    results = (output,)
+  used, alive = [], set(results)
+  for node in reversed(nodes):
+    if alive.intersection(node.outputs):
+      used.append(node)
+      alive.update(node.inputs)
+  nodes = used[::-1]
+
+  images = [m for m in body.messages(11) if m.text(1) not in tensors]
+  if len(images) != 1:
+    names = ", ".join(m.text(1) for m in images)
+    raise ValueError(f"it must have one input, got {len(images)}: {names}")
+  image = images[0].text(1)
+  known = {"", image, *tensors}
+  for node in nodes:
+    for key in node.inputs:
+      if key not in known:
+        raise ValueError(f"node {node.name} takes {key}, which nothing makes")
+    known.update(node.outputs)
+
+  rename: dict[str, str] = {}
+  weights: dict[str, np.ndarray] = {}
+  constants = []
+  for key, array in tensors.items():
+    if key not in alive:
+      continue
+    if array.dtype == np.float32 and array.size > _SMALL:
+      rename[key] = _unique_name(key, known | set(rename.values()))
+      weights[rename[key]] = array
+    else:
+      constants.append((key, graphs.Constant.of(array)))
+  graph = graphs.Graph(
+    name=name,
+    opset=opset,
+    input=image,
+    input_shape=_input_shape(_shape(images[0]), size),
+    outputs=results,
+    nodes=tuple(
+      dataclasses.replace(
+        node, inputs=tuple(rename.get(key, key) for key in node.inputs)
+      )
+      for node in nodes
+    ),
+    constants=tuple(constants),
+    weights=tuple((key, array.shape) for key, array in weights.items()),
+  )
+  return Model(graph=graph, weights=weights)
+
+
+def read(
+  path: str | pathlib.Path,
+  *,
+  size: tuple[int, int] | None = None,
+  output: str | None = None,
+) -> Model:
+  """Reads a network and checks that it can be evaluated.
+
+  Args:
+    path: an .onnx file, with its weights inside.
+    size: height and width of the input, for a file that leaves them open.
+    output: the name of the output that is wanted; all of them when None.
+
+  Returns:
+    The model. Weights are float32 whatever they are in the file.
+
+  Raises:
+    FawkesError: the file is unreadable, damaged, keeps its weights in another
+      file, has a dynamic size other than the batch, or uses an operator that
+      is not supported. The message names the file and the rule.
+  """
+  try:
+    data = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise types.FawkesError(
+      f"{path}: must be a readable ONNX file, got: {error.strerror}"
+    ) from error
+  try:
+    model = _parse(str(path), data, size, output)
+  except (ValueError, IndexError, TypeError, AttributeError) as error:
+    raise types.FawkesError(
+      f"{path}: must be a complete, self-contained ONNX model: {error}"
+    ) from error
+  unknown = graphs.unsupported(model.graph)
+  if unknown:
+    raise types.FawkesError(
+      f"{path}: must use supported operators only, got {', '.join(unknown)}"
+    )
+  image = jax.ShapeDtypeStruct((*model.graph.image_size, 3), jnp.float32)
+  jax.eval_shape(
+    lambda weights, image: graphs.evaluate(model.graph, weights, image),
+    model.weights,
+    image,
+  )
+  return model
