@@ -12,22 +12,21 @@ import dataclasses
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from fawkes_jax import cloaker as cloaker_lib
 from fawkes_jax import config, recognition, types
 from fawkes_jax.archive import codec, files, manifest, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.cloaking import solver, targets
-from fawkes_jax.engine import embedder, executor, finder
+from fawkes_jax.engine import executor, finder
 from fawkes_jax.imaging import geometry, ssim
-from fawkes_jax.weights import bank as bank_lib
 from fawkes_jax.weights import cache
 
 # A wave ends at this many photos or decoded bytes.
@@ -54,42 +53,6 @@ _BUDGET_BAND = 0.95
 _MAX_TRIES = 5
 
 Item = TypeVar("Item")
-
-
-class _Engine:
-  """Everything that is loaded once: networks, targets, the solver."""
-
-  def __init__(self, options: config.CloakOptions):
-    self.faces = recognition.Recognition(options)
-    bank = bank_lib.load(options.extractors)
-    self.centres = bank.centres
-    on_cpu = jax.default_backend() == "cpu"
-    self.executor: executor.Executor = executor.Executor(
-      self.faces.extractors,
-      self.centres,
-      options.solver,
-      slots=self.faces.batch_size,
-      mesh=self.faces.mesh,
-      steps_per_call=1 if on_cpu else 10,
-    )
-    if options.target_dir is None:
-      self.candidates = self.normalised(bank.embeddings)
-      self.target_name = "bank/{}"
-    else:
-      mean = self.faces.mean_embedding(options.target_dir)
-      if mean is None:
-        raise types.FawkesError(
-          "--target_dir must hold a photo with a face, got"
-          f" {options.target_dir}"
-        )
-      self.candidates = self.normalised({k: e[None] for k, e in mean.items()})
-      self.target_name = str(options.target_dir)
-
-  def normalised(
-    self, embeddings: Mapping[str, np.ndarray]
-  ) -> dict[str, np.ndarray]:
-    """Embeddings centred and scaled to length one, by extractor."""
-    return embedder.normalised(embeddings, self.centres)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -196,7 +159,7 @@ class _Run:
     report: Callable[[Outcome], None],
   ):
     self._options = options
-    self._engine = _Engine(options)
+    self._cloaker = cloaker_lib.Cloaker(options)
     self._record = record
     self._pool = pool
     self._report = report
@@ -208,7 +171,7 @@ class _Run:
   def run(self, sources: Iterator[scan.SourceFile]) -> None:
     """Brings every source to its outcome."""
     saving: collections.deque = collections.deque()
-    for (job, index), solution in self._engine.executor.solve(
+    for (job, index), solution in self._cloaker.executor.solve(
       self._problems(sources)
     ):
       job.solutions[index] = solution
@@ -233,7 +196,7 @@ class _Run:
           good.append((source, item))
         else:
           self._finish(item)
-      found = self._engine.faces.finder.find(
+      found = self._cloaker.recognition.finder.find(
         [item.photo.pixels for _, item in good]
       )
       jobs = []
@@ -321,40 +284,33 @@ class _Run:
     """Targets and problems of a wave's faces."""
     if not jobs:
       return
-    engine = self._engine
-    faces = [face for job in jobs for face in job.faces]
-    raw = engine.faces.embed(faces)
-    own = engine.normalised(raw)
+    cloaker = self._cloaker
+    raw = cloaker.recognition.embed([f for job in jobs for f in job.faces])
+    own = cloaker.normalised(raw)
     known = len(self._people.targets)
-    _, chosen = self._people.assign(own, engine.candidates)
+    _, chosen = self._people.assign(own, cloaker.candidates)
     if len(self._people.targets) > known:
       _save_people(self._people_file, self._people)
-    position = itertools.count()
+    first = 0
     for job in jobs:
-      rows = list(itertools.islice(position, len(job.faces)))
+      rows = slice(first, first + len(job.faces))
+      first = rows.stop
       job.embeddings = {name: e[rows] for name, e in raw.items()}
       job.target_names = [
-        engine.target_name.format(int(chosen[i])) for i in rows
+        cloaker.target_name.format(target) for target in chosen[rows]
       ]
-      for index, (i, face) in enumerate(zip(rows, job.faces, strict=True)):
-        seed = hashlib.sha256(
+      for index, face in enumerate(job.faces):
+        digest = hashlib.sha256(
           f"{self._options.solver.seed} {job.sha256} {index}".encode()
+        ).digest()
+        problem = cloaker.problem(
+          face,
+          own={name: e[rows][index] for name, e in own.items()},
+          target=chosen[rows][index],
+          grey=job.photo.grey,
+          seed=int.from_bytes(digest[:4], "little"),
         )
-        yield (
-          (job, index),
-          solver.Problem(
-            original=face.crop,
-            coverage=face.coverage,
-            weights=face.weights,
-            side=np.float32(face.alignment.side),
-            colour=np.float32(not job.photo.grey),
-            own={name: e[i] for name, e in own.items()},
-            target={
-              name: e[chosen[i]] for name, e in engine.candidates.items()
-            },
-            seed=np.uint32(int.from_bytes(seed.digest()[:4], "little")),
-          ),
-        )
+        yield (job, index), problem
 
   def _finish_job(
     self, job: _Job, saved: "concurrent.futures.Future[tuple[bytes, Photo]]"
@@ -439,7 +395,7 @@ class _Run:
     )
 
   def _dssim(self, job: _Job, photo: Photo) -> np.ndarray:
-    crops = self._engine.faces.finder.crops(photo.pixels, job.faces)
+    crops = self._cloaker.recognition.finder.crops(photo.pixels, job.faces)
     return np.array(
       [
         float(ssim.measure(face.crop, crop, face.weights))
@@ -449,11 +405,13 @@ class _Run:
 
   def _measure(self, job: _Job, photo: Photo) -> tuple[dict, ...]:
     """A saved photo's faces for its row, measured on what was read back."""
-    crops = self._engine.faces.finder.crops(photo.pixels, job.faces)
+    crops = self._cloaker.recognition.finder.crops(photo.pixels, job.faces)
     dssim = self._dssim(job, photo)
-    raw = self._engine.faces.embedder.embed(crops, recognition.sides(job.faces))
-    before = self._engine.normalised(job.embeddings)
-    after = self._engine.normalised(raw)
+    raw = self._cloaker.recognition.embedder.embed(
+      crops, recognition.sides(job.faces)
+    )
+    before = self._cloaker.normalised(job.embeddings)
+    after = self._cloaker.normalised(raw)
     difference = np.abs(
       photo.pixels.astype(np.int16) - job.photo.pixels.astype(np.int16)
     )
@@ -539,31 +497,3 @@ def _save_people(file: Path, people: targets.People) -> None:
   )
   with contextlib.suppress(types.PhotoError):
     files.write_atomically(file, data)
-
-
-def seconds_per_face(options: config.CloakOptions) -> float:
-  """How long the solver takes for a face here, measured on blank faces."""
-  engine = _Engine(options)
-  size = options.crop_size
-  blank = solver.Problem(
-    original=np.full((size, size, 3), 128, np.float32),
-    coverage=np.ones((size, size), np.float32),
-    weights=np.full((size, size), 1 / size**2, np.float32),
-    side=np.float32(size),
-    colour=np.float32(1),
-    own={name: e[0] for name, e in engine.candidates.items()},
-    target={name: e[-1] for name, e in engine.candidates.items()},
-    seed=np.uint32(0),
-  )
-  count = engine.faces.batch_size
-  # The first round compiles.
-  for _ in range(2):
-    started = time.monotonic()
-    steps = sum(
-      solution.steps
-      for _, solution in engine.executor.solve(
-        [(i, blank) for i in range(count)]
-      )
-    )
-    seconds = time.monotonic() - started
-  return seconds / steps * options.solver.steps

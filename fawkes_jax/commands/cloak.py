@@ -8,7 +8,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from fawkes_jax import config, pipeline
+from fawkes_jax import cloaker, config, pipeline
 from fawkes_jax.archive import scan
 
 # Plain lines, where there is no terminal, at most this often (seconds).
@@ -27,7 +27,7 @@ def run(options: config.CloakOptions) -> int:
   Raises:
     FawkesError: the run cannot begin or go on.
   """
-  console = rich.console.Console(highlight=False)
+  console = rich.console.Console(highlight=False, soft_wrap=True)
   total = sum(1 for _ in scan.scan(options.input))
   if not total:
     console.print(f"--input={options.input} holds no files: nothing to do")
@@ -66,7 +66,7 @@ def _dry_run(
     started = time.monotonic()
     pipeline.count_faces(options, report)
     finding = time.monotonic() - started
-  solving = faces * pipeline.seconds_per_face(options) if faces else 0.0
+  solving = faces and faces * cloaker.Cloaker(options).seconds_per_face()
   console.print(
     f"{total} files, {photos} photos with {faces} faces; cloaking them takes"
     f" about {_duration(finding + solving)} here, nothing was written"

@@ -46,7 +46,7 @@ class Tracker:
   def look(self, photo: pathlib.Path):
     """The descriptor and box of the face nearest to the photo's centre."""
     pixels = np.asarray(Image.open(photo).convert("RGB"))
-    found = [face.rect for face in self._detector(pixels, 1)]
+    found = [face.rect for face in self._detector(pixels, 0)]
     if not found:
       return None, None
     height, width = pixels.shape[:2]

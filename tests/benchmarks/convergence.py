@@ -1,0 +1,96 @@
+"""Measures how far the solver gets with how many steps, in each mode.
+
+    python tests/benchmarks/convergence.py --data=LFW [--faces=16]
+
+LFW is a folder of identities. Prints, for each mode and number of steps, the
+means over faces of the loss, the DSSIM, the shift and the cosine to the
+original (of the solver's result, before it is saved), and the steps that were
+done when faces may end early.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from fawkes_jax import cloaker, config, recognition
+from fawkes_jax.archive import scan
+from fawkes_jax.cloaking import targets
+from fawkes_jax.engine import executor
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--data", type=pathlib.Path, required=True)
+  parser.add_argument("--faces", type=int, default=16)
+  parser.add_argument("--steps", default="10,20,40,60,100")
+  parser.add_argument("--extractors", default="dlib_resnet")
+  arguments = parser.parse_args()
+  options = config.CloakOptions(
+    input=arguments.data,
+    output=arguments.data,
+    min_face_pixels=50,
+    extractors=tuple(arguments.extractors.split(",")),
+  )
+  engine = cloaker.Cloaker(options)
+  folders = [f for f in sorted(arguments.data.iterdir()) if f.is_dir()]
+  faces = []
+  for i in range(arguments.faces):
+    folder = folders[i * len(folders) // arguments.faces]
+    source = next(scan.scan(folder))
+    photo = recognition.load_photo(source, options)
+    faces += engine.recognition.finder.find([photo.pixels])[0][:1]
+  raw = engine.recognition.embed(faces)
+  own = engine.normalised(raw)
+  people = targets.People(extractor=options.extractors[0], threshold=2)
+  _, chosen = people.assign(own, engine.candidates)
+  problems = [
+    (
+      i,
+      engine.problem(
+        face,
+        own={name: e[i] for name, e in own.items()},
+        target=chosen[i],
+        grey=False,
+        seed=i,
+      ),
+    )
+    for i, face in enumerate(faces)
+  ]
+  print(f"{len(faces)} faces, {jax.default_backend()}")
+  print("mode steps patience | steps done, DSSIM, shift, cosine to own, target")
+  for mode, preset in config.MODES.items():
+    runs = [(int(n), 0) for n in arguments.steps.split(",")]
+    for steps, patience in [*runs, (preset.steps, preset.patience)]:
+      solver = dataclasses.replace(preset, steps=steps, patience=patience)
+      solve = executor.Executor(
+        engine.recognition.extractors,
+        engine.centres,
+        solver,
+        slots=8,
+        mesh=engine.recognition.mesh,
+        steps_per_call=1,
+      ).solve
+      solutions = dict(solve(problems))
+      crops = np.stack(
+        [f.crop + solutions[i].change for i, f in enumerate(faces)]
+      )
+      after = engine.recognition.embedder.embed(crops, recognition.sides(faces))
+      new = engine.normalised(after)
+      name = options.extractors[0]
+      target = np.stack([p.target[name] for _, p in problems])
+      figures = (
+        np.mean([s.steps for s in solutions.values()]),
+        np.mean([s.dssim for s in solutions.values()]),
+        np.linalg.norm(after[name] - raw[name], axis=1).mean(),
+        (new[name] * own[name]).sum(axis=1).mean(),
+        (new[name] * target).sum(axis=1).mean(),
+      )
+      shown = "{:6.1f} {:.4f} {:.3f} {:+.3f} {:+.3f}".format(*figures)
+      print(f"{mode:5} {steps:4} {patience:3} | {shown}", flush=True)
+
+
+if __name__ == "__main__":
+  main()
