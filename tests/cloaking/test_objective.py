@@ -1,0 +1,89 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fawkes_jax import config
+from fawkes_jax.cloaking import objective
+from fawkes_jax.imaging import views
+
+STILL = config.SolverOptions(jitter=0, own_weight=0.5)
+
+
+def test_normalise():
+  embeddings = np.random.default_rng(0).normal(3, 2, (5, 7, 16))
+  centre = np.full(16, 3.0)
+  found = np.asarray(
+    objective.normalise(
+      jnp.asarray(embeddings, jnp.float32), jnp.asarray(centre, jnp.float32)
+    )
+  )
+  centred = embeddings - centre
+  expected = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_normalise_the_mean_itself():
+  """The mean identity has no direction: zero, not NaN."""
+  centre = jnp.arange(4.0)
+  assert not np.asarray(objective.normalise(centre[None], centre)).any()
+
+
+@pytest.fixture(scope="module")
+def attack(recognition, bank):
+  """The loss of a face, compiled; options and extractors are static."""
+  extractors = recognition.extractors
+  variables = {
+    e.name: {"weights": e.variables, "centre": bank.centres[e.name]}
+    for e in extractors
+  }
+
+  @jax.jit(static_argnums=3)
+  def run(image, problem, key, options, variables):
+    return objective.attack(image, problem, variables, extractors, options, key)
+
+  return lambda image, problem, options=STILL, seed=0: float(
+    run(image, problem, jax.random.key(seed), options, variables)
+  )
+
+
+def test_attack_is_what_it_says(attack, recognition, bank, problems):
+  """1 - cos(target) + own_weight * max(cos(own), 0), computed by hand."""
+  [extractor] = recognition.extractors
+  problem = problems[0]
+  view = views.still_view(
+    jnp.asarray(problem.original),
+    jnp.float32(problem.side),
+    extractor.template,
+    extractor.input_size,
+  )
+  raw = extractor.embed(np.asarray(view)[None])[0]
+  centred = raw - bank.centres[extractor.name]
+  features = centred / np.linalg.norm(centred)
+  to_target = 1 - features @ problem.target[extractor.name]
+  own = features @ problem.own[extractor.name]
+  assert own == pytest.approx(1, abs=1e-5)
+  expected = to_target + STILL.own_weight * own
+  assert attack(problem.original, problem) == pytest.approx(expected, abs=1e-5)
+
+
+def test_attack_at_its_ends(attack, problems):
+  """The face itself as its target leaves only the penalty on it."""
+  problem = problems[0]
+  reached = problem._replace(target=problem.own)
+  value = attack(problem.original, reached)
+  assert value == pytest.approx(STILL.own_weight, abs=1e-4)
+  # What points away from the own identity is not rewarded further.
+  away = reached._replace(own={k: -v for k, v in problem.own.items()})
+  assert attack(problem.original, away) == pytest.approx(0, abs=1e-4)
+
+
+def test_random_views(attack, problems):
+  """Same key, same view; another key, another."""
+  moving = dataclasses.replace(STILL, jitter=0.03)
+  problem = problems[0]
+  first = attack(problem.original, problem, moving, seed=1)
+  assert first == attack(problem.original, problem, moving, seed=1)
+  assert first != attack(problem.original, problem, moving, seed=2)
