@@ -130,10 +130,8 @@ def align(landmarks: Float32[np.ndarray, "5 2"], *, max_side: int) -> Alignment:
       down to it.
 
   Returns:
-    The alignment; its scale is 1 for faces that fit, larger for others.
-
-  Raises:
-    ValueError: all landmarks coincide.
+    The alignment; its scale is 1 for faces that fit, larger for others. Where
+    all landmarks coincide, its side is 1.
   """
   a, b = similarity_transform(MEAN_FACE, landmarks)
   native = abs(a) * CROP.side
