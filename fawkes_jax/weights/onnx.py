@@ -16,12 +16,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.models import graph as graphs
+from fawkes_jax.models import mobileface, mobilefacenet
 
 _FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
 
@@ -398,3 +401,151 @@ def read(
     image,
   )
   return model
+
+
+def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
+  """Each convolution and matrix product with the normalisation behind it.
+
+  Returns:
+    In the graph's order, kernel and bias as Flax has them: kernels are [rows,
+    columns, in, out] or [in, out].
+  """
+  layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+  for node in model.graph.nodes:
+    tensors = [
+      model.weights[key].astype(np.float64)
+      for key in node.inputs[1:]
+      if key in model.weights
+    ]
+    if node.op in ("Conv", "Gemm") and tensors:
+      kernel = tensors[0]  # [out, in, ...] of both kinds.
+      if node.op == "Gemm" and ("transB", 1) not in node.attributes:
+        kernel = kernel.T
+      bias = tensors[1] if len(tensors) > 1 else np.zeros(len(kernel))
+      layers[node.outputs[0]] = kernel, bias
+    elif node.op == "BatchNormalization" and node.inputs[0] in layers:
+      kernel, bias = layers.pop(node.inputs[0])
+      gamma, beta, mean, variance = tensors
+      epsilon = dict(node.attributes).get("epsilon", 1e-5)
+      scale = gamma / np.sqrt(variance + epsilon)
+      kernel = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1))
+      layers[node.outputs[0]] = kernel, (bias - mean) * scale + beta
+  return [
+    {
+      "kernel": np.ascontiguousarray(
+        kernel.transpose(*range(2, kernel.ndim), 1, 0), np.float32
+      ),
+      "bias": np.asarray(bias, np.float32),
+    }
+    for kernel, bias in layers.values()
+  ]
+
+
+def _named(
+  model: Model, names: Sequence[tuple[str, ...]]
+) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
+  """Gives a model's layers names of nested parameters."""
+  layers = _folded_layers(model)
+  if len(layers) != len(names):
+    raise types.FawkesError(
+      f"{model.graph.name}: the network must have {len(names)} convolutions "
+      f"and matrices, got {len(layers)}"
+    )
+  nested = dict(zip(names, layers, strict=True))
+  return flax.traverse_util.unflatten_dict(nested), layers
+
+
+def check_variables(
+  name: str, module: nn.Module, variables: Any, size: int
+) -> None:
+  """Checks that converted weights are those of a module.
+
+  Args:
+    name: where the weights come from, for the message.
+    module: the Flax module.
+    variables: its variables.
+    size: height and width of its input.
+
+  Raises:
+    FawkesError: a weight is missing, is one too many, or has another shape.
+  """
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  expected = flax.traverse_util.flatten_dict(
+    dict(jax.eval_shape(module.init, jax.random.key(0), image)), sep="/"
+  )
+  actual = flax.traverse_util.flatten_dict(variables, sep="/")
+  for key in sorted(expected.keys() | actual.keys()):
+    wanted, got = (
+      list(tree[key].shape) if key in tree else "nothing"
+      for tree in (expected, actual)
+    )
+    if wanted != got:
+      raise types.FawkesError(
+        f"{name}: the weight {key} must be {wanted}, got {got}"
+      )
+
+
+_BLOCK_LAYERS = ("expand", "depthwise", "project")
+
+
+def convert_mobilefacenet(model: Model) -> dict[str, Any]:
+  """Turns foamliu's MobileFaceNet into `models.mobilefacenet.MobileFaceNet`.
+
+  Args:
+    model: `weights/MobileFaceNet.onnx` of github.com/foamliu/MobileFaceNet.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: it is another network.
+  """
+  names: list[tuple[str, ...]] = [("stem",), ("depthwise",), ("pointwise",)]
+  for i in range(len(mobilefacenet.BLOCKS)):
+    names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
+  names += [("head",), ("pool",), ("embedding",)]
+  params, _ = _named(model, names)
+  variables = {"params": params}
+  check_variables(
+    model.graph.name,
+    mobilefacenet.MobileFaceNet(),
+    variables,
+    mobilefacenet.INPUT_SIZE,
+  )
+  return variables
+
+
+def convert_mobileface(model: Model) -> dict[str, Any]:
+  """Turns MobileFace Identification V2 into `models.mobileface.MobileFace`.
+
+  Args:
+    model: MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace,
+      as ONNX.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: it is another network.
+  """
+  names: list[tuple[str, ...]] = [("stem",)]
+  for i in range(len(mobileface.BLOCKS)):
+    names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
+  params, layers = _named(model, [*names, ("embedding",)])
+  # The file flattens [c, h, w], the module [h, w, c].
+  channels = mobileface.BLOCKS[-1][1]
+  kernel = layers[-1]["kernel"]
+  side = math.isqrt(len(kernel) // channels)
+  if channels * side * side == len(kernel):
+    kernel = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
+    params["embedding"]["kernel"] = kernel.reshape(
+      len(layers[-1]["kernel"]), -1
+    )
+  variables = {"params": params}
+  check_variables(
+    model.graph.name,
+    mobileface.MobileFace(),
+    variables,
+    mobileface.INPUT_SIZE,
+  )
+  return variables
