@@ -138,6 +138,29 @@ def _windows(
       yield _window(x, start, size, strides)
 
 
+def max_pool(
+  x: Float[Array, "n height width c"], window: int, stride: int
+) -> Float[Array, "n height_out width_out c"]:
+  """Max-pools images without padding, as a maximum of strided slices.
+
+  On a CPU the gradient of this is several times faster than that of
+  ``lax.reduce_window``.
+
+  Args:
+    x: images.
+    window: height and width of the window.
+    stride: its step along both.
+
+  Returns:
+    The maxima.
+  """
+  rows, columns = ((side - window) // stride + 1 for side in x.shape[1:3])
+  views = _windows(
+    x, (window, window), (rows, columns), (stride, stride), (1, 1)
+  )
+  return functools.reduce(jnp.maximum, views)
+
+
 def _shifted_sum(
   x: jax.Array, kernel: jax.Array, strides: _Pair, dilations: _Pair
 ) -> jax.Array:
@@ -450,6 +473,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
   "Log": lambda xp, x: xp.log(x),
   "Max": _fold("maximum"),
   "Min": _fold("minimum"),
+  "Mod": lambda xp, x, y: xp.mod(x, y),
   "Mish": lambda xp, x: jax.nn.mish(x),
   "Mul": lambda xp, x, y: x * y,
   "Neg": lambda xp, x: -x,
