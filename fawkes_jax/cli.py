@@ -20,6 +20,8 @@ _DOCS = {
   "linf": "largest change of a pixel's channel, in units of 0..255",
   "own_weight": "weight of the penalty on what is left of the own identity",
   "jitter": "random shift and scale of the alignment in each step",
+  "jpeg": "random JPEG quantisation in each step, times the photo's tables",
+  "blur": "random blur in each step, in pixels of the extractor's input",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",
   "seed": "of the random views; the same seed gives the same bytes",
 }

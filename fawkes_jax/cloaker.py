@@ -6,12 +6,33 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt16
 
 from fawkes_jax import config, recognition, types
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import embedder, executor, finder
 from fawkes_jax.weights import bank as bank_lib
+
+# The example tables of the JPEG standard (ITU-T T.81, annex K) at libjpeg's
+# quality of 75, which halves them.
+_ANNEX_K = np.array(
+  [
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *[(99,) * 8] * 4,
+  ]
+).reshape(2, 8, 8)
+_QUALITY_75 = (_ANNEX_K + 1) // 2
 
 
 class Cloaker:
@@ -75,6 +96,7 @@ class Cloaker:
     target: int,
     grey: bool,
     seed: int,
+    jpeg_tables: UInt16[np.ndarray, "2 8 8"] | None = None,
   ) -> solver.Problem:
     """What the solver needs to know of a face.
 
@@ -84,6 +106,8 @@ class Cloaker:
       target: index into `candidates`.
       grey: whether its photo is greyscale.
       seed: of its random views, 0..2**32 - 1.
+      jpeg_tables: the quantisation tables of its file; None where that is no
+        JPEG, to prepare for one of quality 75.
 
     Returns:
       The problem, with numpy leaves.
@@ -93,6 +117,7 @@ class Cloaker:
       coverage=face.coverage,
       weights=face.weights,
       side=np.float32(face.alignment.side),
+      tables=_tables_in_crop(jpeg_tables, face.alignment.scale),
       colour=np.float32(not grey),
       own=dict(own),
       target={name: e[target] for name, e in self.candidates.items()},
@@ -110,6 +135,7 @@ class Cloaker:
       coverage=np.ones((size, size), np.float32),
       weights=np.full((size, size), 1 / size**2, np.float32),
       side=np.float32(size),
+      tables=_tables_in_crop(None, 1.0),
       colour=np.float32(1),
       own={name: e[0] for name, e in self.candidates.items()},
       target={name: e[-1] for name, e in self.candidates.items()},
@@ -121,3 +147,16 @@ class Cloaker:
       steps = sum(s.steps for _, s in self.executor.solve(problems))
       seconds = time.monotonic() - started
     return seconds / steps * self._options.solver.steps
+
+
+def _tables_in_crop(
+  tables: UInt16[np.ndarray, "2 8 8"] | None, scale: float
+) -> Float32[np.ndarray, "2 8 8"]:
+  """Quantisation tables as they act on a crop that was scaled down.
+
+  A frequency of the crop's blocks is `scale` times lower in the photo's.
+  """
+  if tables is None:
+    tables = _QUALITY_75
+  index = np.round(np.arange(8) / max(scale, 1)).astype(int)
+  return np.maximum(tables[:, index][:, :, index], 1).astype(np.float32)

@@ -43,6 +43,10 @@ class SolverOptions:
       beside the distance to the target.
     jitter: by how much the alignment is moved and scaled at random in each
       step: the standard deviation, as a fraction of the field of view.
+    jpeg: the strength of the JPEG quantisation that each step puts the change
+      through: up to this multiple of the photo's own tables, at random.
+    blur: how much each step blurs the view at most, as the half width of a
+      triangle beyond one pixel of the extractor's input.
     patience: a face ends early when this many steps have not lowered its
       loss by one percent; 0 never ends early.
     seed: of the random views.
@@ -52,9 +56,11 @@ class SolverOptions:
   steps: int = 40
   learning_rate: float = 2.0
   linf: float = 24.0
-  own_weight: float = 1.0
+  own_weight: float = 4.0
   jitter: float = 0.01
-  patience: int = 10
+  jpeg: float = 1.0
+  blur: float = 0.3
+  patience: int = 15
   seed: int = 0
 
   def __post_init__(self):
@@ -64,6 +70,8 @@ class SolverOptions:
     _require_number("linf", self.linf, 1, 255)
     _require_number("own_weight", self.own_weight, 0, 100)
     _require_number("jitter", self.jitter, 0, 0.2)
+    _require_number("jpeg", self.jpeg, 0, 4)
+    _require_number("blur", self.blur, 0, 8)
     _require_number("patience", self.patience, 0, 100_000)
     _require_number("seed", self.seed, 0, 2**31 - 1)
 
@@ -190,3 +198,114 @@ class BankOptions(FaceOptions):
     _require_number("min_photos", self.min_photos, 1, 1_000_000)
     _require_number("max_photos", self.max_photos, self.min_photos, 1_000_000)
     _require_number("identities", self.identities, 2, 1_000_000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+  """A run of `fawkes-jax train`.
+
+  Attributes:
+    data: a folder with a folder of photos for each identity, or `tfds:NAME`.
+    output: the folder that gets the weights, the model card and the state.
+    student: the architecture, a key of `models.students.STUDENTS`.
+    teachers: each dlib_resnet, an ONNX file, or an .npz or .safetensors file
+      of embeddings. May be empty where identities are learned.
+    name: of the files written; None for the student's.
+    minutes: of training, over all runs that continue one another.
+    steps: of training at most; with `minutes`, what ends first. The learning
+      rate falls towards that end.
+    batch_size: crops a step.
+    learning_rate: its peak, after the warm-up.
+    weight_decay: of AdamW.
+    ema: how much of the averaged weights remains in each step.
+    relations: weight of the loss on cosines between the crops of a batch.
+    identities: weight of the ArcFace loss on the training's identities.
+    adversarial: L-infinity bound of the adversarial change of the student's
+      input, in units of 0..255; 0 trains on clean input.
+    adversarial_steps: projected gradient steps that find the change.
+    dtype: of the student's computation.
+    holdout: a file of identities, one a line, that are never trained on.
+    holdout_min_photos: identities with so many photos or more are never
+      trained on; 0 for no such rule.
+    validation: share of the other identities that serve validation.
+    pairs: a file of pairs to verify, of which those of identities that are
+      not trained on are used.
+    report_minutes: between validations and checkpoints.
+    crop_size: side of the cached crops in pixels.
+    min_face_pixels: the side of the smallest face that is looked for, in
+      pixels of the photo; None for the detector's rule.
+    threads: that draw the student's views.
+    seed: of everything that is random.
+  """
+
+  data: str
+  output: Path
+  student: str = "student_resnet"
+  teachers: tuple[str, ...] = ("dlib_resnet",)
+  name: str | None = None
+  minutes: float = 60.0
+  steps: int = 1_000_000
+  batch_size: int = 64
+  learning_rate: float = 2e-3
+  weight_decay: float = 0.05
+  ema: float = 0.998
+  relations: float = 0.0
+  identities: float = 0.0
+  adversarial: float = 0.0
+  adversarial_steps: int = 1
+  dtype: str = "float32"
+  holdout: Path | None = None
+  holdout_min_photos: int = 0
+  validation: float = 0.05
+  pairs: Path | None = None
+  report_minutes: float = 3.0
+  crop_size: int = 160
+  min_face_pixels: float | None = None
+  threads: int = min(8, os.cpu_count() or 1)
+  seed: int = 0
+
+  def __post_init__(self):
+    _require(
+      "teachers",
+      "one or more, each once, or --identities above 0",
+      ",".join(self.teachers) or "none",
+      len(self.teachers) == len(set(self.teachers))
+      and bool(self.teachers or self.identities > 0),
+    )
+    _require(
+      "dtype",
+      "float32 or bfloat16",
+      self.dtype,
+      self.dtype in ("float32", "bfloat16"),
+    )
+    _require_number("minutes", self.minutes, 0, 100_000, open_low=True)
+    _require_number("steps", self.steps, 1, 10**9)
+    _require_number("batch_size", self.batch_size, 2, 65_536)
+    _require_number("learning_rate", self.learning_rate, 0, 1, open_low=True)
+    _require_number("weight_decay", self.weight_decay, 0, 1)
+    _require_number("ema", self.ema, 0, 0.99999)
+    for name in ("relations", "identities"):
+      _require_number(name, getattr(self, name), 0, 1000)
+    _require_number("adversarial", self.adversarial, 0, 64)
+    _require_number("adversarial_steps", self.adversarial_steps, 1, 100)
+    _require_number("holdout_min_photos", self.holdout_min_photos, 0, 10**9)
+    _require_number("validation", self.validation, 0, 0.9)
+    _require_number(
+      "report_minutes", self.report_minutes, 0, 100_000, open_low=True
+    )
+    _require_number("seed", self.seed, 0, 2**31 - 1)
+    assert self.faces  # Checks the rest.
+
+  @property
+  def faces(self) -> FaceOptions:
+    """How the faces of the data are found."""
+    return FaceOptions(
+      crop_size=self.crop_size,
+      min_face_pixels=self.min_face_pixels,
+      threads=self.threads,
+    )
+
+  @property
+  def model_name(self) -> str:
+    """The name of the files written, without suffix."""
+    return self.name or self.student

@@ -309,6 +309,7 @@ class _Run:
           target=chosen[rows][index],
           grey=job.photo.grey,
           seed=int.from_bytes(digest[:4], "little"),
+          jpeg_tables=job.photo.jpeg_tables,
         )
         yield (job, index), problem
 

@@ -45,8 +45,9 @@ def attack(
   """How far a face still is from its target, and how near to its identity.
 
   The mean over the extractors of half the squared distance to the target
-  (1 - cosine), plus `own_weight` times the cosine to the original where it is
-  positive. Each extractor sees its own random view.
+  (1 - cosine), and of the cosine to the original where it is positive; their
+  weighted mean, with weights 1 and `own_weight`. Each extractor sees its own
+  random view.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -61,7 +62,9 @@ def attack(
   """
   losses = []
   for i, extractor in enumerate(extractors):
-    shift_key, zoom_key = jax.random.split(jax.random.fold_in(key, i))
+    shift_key, zoom_key, blur_key = jax.random.split(
+      jax.random.fold_in(key, i), 3
+    )
     view = views.template_view(
       image,
       problem.side,
@@ -69,10 +72,12 @@ def attack(
       extractor.input_size,
       shift=options.jitter * jax.random.normal(shift_key, (2,)),
       zoom=1 + options.jitter * jax.random.normal(zoom_key),
+      blur=1 + options.blur * jax.random.uniform(blur_key),
     )
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalise(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
     left = jnp.maximum(features @ problem.own[extractor.name], 0)
-    losses.append(to_target + options.own_weight * left)
+    loss = to_target + options.own_weight * left
+    losses.append(loss / (1 + options.own_weight))
   return sum(losses) / len(losses)

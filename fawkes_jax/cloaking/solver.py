@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool
 
 from fawkes_jax import config
 from fawkes_jax.cloaking import objective
-from fawkes_jax.imaging import ssim
+from fawkes_jax.imaging import ssim, views
 from fawkes_jax.models import registry
 
 # The penalty's multiplier grows by the first factor in a step over the budget
@@ -38,6 +38,8 @@ class Problem(NamedTuple):
     coverage: float32 [size, size], how far each pixel may change, 0..1.
     weights: float32 [size, size], how much it counts towards the DSSIM.
     side: float32 [], the crop's side in pixels.
+    tables: float32 [2, 8, 8], the quantisation steps of luma and chroma that
+      the face may be saved with.
     colour: float32 [], 1; 0 for a greyscale photo, whose change is grey.
     own: by extractor, float32 [d]: the original's normalised embedding.
     target: by extractor, float32 [d]: the target's.
@@ -48,6 +50,7 @@ class Problem(NamedTuple):
   coverage: Any
   weights: Any
   side: Any
+  tables: Any
   colour: Any
   own: Mapping[str, Any]
   target: Mapping[str, Any]
@@ -68,7 +71,8 @@ class State(NamedTuple):
     best_loss: float32 [], its loss; infinite until there is one.
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
-    gain_step: int32 [], the step of the last improvement that counted.
+    gain_step: int32 [], the step of the last improvement that counted, or of
+      the last before there was a candidate within the budget.
     gain_loss: float32 [], the loss then.
   """
 
@@ -122,11 +126,18 @@ def step(
   """
   problem = state.problem
   key = jax.random.fold_in(jax.random.key(problem.seed), state.steps)
+  key, strength_key, grid_key = jax.random.split(key, 3)
+  strength = options.jpeg * jax.random.uniform(strength_key)
+  tables = jnp.maximum(strength * problem.tables, 1)
+  grid = jax.random.randint(grid_key, (2,), 0, 16)
 
   def loss(change):
     candidate = _candidate(change, problem)
+    saved = (
+      views.quantise(candidate, tables, grid) if options.jpeg else candidate
+    )
     attack = objective.attack(
-      problem.original + candidate,
+      problem.original + saved,
       problem,
       variables,
       extractors,
@@ -149,6 +160,7 @@ def step(
   within = dssim <= options.rho
   better = live & within & (attack < state.best_loss)
   gain = better & (attack < 0.99 * state.gain_loss)
+  found = jnp.isfinite(state.best_loss)
   return State(
     problem=problem,
     moments=state.moments,
@@ -159,7 +171,7 @@ def step(
     best_loss=jnp.where(better, attack, state.best_loss),
     best_dssim=jnp.where(better, dssim, state.best_dssim),
     steps=state.steps + live,
-    gain_step=jnp.where(gain, state.steps, state.gain_step),
+    gain_step=jnp.where(gain | ~found, state.steps, state.gain_step),
     gain_loss=jnp.where(gain, attack, state.gain_loss),
   )
 

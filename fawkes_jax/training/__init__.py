@@ -1,0 +1,1 @@
+"""Training small extractors of one's own on the embeddings of others."""
