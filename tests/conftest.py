@@ -39,13 +39,26 @@ BATCH_SIZE = 2
 
 
 @pytest.fixture(scope="session")
-def recognition():
-  """Networks that find and embed faces; crops of 160 pixels, batches of 2."""
-  from fawkes_jax import config, recognition
+def cloaker(tmp_path_factory):
+  """All that a run loads, for few steps and small batches."""
+  from fawkes_jax import cloaker, config
 
-  return recognition.Recognition(
-    config.FaceOptions(crop_size=CROP_SIZE, batch_size=BATCH_SIZE)
+  nowhere = tmp_path_factory.mktemp("nowhere")
+  return cloaker.Cloaker(
+    config.CloakOptions(
+      input=nowhere / "in",
+      output=nowhere / "out",
+      solver=config.SolverOptions(steps=FEW_STEPS),
+      crop_size=CROP_SIZE,
+      batch_size=BATCH_SIZE,
+    )
   )
+
+
+@pytest.fixture(scope="session")
+def recognition(cloaker):
+  """Networks that find and embed faces."""
+  return cloaker.recognition
 
 
 @pytest.fixture(scope="session")
@@ -59,31 +72,16 @@ def faces(recognition, small_astronaut):
 
 
 @pytest.fixture(scope="session")
-def bank():
-  """The target bank that travels with the package."""
-  from fawkes_jax.weights import bank
-
-  return bank.load(["dlib_resnet"])
-
-
-@pytest.fixture(scope="session")
-def problems(recognition, bank, faces):
+def problems(cloaker, faces):
   """`solver.Problem`s of `faces`, with three targets."""
-  from fawkes_jax.cloaking import solver
-  from fawkes_jax.engine import embedder
-
-  own = embedder.normalised(recognition.embed(faces), bank.centres)
-  targets = embedder.normalised(bank.embeddings, bank.centres)
+  own = cloaker.normalised(cloaker.recognition.embed(faces))
   return [
-    solver.Problem(
-      original=face.crop,
-      coverage=face.coverage,
-      weights=face.weights,
-      side=np.float32(face.alignment.side),
-      colour=np.float32(1),
+    cloaker.problem(
+      face,
       own={name: e[i] for name, e in own.items()},
-      target={name: e[i] for name, e in targets.items()},
-      seed=np.uint32(i),
+      target=i,
+      grey=False,
+      seed=i,
     )
     for i, face in enumerate(faces)
   ]

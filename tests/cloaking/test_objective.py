@@ -9,7 +9,7 @@ from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import views
 
-STILL = config.SolverOptions(jitter=0, own_weight=0.5)
+STILL = config.SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
 
 
 def test_normalise():
@@ -32,11 +32,11 @@ def test_normalise_the_mean_itself():
 
 
 @pytest.fixture(scope="module")
-def attack(recognition, bank):
+def attack(recognition, cloaker):
   """The loss of a face, compiled; options and extractors are static."""
   extractors = recognition.extractors
   variables = {
-    e.name: {"weights": e.variables, "centre": bank.centres[e.name]}
+    e.name: {"weights": e.variables, "centre": cloaker.centres[e.name]}
     for e in extractors
   }
 
@@ -49,7 +49,7 @@ def attack(recognition, bank):
   )
 
 
-def test_attack_is_what_it_says(attack, recognition, bank, problems):
+def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
   """1 - cos(target) + own_weight * max(cos(own), 0), computed by hand."""
   [extractor] = recognition.extractors
   problem = problems[0]
@@ -60,7 +60,7 @@ def test_attack_is_what_it_says(attack, recognition, bank, problems):
     extractor.input_size,
   )
   raw = extractor.embed(np.asarray(view)[None])[0]
-  centred = raw - bank.centres[extractor.name]
+  centred = raw - cloaker.centres[extractor.name]
   features = centred / np.linalg.norm(centred)
   to_target = 1 - features @ problem.target[extractor.name]
   own = features @ problem.own[extractor.name]

@@ -1,0 +1,98 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fawkes_jax.imaging import geometry
+
+
+@pytest.fixture(scope="module")
+def find(recognition):
+  return recognition.finder.find
+
+
+def test_the_astronaut(find, astronaut):
+  [[face]] = find([astronaut])
+  assert all(isinstance(value, int) for value in face.box)
+  np.testing.assert_allclose(face.box, (176, 66, 276, 166), atol=12)
+  assert face.score > 0.5
+  # The whole face at its own resolution.
+  assert face.alignment.side == pytest.approx(153, abs=3)
+  assert face.alignment.scale == pytest.approx(1, abs=0.01)
+  side = face.alignment.side
+  np.testing.assert_array_equal(
+    face.crop[:side, :side], geometry.extract(astronaut, face.alignment)
+  )
+  assert face.crop.shape == (160, 160, 3)
+  for array in (face.crop, face.coverage, face.weights):
+    assert array.dtype == np.float32
+    assert not array[side:].any()
+    assert not array[:, side:].any()
+  # The eyes and the nose are where the template has them.
+  nose = geometry.MEAN_FACE[4]
+  place = (nose - (geometry.CROP.left, geometry.CROP.top)) / geometry.CROP.side
+  z = face.alignment.origin + face.alignment.axis * complex(*(place * side))
+  assert abs(z - (226 + 139j)) < 8
+
+
+def test_photos_of_many_sizes_in_one_call(find, astronaut, small_astronaut):
+  """Each photo has the faces it has alone; one without has none."""
+  wall = np.ascontiguousarray(astronaut[300:400, :100])
+  twice = np.concatenate([small_astronaut, small_astronaut], axis=1)
+  photos = [wall, small_astronaut, twice, np.zeros((40, 700, 3), np.uint8)]
+  found = find(photos)
+  assert [len(faces) for faces in found] == [0, 1, 2, 0]
+  for photo, faces in zip(photos, found, strict=True):
+    [alone] = find([photo])
+    assert [face.box for face in alone] == [face.box for face in faces]
+  [left, right] = sorted(found[2], key=lambda face: face.box[0])
+  assert right.box[0] - left.box[0] == pytest.approx(256, abs=6)
+
+
+def test_no_photos(find):
+  assert find([]) == []
+
+
+def test_a_face_cut_by_the_border(find, small_astronaut):
+  """Its box ends at the border, and it changes nothing beyond it."""
+  photo = np.ascontiguousarray(small_astronaut[:, 85:])
+  [[face]] = find([photo])
+  height, width = photo.shape[:2]
+  assert 0 <= face.box[0] < face.box[2] <= width
+  assert 0 <= face.box[1] < face.box[3] <= height
+  assert face.alignment.origin.real < -5
+  assert face.coverage.max() == 1
+  assert not face.coverage[:, : int(-face.alignment.origin.real) - 8].any()
+
+
+def test_a_large_face_is_scaled_down(recognition, small_astronaut):
+  finder = dataclasses.replace(recognition.finder, crop_size=96)
+  [[face]] = finder.find([small_astronaut])
+  assert face.crop.shape == (96, 96, 3)
+  assert face.alignment.side == 96
+  assert face.alignment.extent == pytest.approx(153, abs=3)
+
+
+def test_small_faces_where_asked_for(recognition, astronaut):
+  """A face of 24 pixels: below the detector's own rule."""
+  face = Image.fromarray(astronaut[:256, 100:356]).resize((64, 64))
+  photo = np.full((120, 160, 3), 90, np.uint8)
+  photo[30:94, 40:104] = np.asarray(face)
+  finder = recognition.finder
+  assert finder.find([photo]) == [[]]
+  patient = dataclasses.replace(finder, min_face_pixels=20)
+  [[found]] = patient.find([photo])
+  assert 40 < found.box[0] < found.box[2] < 104
+
+
+def test_crops_of_another_version(recognition, small_astronaut):
+  """The same places, whatever the photo looks like now."""
+  finder = recognition.finder
+  [faces] = finder.find([small_astronaut])
+  np.testing.assert_array_equal(
+    finder.crops(small_astronaut, faces)[0], faces[0].crop
+  )
+  blank = np.full_like(small_astronaut, 77)
+  side = faces[0].alignment.side
+  assert (finder.crops(blank, faces)[0, 20 : side - 20, 20:80] == 77).all()
