@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(dest="command", required=True)
   _add_cloak(commands)
   _add_bank(commands)
+  _add_train(commands)
   return parser
 
 
@@ -164,12 +165,69 @@ def _add_bank(commands: Any) -> None:
   _add_faces(parser)
 
 
+def _add_train(commands: Any) -> None:
+  parser = commands.add_parser(
+    "train",
+    help="train a small extractor of one's own",
+    description="Teaches a small network the embeddings of other extractors,"
+    " identities, or both, and writes its weights and a model card to OUTPUT."
+    " Run again, it continues where it stopped.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add(
+    "--data",
+    required=True,
+    help="folder with a folder of photos for each identity, or tfds:NAME, a"
+    " TensorFlow Datasets name",
+  )
+  add("--output", type=Path, required=True, help="folder for the results")
+  default = config.TrainOptions(data="", output=Path())
+  add(
+    "--teachers",
+    type=lambda text: tuple(part for part in text.split(",") if part),
+    default=default.teachers,
+    help="names of extractors, ONNX files, or .npz or .safetensors files of"
+    f" embeddings, with commas ({','.join(default.teachers)})",
+  )
+  for name, kind, what in (
+    ("student", str, "architecture"),
+    ("name", str, "of the files written (the architecture's)"),
+    ("data_note", str, "source and licence of the data, for the model card"),
+    ("minutes", float, "of training at most"),
+    ("steps", int, "of training at most (as many as the minutes allow)"),
+    ("batch_size", int, "crops a step"),
+    ("learning_rate", float, "its peak"),
+    ("weight_decay", float, "of AdamW"),
+    ("ema", float, "how much of the averaged weights remains in each step"),
+    ("relations", float, "weight of the loss on cosines within a batch"),
+    ("identities", float, "weight of the ArcFace loss on identities"),
+    ("adversarial", float, "bound of adversarial changes, in 0..255; 0: none"),
+    ("adversarial_steps", int, "gradient steps that find such a change"),
+    ("dtype", str, "of the computation: float32 or bfloat16"),
+    ("holdout", Path, "file of identities never to train on, one a line"),
+    ("holdout_min_photos", int, "nor on those with so many photos; 0: any"),
+    ("validation", float, "share of the other identities for validation"),
+    ("pairs", Path, "file of pairs to verify: 0 or 1, tab, photo, tab, photo"),
+    ("report_minutes", float, "between validations and checkpoints"),
+    ("crop_size", int, "side of the cached crops, in pixels"),
+    ("min_face_pixels", float, "side of the smallest face to look for"),
+    ("threads", int, "threads that draw the student's views"),
+    ("seed", int, "of everything that is random"),
+  ):
+    value = getattr(default, name)
+    shown = "" if value is None else f" ({value})"
+    add(f"--{name}", type=kind, default=value, help=f"{what}{shown}")
+
+
 def _options(arguments: argparse.Namespace) -> Any:
   """The options of the chosen subcommand."""
   given = dict(vars(arguments))
   command = given.pop("command")
   if command == "bank":
     return config.BankOptions(**given)
+  if command == "train":
+    return config.TrainOptions(**given)
   solver = config.MODES[given.pop("mode")]
   names = [field.name for field in dataclasses.fields(solver)]
   changes = {name: given.pop(name) for name in names}

@@ -91,7 +91,8 @@ class FaceOptions:
 
   Attributes:
     extractors: names of the extractors.
-    crop_size: the largest side of the aligned crop, in pixels.
+    crop_size: the largest side of the aligned crop, in pixels; a multiple
+      of 16.
     min_face_pixels: the side of the smallest face that is looked for, in
       pixels of the photo; None for the detector's rule.
     max_pixels: photos with more pixels are refused.
@@ -114,6 +115,9 @@ class FaceOptions:
       0 < len(self.extractors) == len(set(self.extractors)),
     )
     _require_number("crop_size", self.crop_size, 64, 1024)
+    _require(
+      "crop_size", "a multiple of 16", self.crop_size, self.crop_size % 16 == 0
+    )
     if self.min_face_pixels is not None:
       _require_number("min_face_pixels", self.min_face_pixels, 10, 10_000)
     _require_number("max_pixels", self.max_pixels, 1, 2**31)
@@ -206,14 +210,16 @@ class TrainOptions:
 
   Attributes:
     data: a folder with a folder of photos for each identity, or `tfds:NAME`.
+    data_note: what the model card says of the data: source and licence.
     output: the folder that gets the weights, the model card and the state.
     student: the architecture, a key of `models.students.STUDENTS`.
     teachers: each dlib_resnet, an ONNX file, or an .npz or .safetensors file
       of embeddings. May be empty where identities are learned.
     name: of the files written; None for the student's.
-    minutes: of training, over all runs that continue one another.
-    steps: of training at most; with `minutes`, what ends first. The learning
-      rate falls towards that end.
+    minutes: of training at most, over all runs that continue one another.
+    steps: of training at most; None for as many as the minutes allow. The
+      learning rate falls towards the last step, without one towards the end
+      of the minutes.
     batch_size: crops a step.
     learning_rate: its peak, after the warm-up.
     weight_decay: of AdamW.
@@ -240,11 +246,12 @@ class TrainOptions:
 
   data: str
   output: Path
+  data_note: str = "source and licence not stated"
   student: str = "student_resnet"
   teachers: tuple[str, ...] = ("dlib_resnet",)
   name: str | None = None
   minutes: float = 60.0
-  steps: int = 1_000_000
+  steps: int | None = None
   batch_size: int = 64
   learning_rate: float = 2e-3
   weight_decay: float = 0.05
@@ -279,7 +286,8 @@ class TrainOptions:
       self.dtype in ("float32", "bfloat16"),
     )
     _require_number("minutes", self.minutes, 0, 100_000, open_low=True)
-    _require_number("steps", self.steps, 1, 10**9)
+    if self.steps is not None:
+      _require_number("steps", self.steps, 1, 10**9)
     _require_number("batch_size", self.batch_size, 2, 65_536)
     _require_number("learning_rate", self.learning_rate, 0, 1, open_low=True)
     _require_number("weight_decay", self.weight_decay, 0, 1)

@@ -1,0 +1,32 @@
+"""`fawkes-jax train`: trains a small face feature extractor."""
+
+import rich.console
+
+from fawkes_jax import config
+from fawkes_jax.archive import files
+from fawkes_jax.training import card, trainer
+
+
+def run(options: config.TrainOptions) -> int:
+  """Trains a student and writes its weights and its model card.
+
+  Args:
+    options: of the run.
+
+  Returns:
+    0.
+
+  Raises:
+    FawkesError: the data or a teacher cannot be used, or the output cannot
+      be written.
+  """
+  console = rich.console.Console(highlight=False, soft_wrap=True)
+  result = trainer.train(options, console=console)
+  weights = options.output / f"{options.model_name}.safetensors"
+  trainer.save_student(result.student, weights, name=options.student)
+  files.write_atomically(
+    weights.with_name(f"{options.model_name}.md"),
+    card.text(options, result).encode(),
+  )
+  console.print(f"{weights}")
+  return 0

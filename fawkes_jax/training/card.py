@@ -1,0 +1,132 @@
+"""The model card: what a student is made of, and what it reached."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fawkes_jax import config, version
+from fawkes_jax.models import students
+from fawkes_jax.training import data, trainer
+
+# Flags of the command that say nothing about the weights.
+_UNTOLD = ("output", "threads", "report_minutes", "data_note")
+
+
+def text(options: config.TrainOptions, result: trainer.Result) -> str:
+  """The card of a trained student, in Markdown.
+
+  Paths appear by their last part only: a card travels, a folder does not.
+
+  Args:
+    options: of the run.
+    result: what it has reached.
+
+  Returns:
+    The card.
+  """
+  leaves = jax.tree.leaves(result.student["params"])
+  faces, split = result.faces, result.split
+  lines = [
+    f"# {options.model_name}",
+    "",
+    f"A face feature extractor, `{options.student}` of fawkes_jax"
+    f" {version.__version__}: {sum(leaf.size for leaf in leaves):,} weights,"
+    f" {students.INPUT_SIZE}x{students.INPUT_SIZE} RGB pixels in 0..255 to"
+    f" {students.EMBEDDING_SIZE} numbers, stored in half precision. It sees the"
+    f" square of the face frame with left {students.TEMPLATE.left:g}, top"
+    f" {students.TEMPLATE.top:g} and side {students.TEMPLATE.side:g}.",
+    "",
+    "It is meant as a surrogate to cloak against, and is too weak to identify"
+    " people.",
+    "",
+    "## Data",
+    "",
+    f"{_short(options.data)}: {options.data_note}",
+    "",
+    "| | crops | identities |",
+    "|---|---|---|",
+    *(
+      f"| {name} | {len(rows)} | {len(np.unique(faces.identities[rows]))} |"
+      for name, rows in (
+        ("trained on", split.training),
+        ("validation, of other people", split.validation),
+        ("held out", split.held_out),
+      )
+    ),
+    "",
+    f"{len(faces.missing)} photos gave no crop. Faces were found and aligned"
+    " by the package. The weights hold no photo.",
+    "",
+    "## Teachers",
+    "",
+    "| teacher | licence of its weights | source | cosine on validation |",
+    "|---|---|---|---|",
+    *(
+      f"| {t.name} | {t.contract.licence} | {t.contract.source} |"
+      f" {_figure(result.cosines.get(t.name))} |"
+      for t in result.teachers
+    ),
+    "",
+    "The cosine is that of a linear map of the student's embedding and the"
+    " teacher's embedding around its mean.",
+    "",
+    "## Measured",
+    "",
+    "Verification of pairs of people that were not trained on; ten folds, both"
+    " kinds of pairs weighing the same; cosines around the mean:",
+    "",
+    "| pairs | number | accuracy |",
+    "|---|---|---|",
+    *(
+      f"| {name} | {count} | {value:.4f} |"
+      for name, (value, count) in result.accuracies.items()
+    ),
+    "",
+    "## Training",
+    "",
+    f"{result.step:,} steps of {options.batch_size} crops in"
+    f" {result.seconds / 60:.1f} minutes on {jax.device_count()} x"
+    f" {jax.devices()[0].device_kind}.",
+    "",
+    f"    {_command(options)}",
+    "",
+    "| option | value |",
+    "|---|---|",
+    *(
+      f"| {field.name} | {_shown(getattr(options, field.name))} |"
+      for field in dataclasses.fields(options)
+      if field.name not in _UNTOLD
+    ),
+    "",
+  ]
+  return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+  return "not measured" if value is None else f"{value:.3f}"
+
+
+def _short(path: object) -> str:
+  """The last part of a path; other text as it is."""
+  name = str(path)
+  return name if name.startswith(data.TFDS_PREFIX) else Path(name).name
+
+
+def _shown(value: object) -> str:
+  if isinstance(value, tuple):
+    return ", ".join(map(_short, value))
+  return _short(value) if isinstance(value, str | Path) else str(value)
+
+
+def _command(options: config.TrainOptions) -> str:
+  """The command with the options that are not the default."""
+  words = ["fawkes-jax", "train"]
+  for field in dataclasses.fields(options):
+    value = getattr(options, field.name)
+    if value != field.default:
+      shown = _shown(value).replace(", ", ",")
+      words.append(f"--{field.name}={shlex.quote(shown)}")
+  return " ".join(words)

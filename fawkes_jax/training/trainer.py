@@ -1,0 +1,608 @@
+"""Trains a student: batches, the step, validation, checkpoints."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.console
+import safetensors
+import safetensors.numpy
+from jax.sharding import NamedSharding
+from jaxtyping import Float32, Int, UInt8
+
+from fawkes_jax import config, types
+from fawkes_jax.archive import files
+from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.models import students
+from fawkes_jax.training import data, losses, teachers, verification, views
+
+_STATE = Path("state", "state.safetensors")
+_WARM_UP = 200
+"""Steps in which the learning rate rises, or a tenth of --steps if fewer."""
+
+_PAIRS = 3000
+"""Drawn pairs of each kind that are verified."""
+
+_LINE_SECONDS = 20.0
+_EVALUATION_BATCH = 64
+_AHEAD = 4
+"""Batches that are drawn before they are needed."""
+
+# What a state may be continued with although it began with something else.
+_MAY_CHANGE = (
+  "output",
+  "name",
+  "data_note",
+  "minutes",
+  "report_minutes",
+  "pairs",
+  "threads",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+  """What one step sees.
+
+  Attributes:
+    images: the student's views, RGB.
+    targets: by teacher, centred, rows of length one.
+    labels: the identities, counted among those that are trained on.
+  """
+
+  images: UInt8[np.ndarray, "n size size 3"]
+  targets: dict[str, Float32[np.ndarray, "n d"]]
+  labels: Int[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+  """What a run has reached.
+
+  Attributes:
+    student: the averaged weights: "params" and perhaps "batch_stats".
+    step: steps done, over all runs.
+    seconds: of training, over all runs.
+    cosines: by teacher, between predicted and true embeddings of the
+      validation's crops.
+    accuracies: by kind of pairs, of verification, and how many pairs.
+    faces: the data.
+    split: which crop served what.
+    teachers: that taught.
+  """
+
+  student: dict[str, Any]
+  step: int
+  seconds: float
+  cosines: dict[str, float]
+  accuracies: dict[str, tuple[float, int]]
+  faces: data.Faces
+  split: data.Split
+  teachers: list[teachers.Teacher]
+
+
+def train(
+  options: config.TrainOptions, *, console: rich.console.Console
+) -> Result:
+  """Trains a student, or goes on where an earlier run stopped.
+
+  Args:
+    options: of the run.
+    console: where progress is shown.
+
+  Returns:
+    What was reached when the time or the steps were used up.
+
+  Raises:
+    FawkesError: data, teachers or the state cannot be used, or the output
+      cannot be written.
+  """
+  clock = time.monotonic()
+  files.write_atomically(options.output / "state" / "README", _README)
+  if options.student not in students.STUDENTS:
+    raise types.FawkesError(
+      f"--student must be of {', '.join(students.STUDENTS)}, got"
+      f" {options.student}"
+    )
+  mesh = mesh_lib.local_mesh()
+  if options.batch_size % mesh.size:
+    raise types.FawkesError(
+      f"--batch_size must be a multiple of the {mesh.size} devices, got"
+      f" {options.batch_size}"
+    )
+  faces = data.load_faces(options, console=console)
+  names = data.read_names(options.holdout) if options.holdout else frozenset()
+  parts = data.split(faces, options, frozenset(names))
+  taught = [
+    teachers.load_teacher(teacher, faces, console=console)
+    for teacher in options.teachers
+  ]
+  if len({teacher.name for teacher in taught}) < len(taught):
+    raise types.FawkesError(
+      "--teachers must have different names, got"
+      f" {','.join(teacher.name for teacher in taught)}"
+    )
+  console.print(
+    f"{len(faces)} crops ({len(faces.missing)} photos without one),"
+    f" {len(parts.training)} to train on, {len(parts.validation)} for"
+    f" validation, {len(parts.held_out)} held out;"
+    f" {mesh.size} x {jax.devices()[0].device_kind};"
+    f" prepared in {time.monotonic() - clock:.0f} s"
+  )
+  return _Trainer(options, faces, parts, taught, mesh, console).run()
+
+
+class _Trainer:
+  """One run, with everything that stays the same in it."""
+
+  def __init__(
+    self,
+    options: config.TrainOptions,
+    faces: data.Faces,
+    parts: data.Split,
+    taught: list[teachers.Teacher],
+    mesh: jax.sharding.Mesh,
+    console: rich.console.Console,
+  ):
+    self._options = options
+    self._faces = faces
+    self._parts = parts
+    self._teachers = taught
+    self._mesh = mesh
+    self._console = console
+    self._targets = {t.name: t.targets(parts.training)[0] for t in taught}
+    _, self._labels = np.unique(
+      faces.identities[parts.training], return_inverse=True
+    )
+    self._module = students.STUDENTS[options.student](
+      dtype=jnp.dtype(options.dtype)
+    )
+    self._optimiser = optax.chain(
+      optax.clip_by_global_norm(1.0),
+      optax.scale_by_adam(),
+      optax.add_decayed_weights(
+        options.weight_decay,
+        lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
+      ),
+    )
+    self._step = jax.jit(self._advance, donate_argnums=0)
+    self._embed = jax.jit(
+      lambda student, images: self._module.apply(student, images)
+    )
+    rows = np.concatenate([parts.validation, parts.held_out])
+    self._pairs = {
+      "drawn": verification.draw_pairs(
+        faces.identities, rows, count=_PAIRS, seed=options.seed
+      )
+    }
+    if options.pairs:
+      self._pairs["file"] = data.read_pairs(options.pairs, faces, rows)
+
+  def run(self) -> Result:
+    """Trains until time or steps are used up."""
+    options, console = self._options, self._console
+    state, step, seconds = self._begin()
+    begun = time.monotonic() - seconds
+    saved = said = time.monotonic()
+    done: list[dict[str, jax.Array]] = []
+    batches = self._batches(step)
+    while self._progress(step, time.monotonic() - begun) < 1:
+      batch = next(batches)
+      rate = self._rate(step, time.monotonic() - begun)
+      state, values = self._step(
+        state, self._place(batch), jnp.float32(rate), jnp.uint32(step)
+      )
+      step += 1
+      if done:  # Draw one step ahead of the device, not more.
+        jax.block_until_ready(done[-1])
+      done.append(values)
+      now = time.monotonic()
+      if now - said > _LINE_SECONDS:
+        self._say(step, now - begun, rate, done, now - said)
+        done, said = [], now
+      if now - saved > 60 * options.report_minutes:
+        self._save(state, step, now - begun)
+        self._say_measured(*self._measure(state))
+        saved = said = time.monotonic()
+        done = []
+    batches.close()
+    seconds = time.monotonic() - begun
+    cosines, accuracies = self._measure(state)
+    self._say_measured(cosines, accuracies)
+    self._save(state, step, seconds)
+    console.print(f"{step} steps in {seconds / 60:.1f} minutes")
+    return Result(
+      student=jax.device_get(self._student(state)),
+      step=step,
+      seconds=seconds,
+      cosines=cosines,
+      accuracies=accuracies,
+      faces=self._faces,
+      split=self._parts,
+      teachers=self._teachers,
+    )
+
+  # Time.
+
+  def _progress(self, step: int, seconds: float) -> float:
+    """How much of the run is behind; it ends at 1."""
+    options = self._options
+    if options.steps is None:
+      return seconds / (60 * options.minutes)
+    late = seconds >= 60 * options.minutes
+    return 1.0 if late else step / options.steps
+
+  def _rate(self, step: int, seconds: float) -> float:
+    """The learning rate: up along a line, down along a cosine."""
+    options = self._options
+    warm = min(_WARM_UP, (options.steps or 10 * _WARM_UP) // 10 + 1)
+    progress = min(1.0, self._progress(step, seconds))
+    fall = 0.5 * (1 + math.cos(math.pi * progress))
+    return options.learning_rate * min(1.0, (step + 1) / warm) * fall
+
+  # Batches.
+
+  def _batches(self, start: int) -> Iterator[Batch]:
+    """The batches from a step on, drawn by threads ahead of their use."""
+    with concurrent.futures.ThreadPoolExecutor(self._options.threads) as pool:
+      ahead = collections.deque(
+        pool.submit(self._batch, start + i) for i in range(_AHEAD)
+      )
+      step = start + _AHEAD
+      try:
+        while True:
+          yield ahead.popleft().result()
+          ahead.append(pool.submit(self._batch, step))
+          step += 1
+      finally:
+        for future in ahead:
+          future.cancel()
+
+  def _batch(self, step: int) -> Batch:
+    """The batch of a step: a function of the seed and the step alone."""
+    options = self._options
+    size = options.batch_size
+    rows = self._parts.training
+    epoch, turn = divmod(step, len(rows) // size)
+    order = np.random.default_rng((options.seed, 0, epoch)).permutation(
+      len(rows)
+    )
+    chosen = order[turn * size : (turn + 1) * size]
+    rng = np.random.default_rng((options.seed, 1, step))
+    mirrored = rng.integers(0, 2, size)
+    images = [
+      views.augmented(
+        self._faces.crops[row], students.TEMPLATE, students.INPUT_SIZE, rng
+      )
+      for row in rows[chosen]
+    ]
+    return Batch(
+      images=np.stack(
+        [
+          image[:, ::-1] if mirror else image
+          for image, mirror in zip(images, mirrored, strict=True)
+        ]
+      ),
+      targets={
+        name: array[mirrored, rows[chosen]]
+        for name, array in self._targets.items()
+      },
+      labels=self._labels[chosen].astype(np.int32),
+    )
+
+  def _place(self, batch: Batch) -> dict[str, Any]:
+    """The batch on the devices, an equal part on each."""
+    return jax.device_put(
+      vars(batch), NamedSharding(self._mesh, mesh_lib.FACES)
+    )
+
+  # The step.
+
+  def _losses(
+    self,
+    params: Any,
+    stats: Any,
+    images: jax.Array,
+    batch: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    """The whole loss, its parts, and the new statistics."""
+    options = self._options
+    embeddings, updates = self._module.apply(
+      {"params": params["student"], "batch_stats": stats},
+      images,
+      True,
+      mutable=["batch_stats"],
+    )
+    parts = losses.distillation(embeddings, params["heads"], batch["targets"])
+    total = sum(parts.values()) / max(1, len(parts))
+    if options.relations and parts:
+      parts["relations"] = losses.relations(embeddings, batch["targets"])
+      total = total + options.relations * parts["relations"]
+    if options.identities:
+      parts["identities"] = losses.arcface(
+        embeddings, params["centres"], batch["labels"]
+      )
+      total = total + options.identities * parts["identities"]
+    return total, (parts, updates.get("batch_stats", {}))
+
+  def _attacked(
+    self,
+    params: Any,
+    stats: Any,
+    images: jax.Array,
+    batch: dict[str, Any],
+    key: jax.Array,
+  ) -> jax.Array:
+    """Images changed within the bound so that the loss is large.
+
+    Projected gradient ascent from a random start ("Towards Deep Learning
+    Models Resistant to Adversarial Attacks", Madry et al., 2017).
+    """
+    bound, steps = self._options.adversarial, self._options.adversarial_steps
+    size = 1.25 * bound if steps == 1 else 2 * bound / steps
+    gradient = jax.grad(
+      lambda change: self._losses(
+        params, stats, jnp.clip(images + change, 0, 255), batch
+      )[0]
+    )
+    change = jax.random.uniform(key, images.shape, minval=-bound, maxval=bound)
+    for _ in range(steps):
+      change = change + size * jnp.sign(gradient(change))
+      change = jnp.clip(change, -bound, bound)
+    return jnp.clip(images + change, 0, 255)
+
+  def _advance(
+    self,
+    state: dict[str, Any],
+    batch: dict[str, Any],
+    rate: jax.Array,
+    step: jax.Array,
+  ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """One step of AdamW and of the moving average."""
+    options = self._options
+    params, stats = state["params"], state["stats"]
+    images = batch["images"].astype(jnp.float32)
+    if options.adversarial:
+      key = jax.random.fold_in(jax.random.key(options.seed), step)
+      images = self._attacked(params, stats, images, batch, key)
+    gradients, (parts, stats) = jax.grad(self._losses, has_aux=True)(
+      params, stats, images, batch
+    )
+    updates, optimiser = self._optimiser.update(
+      gradients, state["optimiser"], params
+    )
+    params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+    keep = jnp.minimum(options.ema, (1 + step) / (10 + step))
+    average = jax.tree.map(
+      lambda old, new: keep * old + (1 - keep) * new,
+      state["average"],
+      {"params": params, "stats": stats},
+    )
+    return {
+      "params": params,
+      "stats": stats,
+      "average": average,
+      "optimiser": optimiser,
+    }, parts
+
+  # The state.
+
+  def _begin(self) -> tuple[dict[str, Any], int, float]:
+    """The state to start with, steps done and seconds used."""
+    options = self._options
+    student = students.initialise(self._module, options.seed)
+    keys = jax.random.split(jax.random.key(options.seed + 1), 64)
+    width = students.EMBEDDING_SIZE
+    draw = jax.nn.initializers.lecun_normal()
+    params: dict[str, Any] = {
+      "student": student["params"],
+      "heads": {
+        name: draw(keys[i], (width, array.shape[-1]))
+        for i, (name, array) in enumerate(self._targets.items())
+      },
+    }
+    if options.identities:
+      count = int(self._labels.max()) + 1
+      params["centres"] = draw(keys[-1], (count, width))
+    both = {"params": params, "stats": student.get("batch_stats", {})}
+    state = {
+      **both,
+      "average": jax.tree.map(jnp.copy, both),
+      "optimiser": self._optimiser.init(params),
+    }
+    step, seconds = 0, 0.0
+    path = options.output / _STATE
+    if path.exists():
+      state, step, seconds = _read_state(path, state, self._fingerprint())
+      self._console.print(
+        f"continues {path} at step {step}, {seconds / 60:.1f} minutes"
+      )
+    return mesh_lib.replicate(self._mesh, state), step, seconds
+
+  def _fingerprint(self) -> dict[str, str]:
+    """What a state must have begun with to be continued."""
+    values = dataclasses.asdict(self._options)
+    return {
+      **{k: str(v) for k, v in values.items() if k not in _MAY_CHANGE},
+      "data": self._faces.digest,
+      "teachers": ",".join(t.name for t in self._teachers),
+    }
+
+  def _save(self, state: dict[str, Any], step: int, seconds: float) -> None:
+    """Writes the state; the file is whole at all times.
+
+    Raises:
+      FawkesError: training has diverged, or the file cannot be written.
+    """
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+      raise types.FawkesError(
+        "--learning_rate must be small enough for finite weights, got"
+        f" {self._options.learning_rate:g}"
+      )
+    arrays = {
+      **{k: np.asarray(v) for k, v in _leaves(state).items()},
+      "step": np.int64(step).reshape(1),
+      "seconds": np.float64(seconds).reshape(1),
+    }
+    text = json.dumps(self._fingerprint(), sort_keys=True)
+    files.write_atomically(
+      self._options.output / _STATE,
+      safetensors.numpy.save(arrays, {"run": text}),
+    )
+
+  # Measuring.
+
+  def _student(self, state: dict[str, Any]) -> dict[str, Any]:
+    """The averaged variables of the student."""
+    average = state["average"]
+    stats = average["stats"]
+    student = {"params": average["params"]["student"]}
+    return {**student, "batch_stats": stats} if stats else student
+
+  def _measure(
+    self, state: dict[str, Any]
+  ) -> tuple[dict[str, float], dict[str, tuple[float, int]]]:
+    """Cosines to the teachers and accuracies on faces never trained on."""
+    rows = np.concatenate([self._parts.validation, self._parts.held_out])
+    if not len(rows):
+      return {}, {}
+    student = self._student(state)
+    embeddings = self._embeddings(student, rows)
+    count = len(self._parts.validation)
+    cosines = {}
+    for name, head in state["average"]["params"]["heads"].items():
+      target = self._targets[name][0, rows[:count]]
+      predicted = losses.normalised(jnp.asarray(embeddings[:count]) @ head)
+      cosines[name] = float((np.asarray(predicted) * target).sum(-1).mean())
+    moved = embeddings - embeddings.mean(axis=0)
+    unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    place = np.full(len(self._faces), -1)
+    place[rows] = np.arange(len(rows))
+    accuracies = {}
+    for name, pairs in self._pairs.items():
+      same = pairs[:, 0] == 1
+      if len(pairs) < verification.FOLDS or same.all() or not same.any():
+        continue
+      one, other = unit[place[pairs[:, 1]]], unit[place[pairs[:, 2]]]
+      value = verification.accuracy((one * other).sum(-1), same)
+      accuracies[name] = value, len(pairs)
+    return (cosines if count else {}), accuracies
+
+  def _embeddings(
+    self, student: dict[str, Any], rows: Int[np.ndarray, " k"]
+  ) -> Float32[np.ndarray, "k 256"]:
+    """The student's embeddings of crops, plain and exactly aligned."""
+    part = views.square(students.TEMPLATE)
+    chunks = []
+    for start in range(0, len(rows), _EVALUATION_BATCH):
+      wanted = rows[start : start + _EVALUATION_BATCH]
+      padded = np.resize(wanted, _EVALUATION_BATCH)  # One shape for all.
+      images = np.stack(
+        [
+          views.still(self._faces.crops[i], part, students.INPUT_SIZE)
+          for i in padded
+        ]
+      )
+      result = self._embed(student, images)
+      chunks.append(np.asarray(result)[: len(wanted)])
+    return np.concatenate(chunks)
+
+  # Saying.
+
+  def _say(
+    self,
+    step: int,
+    seconds: float,
+    rate: float,
+    done: list[dict[str, jax.Array]],
+    elapsed: float,
+  ) -> None:
+    means = {k: np.mean([float(d[k]) for d in done]) for k in done[0]}
+    speed = len(done) * self._options.batch_size / elapsed
+    parts = ", ".join(f"{k} {v:.4f}" for k, v in means.items())
+    self._console.print(
+      f"step {step}, {seconds / 60:.1f} min, {speed:.0f} crops/s, rate"
+      f" {rate:.1e}: {parts}"
+    )
+
+  def _say_measured(
+    self,
+    cosines: dict[str, float],
+    accuracies: dict[str, tuple[float, int]],
+  ) -> None:
+    said = [f"cosine to {k} {v:.4f}" for k, v in cosines.items()]
+    said += [
+      f"verification of {count} {k} pairs {value:.4f}"
+      for k, (value, count) in accuracies.items()
+    ]
+    if said:
+      self._console.print(f"validation: {', '.join(said)}")
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree by their paths."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _read_state(
+  path: Path, like: dict[str, Any], expected: dict[str, str]
+) -> tuple[dict[str, Any], int, float]:
+  """Reads what `_Trainer._save` wrote into a tree of the same structure."""
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      begun = json.loads((file.metadata() or {})["run"])
+      arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name, value in expected.items():
+      if begun.get(name) != value:
+        raise types.FawkesError(
+          f"--{name} must stay what {path} was begun with, {begun.get(name)},"
+          f" got {value}; take another --output to begin anew"
+        )
+    step, seconds = int(arrays["step"][0]), float(arrays["seconds"][0])
+    leaves = []
+    for name, leaf in _leaves(like).items():
+      if arrays[name].shape != leaf.shape:
+        raise ValueError(f"{name} must be {leaf.shape}")
+      leaves.append(arrays[name].astype(leaf.dtype))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), step, seconds
+  except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    raise types.FawkesError(
+      f"the state {path} must be whole; delete it to begin anew: {error}"
+    ) from error
+
+
+def save_student(student: dict[str, Any], path: Path, *, name: str) -> None:
+  """Writes a student's weights in half precision.
+
+  Args:
+    student: its variables.
+    path: the safetensors file; replaced.
+    name: the architecture, kept as the metadata's only key.
+
+  Raises:
+    FawkesError: it cannot be written.
+  """
+  flat = flax.traverse_util.flatten_dict(student, sep="/")
+  tensors = {k: np.asarray(v, np.float16) for k, v in flat.items()}
+  files.write_atomically(
+    path, safetensors.numpy.save(tensors, {"architecture": name})
+  )
+
+
+_README = b"""The state of a training that is not over, or could go on.
+The command that wrote it goes on from it. It may be deleted.
+"""
