@@ -327,17 +327,17 @@ def _parse(
         raise ValueError(f"node {node.name} takes {key}, which nothing makes")
     known.update(node.outputs)
 
+  large = {
+    key: array
+    for key, array in tensors.items()
+    if key in alive and array.dtype == np.float32 and array.size > _SMALL
+  }
+  taken = known - large.keys()
   rename: dict[str, str] = {}
-  weights: dict[str, np.ndarray] = {}
-  constants = []
-  for key, array in tensors.items():
-    if key not in alive:
-      continue
-    if array.dtype == np.float32 and array.size > _SMALL:
-      rename[key] = _unique_name(key, known | set(rename.values()))
-      weights[rename[key]] = array
-    else:
-      constants.append((key, graphs.Constant.of(array)))
+  for key in large:
+    rename[key] = _unique_name(key, taken)
+    taken.add(rename[key])
+  weights = {rename[key]: array for key, array in large.items()}
   graph = graphs.Graph(
     name=name,
     opset=opset,
@@ -350,7 +350,11 @@ def _parse(
       )
       for node in nodes
     ),
-    constants=tuple(constants),
+    constants=tuple(
+      (key, graphs.Constant.of(array))
+      for key, array in tensors.items()
+      if key in alive and key not in large
+    ),
     weights=tuple((key, array.shape) for key, array in weights.items()),
   )
   return Model(graph=graph, weights=weights)
@@ -470,10 +474,11 @@ def check_variables(
     FawkesError: a weight is missing, is one too many, or has another shape.
   """
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  expected = flax.traverse_util.flatten_dict(
-    dict(jax.eval_shape(module.init, jax.random.key(0), image)), sep="/"
+  shapes = jax.eval_shape(module.init, jax.random.key(0), image)
+  expected, actual = (
+    flax.traverse_util.flatten_dict(tree["params"], sep="/")
+    for tree in (shapes, variables)
   )
-  actual = flax.traverse_util.flatten_dict(variables, sep="/")
   for key in sorted(expected.keys() | actual.keys()):
     wanted, got = (
       list(tree[key].shape) if key in tree else "nothing"
