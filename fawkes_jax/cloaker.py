@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt16
 
 from fawkes_jax import config, recognition, types
+from fawkes_jax.archive import files
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import embedder, executor, finder
 from fawkes_jax.weights import bank as bank_lib
@@ -44,7 +45,7 @@ class Cloaker:
     executor: of the solver, for this run's options.
     candidates: by extractor, normalised embeddings of the possible targets,
       one identity a row.
-    target_name: how a target is called, a format of its index.
+    target_names: what each of them is called.
   """
 
   def __init__(self, options: config.CloakOptions):
@@ -71,16 +72,19 @@ class Cloaker:
     )
     if options.target_dir is None:
       self.candidates = self.normalised(bank.embeddings)
-      self.target_name = "bank/{}"
+      count = len(next(iter(self.candidates.values())))
+      self.target_names = [f"bank/{index}" for index in range(count)]
     else:
-      mean = self.recognition.mean_embedding(options.target_dir)
+      mean = self.recognition.mean_embedding(
+        options.target_dir, flag="target_dir"
+      )
       if mean is None:
         raise types.FawkesError(
           "--target_dir must hold a photo with a face, got"
-          f" {options.target_dir}"
+          f" {files.printable(options.target_dir)}"
         )
       self.candidates = self.normalised({k: e[None] for k, e in mean.items()})
-      self.target_name = str(options.target_dir)
+      self.target_names = [files.printable(options.target_dir)]
 
   def normalised(
     self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]

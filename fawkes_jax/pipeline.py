@@ -296,9 +296,7 @@ class _Run:
       rows = slice(first, first + len(job.faces))
       first = rows.stop
       job.embeddings = {name: e[rows] for name, e in raw.items()}
-      job.target_names = [
-        cloaker.target_name.format(target) for target in chosen[rows]
-      ]
+      job.target_names = [cloaker.target_names[t] for t in chosen[rows]]
       for index, face in enumerate(job.faces):
         digest = hashlib.sha256(
           f"{self._options.solver.seed} {job.sha256} {index}".encode()

@@ -62,12 +62,13 @@ class Recognition:
     return self.embedder.embed(crops, sides(faces))
 
   def mean_embedding(
-    self, folder: Path
+    self, folder: Path, *, flag: str = "input"
   ) -> dict[str, Float32[np.ndarray, " d"]] | None:
     """The mean embedding of the largest face of each photo of an identity.
 
     Args:
       folder: photos of one person; files that are no photos are passed over.
+      flag: that it comes from, for messages.
 
     Returns:
       By extractor, raw; None if no face was found.
@@ -76,7 +77,7 @@ class Recognition:
       FawkesError: the folder cannot be read.
     """
     faces = []
-    for source in scan.scan(folder):
+    for source in scan.scan(folder, flag=flag):
       with contextlib.suppress(types.PhotoError):
         photo = load_photo(source, self._options)
         found = self.finder.find([photo.pixels])[0]

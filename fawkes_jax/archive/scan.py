@@ -36,7 +36,7 @@ class SourceFile:
     return files.printable(self.relative)
 
 
-def scan(root: Path) -> Iterator[SourceFile]:
+def scan(root: Path, *, flag: str = "input") -> Iterator[SourceFile]:
   """The files below a folder, lazily, sorted by name in each folder.
 
   Every file gets its turn, whatever its name, so that it gets a row:
@@ -50,6 +50,13 @@ def scan(root: Path) -> Iterator[SourceFile]:
 
   A single file as `root` is an archive of one.
 
+  Args:
+    root: the folder or file.
+    flag: that it comes from, for messages.
+
+  Returns:
+    The files.
+
   Raises:
     types.FawkesError: the input is missing or unreadable.
   """
@@ -59,12 +66,13 @@ def scan(root: Path) -> Iterator[SourceFile]:
       return iter((SourceFile(path=root, relative=root.name),))
     if not stat.S_ISDIR(mode):
       raise types.FawkesError(
-        f"--input must be a folder or a file, got {files.printable(root)}"
+        f"--{flag} must be a folder or a file, got {files.printable(root)}"
       )
     entries = _list(root)
   except OSError as error:
     raise types.FawkesError(
-      f"--input must be readable, got {files.printable(root)}: {error.strerror}"
+      f"--{flag} must be readable, got {files.printable(root)}:"
+      f" {error.strerror}"
     ) from error
   return _walk(entries, "", _resolve(root))
 

@@ -23,7 +23,9 @@ def run(options: config.BankOptions) -> int:
     FawkesError: the folder holds too few identities with enough photos, or
       the weights cannot be used.
   """
-  console = rich.console.Console(highlight=False, soft_wrap=True)
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
   folders = _folders(options)
   faces = recognition.Recognition(options)
   means = [

@@ -9,7 +9,7 @@ import rich.progress
 import rich.table
 
 from fawkes_jax import cloaker, config, pipeline
-from fawkes_jax.archive import scan
+from fawkes_jax.archive import files, scan
 
 # Plain lines, where there is no terminal, at most this often (seconds).
 _LINE_EVERY = 10.0
@@ -27,10 +27,14 @@ def run(options: config.CloakOptions) -> int:
   Raises:
     FawkesError: the run cannot begin or go on.
   """
-  console = rich.console.Console(highlight=False, soft_wrap=True)
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
   total = sum(1 for _ in scan.scan(options.input))
   if not total:
-    console.print(f"--input={options.input} holds no files: nothing to do")
+    console.print(
+      f"--input={files.printable(options.input)} holds no files: nothing to do"
+    )
     return 0
   if options.dry_run:
     return _dry_run(options, console, total)
@@ -107,7 +111,8 @@ class _Summary:
   ) -> None:
     seconds = time.monotonic() - self.started
     counts = ", ".join(f"{n} {s}" for s, n in self.statuses.most_common())
-    console.print(f"{counts} in {_duration(seconds)}: {options.output}")
+    output = files.printable(options.output)
+    console.print(f"{counts} in {_duration(seconds)}: {output}")
     if self.earlier:
       console.print(f"  {self.earlier} of them by an earlier run")
     for why, count in self.redone.most_common():
@@ -128,7 +133,7 @@ def _show_reasons(
   console: rich.console.Console, reasons: collections.Counter[str]
 ) -> None:
   for reason, count in reasons.most_common(20):
-    console.print(f"  {count} {reason}", markup=False)
+    console.print(f"  {count} {reason}")
 
 
 class _Progress:
