@@ -1,0 +1,286 @@
+"""What a person sees at the command line, before any photo is read."""
+
+import contextlib
+import io
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from fawkes_jax import cli, version
+
+MODULE = (sys.executable, "-m", "fawkes_jax")
+
+
+def run(*arguments):
+  """The command line in this process: its exit code, output and errors."""
+  out, err = io.StringIO(), io.StringIO()
+  with (
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+    pytest.raises(SystemExit) as ended,
+  ):
+    cli.entry([str(argument) for argument in arguments])
+  return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def places(tmp_path):
+  """An input with one photo, and an output that is not there."""
+  source = tmp_path / "in"
+  source.mkdir()
+  Image.new("RGB", (64, 48), "teal").save(source / "wall.png")
+  return source, tmp_path / "out"
+
+
+def cloak(places, *flags):
+  source, output = places
+  return run("cloak", f"--input={source}", f"--output={output}", *flags)
+
+
+HELP = {
+  (): ("cloak", "bank"),
+  ("cloak",): (
+    *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
+    *("--strip_location", "--dry_run", "--extractors", "--min_face_pixels"),
+    *("--crop_size", "--max_pixels", "--batch_size", "--threads", "--rho"),
+    *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
+    *("--patience", "--seed"),
+  ),
+  ("bank",): ("--input", "--output", "--min_photos", "--identities"),
+}
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help(command):
+  code, said, errors = run(*command, "--help")
+  assert code == 0
+  assert errors == ""
+  for name in HELP[command]:
+    assert name in said
+
+
+def test_help_gives_the_default_of_each_mode():
+  _, said, _ = run("cloak", "--help")
+  assert "0.004 low, 0.012 mid, 0.017 high" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("command", [(), ("cloak",), ("bank",)])
+def test_help_is_fast_and_needs_no_jax(command):
+  """Under two seconds of a processor, however busy the machine is."""
+  script = (
+    "import sys\n"
+    "from fawkes_jax import cli\n"
+    "try:\n"
+    "  cli.entry(sys.argv[1:])\n"
+    "finally:\n"
+    "  print({'jax', 'flax', 'optax'} & set(sys.modules))\n"
+  )
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  done = subprocess.run(
+    [sys.executable, "-c", script, *command, "--help"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert done.stdout.startswith("usage: fawkes-jax")
+  assert done.stdout.endswith("set()\n")
+  spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+  assert spent < 2
+
+
+def test_version_and_module():
+  done = subprocess.run(
+    [*MODULE, "--version"], capture_output=True, text=True, check=True
+  )
+  assert done.stdout == f"{version.__version__}\n"
+
+
+@pytest.mark.parametrize(
+  ("flags", "rule"),
+  [
+    ("--rho=0", "--rho must be in (0, 0.5], got 0"),
+    ("--rho=3", "--rho must be in (0, 0.5], got 3"),
+    ("--rho=nan", "--rho must be in (0, 0.5], got nan"),
+    ("--steps=0", "--steps must be in [1, 100000], got 0"),
+    ("--learning_rate=-1", "--learning_rate must be in (0, 255], got -1"),
+    ("--linf=0", "--linf must be in [1, 255], got 0"),
+    ("--own_weight=-1", "--own_weight must be in [0, 100], got -1"),
+    ("--jitter=1", "--jitter must be in [0, 0.2], got 1"),
+    ("--patience=-1", "--patience must be in [0, 100000], got -1"),
+    ("--seed=-1", "--seed must be in [0,"),
+    ("--crop_size=2000", "--crop_size must be in [64, 1024], got 2000"),
+    ("--crop_size=100", "--crop_size must be a multiple of 16, got 100"),
+    ("--min_face_pixels=1", "--min_face_pixels must be in [10, 10000], got 1"),
+    ("--max_pixels=0", "--max_pixels must be in [1,"),
+    ("--batch_size=0", "--batch_size must be in [1, 65536], got 0"),
+    ("--threads=0", "--threads must be in [1, 256], got 0"),
+    ("--extractors=dlib_resnet,dlib_resnet", "--extractors must be one or"),
+    ("--extractors=nobody", "--extractors must be of"),
+  ],
+)
+def test_flags_out_of_range(places, flags, rule):
+  code, _, errors = cloak(places, flags)
+  assert code == 2
+  assert errors.startswith(f"fawkes-jax: {rule}")
+  assert errors.count("\n") == 1
+  assert not any(path.suffix == ".png" for path in places[1].rglob("*"))
+
+
+@pytest.mark.parametrize(
+  ("flags", "word"),
+  [
+    ("--nonsense", "--nonsense"),
+    ("--stepps=3", "--stepps"),
+    ("--step=3", "--step"),
+    ("--mode=extreme", "extreme"),
+    ("--on_no_face=delete", "delete"),
+    ("--steps=many", "many"),
+    ("--steps=1.5", "1.5"),
+    ("--rho=", "--rho"),
+    ("stray", "stray"),
+  ],
+)
+def test_unknown_flags_and_values(places, flags, word):
+  code, said, errors = cloak(places, flags)
+  assert code == 2
+  assert said == ""
+  assert "usage: fawkes-jax" in errors
+  assert word in errors.splitlines()[-1]
+  assert not places[1].exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "word"),
+  [
+    ((), "command"),
+    (("cloack",), "cloack"),
+    (("cloak",), "--input"),
+    (("cloak", "--input=x"), "--output"),
+    (("bank", "--input=x"), "--output"),
+  ],
+)
+def test_missing_and_unknown_commands(arguments, word):
+  code, _, errors = run(*arguments)
+  assert code == 2
+  assert word in errors
+
+
+def test_a_missing_input(tmp_path):
+  code, _, errors = cloak((tmp_path / "no\nwhere", tmp_path / "out"))
+  assert code == 2
+  assert "--input must be readable, got" in errors
+  assert "No such file or directory" in errors
+  assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_input(tmp_path):
+  source = tmp_path / "empty"
+  source.mkdir()
+  code, said, errors = cloak((source, tmp_path / "out"))
+  assert code == 0
+  assert "holds no files: nothing to do" in said
+  assert f"--input={source}" in said
+  assert errors == ""
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  ("where", "rule"),
+  [
+    ("in", "must not be the same"),
+    ("in/out", "the output must not be in the input"),
+    ("in/../in/deep/out", "the output must not be in the input"),
+    (".", "the input must not be in the output"),
+    ("link", "must not be the same"),
+    ("link/out", "the output must not be in the input"),
+    ("file", "must be a folder"),
+  ],
+)
+def test_outputs_that_are_refused(places, tmp_path, where, rule):
+  source, _ = places
+  (tmp_path / "link").symlink_to(source)
+  (tmp_path / "file").write_text("mine")
+  before = sorted(tmp_path.rglob("*"))
+  code, _, errors = cloak((source, tmp_path / where))
+  assert code == 2
+  assert rule in errors
+  assert "--output" in errors
+  assert sorted(tmp_path.rglob("*")) == before
+  assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a[/b]c", "a[old]", "a{b}", "a:smile:b"])
+def test_odd_names_are_shown_as_they_are(places, tmp_path, name):
+  """Brackets and braces are no markup."""
+  source, _ = places
+  code, said, _ = cloak((source, tmp_path / name))
+  assert code == 0
+  assert said.splitlines()[-1].endswith(f": {tmp_path / name}")
+
+
+def unprivileged(*arguments, folder):
+  """The command line without root's power to ignore permissions.
+
+  An empty run comes first: the interpreter itself, of which more is imported
+  on the way, may lie where only root can read.
+  """
+  (folder / "empty").mkdir()
+  for parent in (folder, folder.parent, folder.parent.parent):
+    parent.chmod(0o755)
+  script = (
+    "import os, sys\n"
+    "from fawkes_jax import cli\n"
+    "try: cli.entry(['cloak', '--input=' + sys.argv[1], '--output=x'])\n"
+    "except SystemExit: pass\n"
+    "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
+    "cli.entry(sys.argv[2:])\n"
+  )
+  return subprocess.run(
+    [sys.executable, "-c", script, folder / "empty", *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_an_output_without_permission(places, tmp_path):
+  source, output = places
+  output.mkdir()
+  output.chmod(0o555)
+  source.chmod(0o755)
+  (source / "wall.png").chmod(0o644)
+  done = unprivileged(
+    "cloak", f"--input={source}", f"--output={output}", folder=tmp_path
+  )
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith(f"fawkes-jax: {output}")
+  assert "cannot be used: Permission denied" in done.stderr
+  assert "Traceback" not in done.stderr
+  assert os.listdir(output) == []
+
+
+def test_an_input_without_permission(places, tmp_path):
+  source, output = places
+  source.chmod(0)
+  try:
+    done = unprivileged(
+      "cloak", f"--input={source}", f"--output={output}", folder=tmp_path
+    )
+  finally:
+    source.chmod(0o755)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("fawkes-jax: --input must be readable, got")
+  assert done.stderr.endswith("Permission denied\n")
+
+
+def test_a_bank_of_nobody(places, tmp_path):
+  code, _, errors = run(
+    "bank", f"--input={tmp_path / 'missing'}", f"--output={tmp_path / 'b'}"
+  )
+  assert code == 2
+  assert "--input must be a folder" in errors

@@ -1,0 +1,566 @@
+"""A small archive through the command line, and what became of it."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.metrics
+from PIL import Image
+
+from fawkes_jax import cli
+from fawkes_jax.archive import files
+from fawkes_jax.imaging import views
+
+STEPS = 6
+FLAGS = (f"--steps={STEPS}", "--crop_size=160", "--batch_size=2")
+LIMIT = "--max_pixels=200000"
+RHO = 0.012
+LATIN_1 = os.fsdecode(b"caf\xe9.png")
+
+# Files that cost only themselves: status and reason of their rows.
+BAD = {
+  ".hidden.jpg": ("skipped", "hidden"),
+  "animated.webp": ("failed", "animated or multi-page: more than one frame"),
+  "bomb.png": (
+    "failed",
+    "500 x 500 is more than 200000 pixels (decompression bomb)",
+  ),
+  "cmyk.jpg": ("failed", "CMYK is not supported"),
+  "corrupted.png": ("failed", "corrupted"),
+  "empty.jpg": ("failed", "zero bytes"),
+  "link.jpg": ("skipped", "a symbolic link that leads out of the input"),
+  "notes.txt": ("skipped", "not an image"),
+  "painted.gif": (
+    "failed",
+    "a GIF holds 256 colours at most, which no cloak fits into",
+  ),
+  "sixteen.png": ("failed", "more than 8 bits per sample are not supported"),
+  "text.jpg": ("failed", "not an image, or damaged at its start"),
+  "trip/truncated.jpg": ("failed", "truncated"),
+}
+CLOAKED = ("astronaut.jpg", "grey.jpg", "trip/deep/two.png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  code: int
+  said: str
+  errors: str
+
+
+def run(*arguments):
+  """The command line in this process."""
+  out, err = io.StringIO(), io.StringIO()
+  with (
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+    pytest.raises(SystemExit) as ended,
+  ):
+    cli.entry([str(argument) for argument in arguments])
+  return Run(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def cloak(source, output, *flags):
+  return run("cloak", f"--input={source}", f"--output={output}", *FLAGS, *flags)
+
+
+def rows_of(output):
+  lines = (output / "manifest.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert len({row["path"] for row in rows}) == len(rows)
+  return {row["path"]: row for row in rows}
+
+
+def sha256(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tree(folder):
+  """Name, time and bytes of all files but the record."""
+  return {
+    str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and "manifest" not in path.name
+  }
+
+
+def bytes_of(folder):
+  return {name: data for name, (_, data) in tree(folder).items()}
+
+
+def write_photos(folder, astronaut):
+  """Three photos with four faces, and one without."""
+  (folder / "trip" / "deep").mkdir(parents=True)
+  exif = Image.Exif()
+  exif.get_ifd(0x8825)[2] = (52.0, 31.0, 12.25)
+  exif[0x010F] = "Maker"
+  Image.fromarray(astronaut).save(
+    folder / "astronaut.jpg", quality=90, exif=exif
+  )
+  small = Image.fromarray(astronaut).resize((192, 192), Image.LANCZOS)
+  small.convert("L").save(folder / "grey.jpg", quality=85)
+  two = Image.new("RGB", (384, 192))
+  two.paste(small, (0, 0))
+  two.paste(small, (192, 0))
+  two.save(folder / "trip" / "deep" / "two.png")
+  wall = np.linspace(0, 200, 160 * 120 * 3).reshape(120, 160, 3)
+  Image.fromarray(wall.astype(np.uint8)).save(folder / "wall.png")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, small_astronaut):
+  folder = tmp_path_factory.mktemp("photos")
+  write_photos(folder, small_astronaut)
+  return folder
+
+
+def write_bad(folder, outside):
+  good = (folder / "astronaut.jpg").read_bytes()
+  (folder / ".hidden.jpg").write_bytes(good)
+  frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+  frames[0].save(
+    folder / "animated.webp", save_all=True, append_images=frames[1:]
+  )
+  Image.new("RGB", (500, 500)).save(folder / "bomb.png")
+  Image.new("CMYK", (64, 64)).save(folder / "cmyk.jpg")
+  png = bytearray((folder / "wall.png").read_bytes())
+  png[60:90] = bytes(30)
+  (folder / "corrupted.png").write_bytes(png)
+  (folder / "empty.jpg").write_bytes(b"")
+  outside.write_bytes(good)
+  (folder / "link.jpg").symlink_to(outside)
+  (folder / "notes.txt").write_text("Buy milk.")
+  frames[0].save(folder / "painted.gif")
+  Image.fromarray(np.full((64, 64), 40000, np.uint16)).save(
+    folder / "sixteen.png"
+  )
+  (folder / "text.jpg").write_text("Not a photo at all.")
+  (folder / "trip" / "truncated.jpg").write_bytes(good[: len(good) // 2])
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, small_astronaut):
+  """A folder with everything in it."""
+  folder = tmp_path_factory.mktemp("archive")
+  write_photos(folder, small_astronaut)
+  write_bad(folder, tmp_path_factory.mktemp("outside") / "secret.jpg")
+  with contextlib.suppress(OSError):  # Some file systems take UTF-8 only.
+    shutil.copy(folder / "wall.png", folder / LATIN_1)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def done(archive, tmp_path_factory):
+  """The archive, cloaked: the run, its folder and its rows."""
+  output = tmp_path_factory.mktemp("cloaked") / "not" / "there" / "yet"
+  before = tree(archive)
+  result = cloak(archive, output, LIMIT)
+  assert tree(archive) == before
+  return result, output, rows_of(output)
+
+
+def test_every_file_has_one_row(archive, done):
+  _, _, rows = done
+  names = {
+    str(path.relative_to(archive))
+    for path in archive.rglob("*")
+    if not path.is_dir()
+  }
+  expected = {n.replace(LATIN_1, "caf\\xe9.png") for n in names}
+  assert set(rows) == expected
+
+
+def test_same_tree_and_names(archive, done):
+  _, output, rows = done
+  written = {path for path, row in rows.items() if row["output_sha256"]}
+  assert written >= {*CLOAKED, "wall.png"}
+  assert set(tree(output)) == {
+    name.replace("caf\\xe9.png", LATIN_1) for name in written
+  }
+  assert not list(output.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_get_a_reason(done, name):
+  _, output, rows = done
+  status, reason = BAD[name]
+  assert rows[name]["status"] == status
+  assert reason in rows[name]["reason"]
+  assert rows[name]["faces"] == []
+  assert rows[name]["output_sha256"] is None
+  assert not (output / name).exists()
+
+
+def test_the_summary_gives_counts_and_reasons(done):
+  result, output, rows = done
+  assert result.code == 1
+  count = {}
+  for row in rows.values():
+    count[row["status"]] = count.get(row["status"], 0) + 1
+  said = " ".join(result.said.split())
+  for status, number in count.items():
+    assert f"{number} {status}" in said
+  for name, (status, reason) in BAD.items():
+    if name not in ("corrupted.png", "trip/truncated.jpg"):
+      assert f"{status}: {reason}" in said
+  cloaked = [face for row in rows.values() for face in row["faces"]]
+  mean = np.mean([face["dssim"] for face in cloaked])
+  assert f"{len(cloaked)} faces, mean DSSIM {mean:.4f}" in said
+  assert str(output) in said.replace(" ", "") or str(output) in said
+  # Plain lines, without a terminal's control codes.
+  assert "\x1b" not in result.said
+  assert "\r" not in result.said
+  assert result.said.startswith(f"{len(rows)} files")
+
+
+def test_rows_have_the_fields_and_they_are_true(archive, done):
+  _, output, rows = done
+  fingerprints = {row["config"] for row in rows.values()}
+  assert len(fingerprints) == 1
+  for path, row in rows.items():
+    assert set(row) == {
+      *("path", "status", "reason", "source_sha256", "output_sha256"),
+      *("config", "seconds", "faces"),
+    }
+    name = path.replace("caf\\xe9.png", LATIN_1)
+    if row["status"] in ("cloaked", "no_face"):
+      assert row["source_sha256"] == sha256(archive / name)
+      assert row["output_sha256"] == sha256(output / name)
+  for name, count in zip(CLOAKED, (1, 1, 2), strict=True):
+    row = rows[name]
+    assert row["status"] == "cloaked"
+    assert row["reason"] is None
+    assert row["seconds"] > 0
+    assert len(row["faces"]) == count
+    for face in row["faces"]:
+      assert set(face) == {
+        *("box", "target", "steps", "dssim", "linf", "extractors")
+      }
+      assert 1 <= face["steps"] <= STEPS
+      assert face["target"].startswith("bank/")
+      assert set(face["extractors"]) == {"dlib_resnet"}
+      assert set(face["extractors"]["dlib_resnet"]) == {"shift", "cosine"}
+
+
+@pytest.mark.parametrize("name", CLOAKED)
+def test_measurements_are_of_the_saved_file(
+  archive, done, recognition, cloaker, name
+):
+  """Decoded by Pillow, measured by scikit-image and the bare extractor."""
+  _, output, rows = done
+  before = np.asarray(Image.open(archive / name).convert("RGB"))
+  after = np.asarray(Image.open(output / name).convert("RGB"))
+  [faces] = recognition.finder.find([before])
+  crops = recognition.finder.crops(after, faces)
+  assert [list(face.box) for face in faces] == [
+    face["box"] for face in rows[name]["faces"]
+  ]
+  [extractor] = recognition.extractors
+  for face, crop, row in zip(faces, crops, rows[name]["faces"], strict=True):
+    left, top, right, bottom = row["box"]
+    difference = np.abs(after.astype(int) - before.astype(int))
+    assert row["linf"] == difference[top:bottom, left:right].max() > 0
+    _, full = skimage.metrics.structural_similarity(
+      face.crop.astype(np.uint8),
+      crop.astype(np.uint8),
+      data_range=255,
+      channel_axis=-1,
+      gaussian_weights=True,
+      sigma=1.5,
+      use_sample_covariance=False,
+      full=True,
+    )
+    inner = np.s_[5:-5, 5:-5]
+    dssim = (face.weights[inner][..., None] * (1 - full[inner])).sum() / 6
+    assert row["dssim"] == pytest.approx(dssim, abs=1e-5)
+    assert 0.3 * RHO < row["dssim"] <= RHO
+    old, new = (
+      extractor.embed(
+        np.asarray(
+          views.still_view(
+            c, np.float32(face.alignment.side), extractor.template, 150
+          )
+        )[None]
+      )[0]
+      for c in (face.crop, crop)
+    )
+    shift = np.linalg.norm(new - old)
+    measured = row["extractors"]["dlib_resnet"]
+    assert measured["shift"] == pytest.approx(shift, abs=1e-4)
+    assert measured["shift"] > 0.2
+    centre = cloaker.centres["dlib_resnet"]
+    cosine = np.dot(new - centre, old - centre) / (
+      np.linalg.norm(new - centre) * np.linalg.norm(old - centre)
+    )
+    assert measured["cosine"] == pytest.approx(cosine, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CLOAKED)
+def test_nothing_else_is_disturbed(archive, done, recognition, name):
+  """Beyond the faces' crops, and a JPEG's blocks that they touch, no pixel."""
+  _, output, _ = done
+  with Image.open(archive / name) as source, Image.open(output / name) as cloak:
+    assert cloak.mode == source.mode
+    assert cloak.size == source.size
+    assert cloak.format == source.format
+    assert cloak.getexif().get(0x010F) == source.getexif().get(0x010F)
+    assert dict(cloak.getexif().get_ifd(0x8825)) == dict(
+      source.getexif().get_ifd(0x8825)
+    )
+    before = np.asarray(source.convert("RGB")).astype(int)
+    after = np.asarray(cloak.convert("RGB")).astype(int)
+  far = np.ones(before.shape[:2], bool)
+  margin = 24 if name.endswith("jpg") else 2
+  for face in recognition.finder.find([before.astype(np.uint8)])[0]:
+    aligned = face.alignment
+    corner = np.array([0, 1, 1j, 1 + 1j]) * aligned.side
+    z = aligned.origin + aligned.axis * corner
+    left, right = z.real.min() - margin, z.real.max() + margin
+    top, bottom = z.imag.min() - margin, z.imag.max() + margin
+    far[max(int(top), 0) : int(bottom), max(int(left), 0) : int(right)] = False
+  assert far.mean() > 0.1
+  np.testing.assert_array_equal(after[far], before[far])
+  assert (after != before).any()
+
+
+def test_greyscale_stays_greyscale(done):
+  _, output, _ = done
+  with Image.open(output / "grey.jpg") as image:
+    assert image.mode == "L"
+
+
+def test_the_same_person_has_one_target(done):
+  _, _, rows = done
+  faces = [face for name in CLOAKED for face in rows[name]["faces"]]
+  assert len({face["target"] for face in faces}) == 1
+
+
+def test_photos_without_a_face_are_copied(archive, done):
+  _, output, rows = done
+  for name in ("wall.png", LATIN_1):
+    if (archive / name).exists():
+      row = rows[name.replace(LATIN_1, "caf\\xe9.png")]
+      assert row["status"] == "no_face"
+      assert (output / name).read_bytes() == (archive / name).read_bytes()
+
+
+def test_same_bytes_whatever_else_is_there(done, photos, tmp_path):
+  """Other runs, other companions: same photo, same flags, same bytes."""
+  _, output, _ = done
+  assert cloak(photos, tmp_path / "a").code == 0
+  again = bytes_of(tmp_path / "a")
+  assert {name: bytes_of(output)[name] for name in again} == again
+
+
+def test_running_again(photos, tmp_path):
+  """Does nothing for finished photos, and what is left of the rest."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  for name in ("astronaut.jpg", "wall.png"):
+    shutil.copy(photos / name, source / name)
+  assert cloak(source, output).code == 0
+  first, rows = tree(output), rows_of(output)
+
+  second = cloak(source, output)
+  assert second.code == 0
+  assert tree(output) == first
+  assert rows_of(output) == rows
+  assert "2 of them by an earlier run" in second.said
+
+  # A lost output is made again, to the same bytes; nothing else is.
+  (output / "astronaut.jpg").unlink()
+  third = cloak(source, output)
+  assert "1 of them by an earlier run" in third.said
+  assert "1 done again: output missing" in third.said
+  assert bytes_of(output) == {n: data for n, (_, data) in first.items()}
+  assert tree(output)["wall.png"] == first["wall.png"]
+
+  # A changed source.
+  with Image.open(source / "wall.png") as wall:
+    wall.rotate(180).save(source / "wall.png")
+  fourth = cloak(source, output)
+  assert "1 done again: changed source" in fourth.said
+  assert rows_of(output)["wall.png"]["source_sha256"] == sha256(
+    source / "wall.png"
+  )
+  assert bytes_of(output)["wall.png"] == (source / "wall.png").read_bytes()
+
+  # A changed configuration: everything.
+  fifth = cloak(source, output, "--strip_location")
+  assert "2 done again: changed configuration" in fifth.said
+  assert rows_of(output)["wall.png"]["config"] != rows["wall.png"]["config"]
+  for folder, has_gps in ((source, True), (output, False)):
+    with Image.open(folder / "astronaut.jpg") as image:
+      assert bool(image.getexif().get_ifd(0x8825)) == has_gps
+      assert image.getexif()[0x010F] == "Maker"
+
+
+def test_failed_photos_are_tried_again(photos, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  whole = (photos / "wall.png").read_bytes()
+  (source / "wall.png").write_bytes(whole[:100])
+  assert cloak(source, output).code == 1
+  assert rows_of(output)["wall.png"]["status"] == "failed"
+  assert cloak(source, output).code == 1
+  (source / "wall.png").write_bytes(whole)
+  assert cloak(source, output).code == 0
+  assert bytes_of(output) == {"wall.png": whole}
+
+
+def test_killed_and_continued(photos, done, tmp_path):
+  """Ends in the same files as a run that nobody interrupted."""
+  output = tmp_path / "out"
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "-m", "fawkes_jax", "cloak"),
+      *(f"--input={photos}", f"--output={output}", *FLAGS),
+    ],
+    stdout=subprocess.DEVNULL,
+  )
+  manifest = output / "manifest.jsonl"
+  deadline = time.monotonic() + 240
+  while time.monotonic() < deadline and process.poll() is None:
+    if manifest.exists() and b'"cloaked"' in manifest.read_bytes():
+      break
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  before = {
+    name: value
+    for name, value in tree(output).items()
+    if not Path(name).name.startswith(".fawkes-jax-")
+  }
+  assert before
+  for line in manifest.read_bytes().splitlines(keepends=True):
+    if line.endswith(b"\n"):
+      row = json.loads(line)
+      if row["output_sha256"]:
+        assert row["output_sha256"] == sha256(output / row["path"])
+  assert cloak(photos, output).code == 0
+  assert set(rows_of(output)) == {*CLOAKED, "wall.png"}
+  _, undisturbed, _ = done
+  for name in (*CLOAKED, "wall.png"):
+    assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_target_dir_and_skip(photos, tmp_path, astronaut):
+  """The target's folder may have any name, and other files in it."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  target = tmp_path / os.fsdecode(b"wh\xf6m {0}")
+  source.mkdir()
+  try:
+    target.mkdir()
+  except OSError:  # Some file systems take UTF-8 only.
+    target = tmp_path / "whom {0}"
+    target.mkdir()
+  for name in ("grey.jpg", "wall.png"):
+    shutil.copy(photos / name, source / name)
+  mirrored = np.ascontiguousarray(astronaut[:256, 356:100:-1])
+  Image.fromarray(mirrored).save(target / "someone.png")
+  (target / "notes.txt").write_text("Not a photo.")
+  flags = (f"--target_dir={target}", "--on_no_face=skip")
+  assert cloak(source, output, *flags).code == 0
+  rows = rows_of(output)
+  [face] = rows["grey.jpg"]["faces"]
+  assert face["target"] == files.printable(target)
+  assert rows["wall.png"]["status"] == "no_face"
+  assert rows["wall.png"]["reason"] == "left out, --on_no_face=skip"
+  assert list(bytes_of(output)) == ["grey.jpg"]
+
+
+@pytest.mark.parametrize("what", ["empty", "missing", "faceless"])
+def test_a_target_dir_without_a_face(photos, tmp_path, what):
+  target = tmp_path / "whom"
+  if what != "missing":
+    target.mkdir()
+  if what == "faceless":
+    shutil.copy(photos / "wall.png", target)
+  result = cloak(photos, tmp_path / "out", f"--target_dir={target}")
+  assert result.code == 2
+  assert "--target_dir must" in result.errors
+  assert str(target) in result.errors
+
+
+def test_dry_run_writes_nothing(archive, tmp_path):
+  before = tree(archive)
+  result = cloak(archive, tmp_path / "out", "--dry_run", LIMIT)
+  assert result.code == 0
+  said = " ".join(result.said.split())
+  assert "3 photos with 4 faces" in said
+  assert "nothing was written" in said
+  assert "about" in said
+  assert "zero bytes" in said
+  assert not (tmp_path / "out").exists()
+  assert tree(archive) == before
+
+
+@contextlib.contextmanager
+def tiny_disk(folder, size):
+  folder.mkdir()
+  mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+  try:
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+  except OSError:
+    pytest.skip("there is no mount command")
+  if mounted.returncode:
+    pytest.skip("a small file system cannot be mounted here")
+  try:
+    yield
+  finally:
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_no_space_left(photos, tmp_path):
+  """The photo that does not fit fails with the reason; the others do not."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+  Image.fromarray(noise).save(source / "large.png")
+  for name in ("grey.jpg", "wall.png"):
+    shutil.copy(photos / name, source / name)
+  with tiny_disk(output, "100k"):
+    result = cloak(source, output)
+    rows, written = rows_of(output), bytes_of(output)
+    assert sorted(p.name for p in output.iterdir()) == [
+      ".manifest.lock", "grey.jpg", "manifest.jsonl", "wall.png"
+    ]  # fmt: skip
+  assert result.code == 1
+  assert rows["large.png"]["status"] == "failed"
+  assert (
+    "large.png cannot be written: No space left"
+    in (rows["large.png"]["reason"])
+  )
+  assert rows["grey.jpg"]["status"] == "cloaked"
+  assert written["wall.png"] == (photos / "wall.png").read_bytes()
+
+
+def test_a_single_photo(photos, tmp_path):
+  result = cloak(photos / "wall.png", tmp_path / "out")
+  assert result.code == 0
+  assert list(rows_of(tmp_path / "out")) == ["wall.png"]
+
+
+@pytest.mark.data
+def test_odd_files_of_others(data_dir, tmp_path):
+  """Corrupted, empty and truncated files as they came, and a palette PNG."""
+  source = tmp_path / "in"
+  source.mkdir()
+  for name in ("corrupted.png", "empty.png", "truncated.jpg"):
+    shutil.copy(data_dir / "photos" / "formats" / name, source)
+  result = cloak(source, tmp_path / "out")
+  assert result.code == 1
+  rows = rows_of(tmp_path / "out")
+  assert {row["status"] for row in rows.values()} == {"failed"}
+  assert all(row["reason"] for row in rows.values())
