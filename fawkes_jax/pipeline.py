@@ -1,6 +1,6 @@
 """Cloaks an archive: the only place where files and devices meet.
 
-Photos go through in waves, a few dozen at a time, so that memory is bounded
+Photos go through in waves, a few at a time, so that memory is bounded
 by what is in flight and not by the archive. Faces of all photos share the
 solver's slots; a photo is saved as soon as its last face is solved.
 """
@@ -30,8 +30,8 @@ from fawkes_jax.imaging import geometry, ssim
 from fawkes_jax.weights import cache
 
 # A wave ends at this many photos or decoded bytes.
-_WAVE_PHOTOS = 32
-_WAVE_BYTES = 256 << 20
+_WAVE_PHOTOS = 16
+_WAVE_BYTES = 128 << 20
 
 # Files of other kinds lie in photo folders without harm; a file with one of
 # these names that is not an image is damaged.
@@ -48,9 +48,10 @@ _PHOTO_SUFFIXES = frozenset(
 _SAME_PERSON = 0.45
 
 # Saving costs or adds a little: the change is scaled until the saved file is
-# within this fraction of the budget, in at most so many tries.
+# between this fraction of what it aims at and the budget, in so many tries.
 _BUDGET_BAND = 0.95
 _MAX_TRIES = 5
+_AIM = 0.985
 
 Item = TypeVar("Item")
 
@@ -353,28 +354,29 @@ class _Run:
     to it, so the changes are scaled, each by its own factor.
     """
     rho = self._options.solver.rho
-    wanted = np.array([job.solutions[i].dssim for i in range(len(job.faces))])
+    solved = np.array([job.solutions[i].dssim for i in range(len(job.faces))])
     # Use all of the budget where the solver came close to it.
-    wanted = np.where(wanted > 0.8 * rho, 0.985 * rho, wanted)
+    wanted = np.where(solved > 0.8 * rho, _AIM * rho, solved)
     scales = np.ones(len(job.faces))
-    best = None
-    for _ in range(_MAX_TRIES):
+    best, most = None, -1.0
+    for tried in itertools.count(1):
       data = self._encode(job, scales)
       photo = codec.decode(data, max_pixels=self._options.max_pixels)
       dssim = self._dssim(job, photo)
-      if (dssim <= rho).all():
-        best = data
-        if (dssim >= _BUDGET_BAND * wanted).all():
-          break
+      over = dssim > rho
+      if not over.any() and dssim.sum() > most:
+        best, most = data, dssim.sum()
+      settled = (dssim >= _BUDGET_BAND * wanted).all()
+      if best is not None and (tried >= _MAX_TRIES or settled):
+        return best
+      # Whoever goes over the budget aims lower, in the end at nothing.
+      wanted = np.where(
+        over, (_AIM if tried < _MAX_TRIES else 0.5) * wanted, wanted
+      )
+      wanted = np.where(wanted > 0.05 * rho, wanted, 0)
       ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
-      scales = np.clip(scales * np.clip(ratio, 0.5, 1.5), 0, 2)
-    while best is None:
-      scales = np.where(scales > 0.1, 0.7 * scales, 0)
-      data = self._encode(job, scales)
-      photo = codec.decode(data, max_pixels=self._options.max_pixels)
-      if (self._dssim(job, photo) <= rho).all() or not scales.any():
-        best = data
-    return best
+      scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
+    raise AssertionError("a change of zero is within every budget")
 
   def _encode(self, job: _Job, scales: np.ndarray) -> bytes:
     linf = np.float32(self._options.solver.linf)
