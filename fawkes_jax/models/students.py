@@ -164,7 +164,9 @@ class StudentViT(nn.Module):
     """
     del train
 
-    def convolve(x: jax.Array, width: int, size: int, strides: int):
+    def convolve(
+      x: jax.Array, width: int, size: int, strides: int
+    ) -> jax.Array:
       return nn.Conv(
         width,
         (size, size),

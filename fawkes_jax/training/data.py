@@ -8,6 +8,7 @@ face frame.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -254,12 +255,16 @@ def _folder_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
       _Photo(
         identity=files.printable(identity),
         name=files.printable(name),
-        load=lambda source=source: (
-          recognition.load_photo(source, options.faces).pixels
-        ),
+        load=functools.partial(_pixels, source, options),
       )
     )
   return photos, fingerprint
+
+
+def _pixels(
+  source: scan.SourceFile, options: config.TrainOptions
+) -> UInt8[np.ndarray, "height width 3"]:
+  return recognition.load_photo(source, options.faces).pixels
 
 
 def _dataset_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
@@ -324,7 +329,8 @@ def _build(
     crops = np.lib.format.open_memmap(
       temporary / "crops.npy", "w+", np.uint8, (len(photos), size, size, 3)
     )
-    found, missing = [], []
+    found: list[tuple[str, str]] = []
+    missing: list[str] = []
     for photo in _tracked(photos, console):
       try:
         crop = largest_face(networks.finder, photo.load(), size)

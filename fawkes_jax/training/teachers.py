@@ -28,6 +28,7 @@ from fawkes_jax.training import data, views
 from fawkes_jax.weights import cache, extractors, onnx
 
 _BATCH = 32
+_ARCFACE = views.square(students.TEMPLATE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class Contract:
     source: where it comes from, for the model card.
   """
 
-  mean: tuple[float, ...] = (127.5, 127.5, 127.5)
-  scale: tuple[float, ...] = (127.5, 127.5, 127.5)
+  mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+  scale: tuple[float, float, float] = (127.5, 127.5, 127.5)
   bgr: bool = False
-  part: tuple[float, ...] = views.square(students.TEMPLATE)
+  part: views.Rectangle = _ARCFACE
   licence: str = "not stated"
   source: str = "not stated"
 
@@ -198,10 +199,13 @@ def _contract(path: Path) -> Contract:
   if not path.suffix or not beside.is_file():
     return CONTRACTS.get(path.stem, Contract())
   try:
-    values = tomllib.loads(beside.read_text(encoding="utf-8"))
-    contract = Contract(
-      **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    )
+    values: dict[str, Any] = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in tomllib.loads(
+        beside.read_text(encoding="utf-8")
+      ).items()
+    }
+    contract = Contract(**values)
     fits = [len(contract.mean), len(contract.scale), len(contract.part)]
   except (OSError, ValueError, TypeError) as error:
     raise types.FawkesError(
@@ -246,7 +250,7 @@ class _Embedder:
   module: nn.Module
   variables: Any
   size: int
-  part: tuple[float, ...]
+  part: views.Rectangle
 
 
 def _embed(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +253,7 @@ class _Trainer:
 
   # Batches.
 
-  def _batches(self, start: int) -> Iterator[Batch]:
+  def _batches(self, start: int) -> Generator[Batch, None, None]:
     """The batches from a step on, drawn by threads ahead of their use."""
     with concurrent.futures.ThreadPoolExecutor(self._options.threads) as pool:
       ahead = collections.deque(
@@ -325,7 +325,7 @@ class _Trainer:
       mutable=["batch_stats"],
     )
     parts = losses.distillation(embeddings, params["heads"], batch["targets"])
-    total = sum(parts.values()) / max(1, len(parts))
+    total = sum(parts.values(), jnp.float32(0)) / max(1, len(parts))
     if options.relations and parts:
       parts["relations"] = losses.relations(embeddings, batch["targets"])
       total = total + options.relations * parts["relations"]

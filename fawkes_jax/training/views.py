@@ -42,11 +42,14 @@ def still(
   left, top, width, height = part
   scale = size / geometry.CROP.side
   left, top = left - geometry.CROP.left, top - geometry.CROP.top
-  box = (left, top, left + width, top + height)
+  box = (
+    max(scale * left, 0),
+    max(scale * top, 0),
+    min(scale * (left + width), size),
+    min(scale * (top + height), size),
+  )
   image = Image.fromarray(crop).resize(
-    (output, output),
-    Image.Resampling.BILINEAR,
-    box=tuple(min(max(scale * edge, 0), size) for edge in box),
+    (output, output), Image.Resampling.BILINEAR, box=box
   )
   return np.asarray(image)
 
@@ -108,10 +111,11 @@ def _moved(
   # In pixels of the crop; Pillow measures both images from their corners.
   centre, axis = centre * image.width, axis * image.width / output
   corner = centre - axis * complex(output, output) / 2
-  data = (axis.real, -axis.imag, corner.real)
-  data += (axis.imag, axis.real, corner.imag)
   return image.transform(
-    (output, output), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+    (output, output),
+    Image.Transform.AFFINE,
+    (axis.real, -axis.imag, corner.real, axis.imag, axis.real, corner.imag),
+    Image.Resampling.BILINEAR,
   )
 
 
