@@ -418,6 +418,9 @@ def _elementwise(function: Callable[..., Any], *values: _Value) -> _Value:
 
 _OPERATORS: dict[str, Callable[..., Any]] = {}
 
+# What operators raise when their inputs or attributes do not fit.
+_MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 def _operator(*names: str) -> Callable[[Callable], Callable]:
   """Registers how operators are evaluated: function(call, *inputs)."""
@@ -1043,7 +1046,7 @@ def evaluate(
       raise call.error("is not supported")
     try:
       results = _OPERATORS[node.op](call, *(values[i] for i in node.inputs))
-    except (TypeError, ValueError, IndexError) as error:
+    except _MISUSE as error:
       raise call.error(f"cannot be evaluated: {error}") from error
     if not isinstance(results, tuple):
       results = (results,)

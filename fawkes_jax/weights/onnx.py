@@ -44,6 +44,9 @@ _TYPES = {
   16: "<u2",
 }
 
+# What reading a damaged file may raise.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 _SMALL = 4
 """Up to how many floats an array is taken for a bound, not for a weight."""
 
@@ -326,6 +329,8 @@ def _parse(
       if key not in known:
         raise ValueError(f"node {node.name} takes {key}, which nothing makes")
     known.update(node.outputs)
+  if not results or not set(results) <= known - {""}:
+    raise ValueError(f"its outputs must be made by nodes: {', '.join(results)}")
 
   large = {
     key: array
@@ -389,7 +394,7 @@ def read(
     ) from error
   try:
     model = _parse(str(path), data, size, output)
-  except (ValueError, IndexError, TypeError, AttributeError) as error:
+  except _DAMAGE as error:
     raise types.FawkesError(
       f"{path}: must be a complete, self-contained ONNX model: {error}"
     ) from error

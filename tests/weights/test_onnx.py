@@ -216,6 +216,28 @@ def test_input_from_nowhere_is_refused(tmp_path):
   assert_refused(model(tensors=[]), tmp_path, "takes bias, which nothing")
 
 
+def test_output_from_nowhere_is_refused(tmp_path):
+  data = model(outputs=["sum", "other"])
+  assert_refused(data, tmp_path, "outputs must be made by nodes: sum, other")
+  assert_refused(model(outputs=[]), tmp_path, "outputs must be made by nodes")
+
+
+def test_flipped_bytes_never_escape(tmp_path):
+  """A damaged file is read or refused; nothing else is raised."""
+  rng = np.random.default_rng(0)
+  data = np.frombuffer(model(), np.uint8)
+  refused = 0
+  for _ in range(300):
+    changed = data.copy()
+    changed[rng.integers(len(data))] ^= rng.integers(1, 256)
+    try:
+      read(changed.tobytes(), tmp_path)
+    except types.FawkesError as error:
+      assert "some.onnx" in str(error)
+      refused += 1
+  assert 100 < refused < 300
+
+
 def test_output_is_chosen_and_the_rest_dropped(tmp_path):
   nodes = [ADD, node("Unheard", ["image"], ["norm"])]
   data = model(nodes=nodes, outputs=["norm", "sum"])
