@@ -50,7 +50,7 @@ def attack(recognition, cloaker):
 
 
 def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
-  """1 - cos(target) + own_weight * max(cos(own), 0), computed by hand."""
+  """A weighted mean of 1 - cos(target) and max(cos(own), 0), by hand."""
   [extractor] = recognition.extractors
   problem = problems[0]
   view = views.still_view(
@@ -65,7 +65,8 @@ def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
   to_target = 1 - features @ problem.target[extractor.name]
   own = features @ problem.own[extractor.name]
   assert own == pytest.approx(1, abs=1e-5)
-  expected = to_target + STILL.own_weight * own
+  weight = STILL.own_weight
+  expected = (to_target + weight * own) / (1 + weight)
   assert attack(problem.original, problem) == pytest.approx(expected, abs=1e-5)
 
 
@@ -74,7 +75,8 @@ def test_attack_at_its_ends(attack, problems):
   problem = problems[0]
   reached = problem._replace(target=problem.own)
   value = attack(problem.original, reached)
-  assert value == pytest.approx(STILL.own_weight, abs=1e-4)
+  weight = STILL.own_weight
+  assert value == pytest.approx(weight / (1 + weight), abs=1e-4)
   # What points away from the own identity is not rewarded further.
   away = reached._replace(own={k: -v for k, v in problem.own.items()})
   assert attack(problem.original, away) == pytest.approx(0, abs=1e-4)

@@ -140,11 +140,18 @@ def make_executor(cloaker, **options):
 def nearly_same(change, other):
   """Another program rounds differently in a few places.
 
-  Up to 1 level in 1.3e-5 of the values was measured between a loop of three
-  steps and single ones, and between one device and four.
+  Where that tips a coefficient of the random JPEG quantisation over, a block
+  of the change differs a little: up to 3 levels, in at most 2 % of a face's
+  values, were measured between one device and four; another seed differs in
+  most values.
   """
   difference = np.abs(change - other)
-  return difference.max() <= 2 and (difference > 0).mean() < 2e-3
+  return difference.max() <= 5 and (difference > 0).mean() < 0.06
+
+
+def test_nearly_same_tells_seeds_apart(solutions):
+  assert nearly_same(solutions[0].change, solutions[0].change)
+  assert not nearly_same(solutions[0].change, solutions[3].change)
 
 
 def test_several_steps_per_call(cloaker, many, solutions):
