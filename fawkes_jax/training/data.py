@@ -109,13 +109,15 @@ def load_faces(
   key = [
     fingerprint,
     options.crop_size,
-    options.min_face_pixels,
+    options.min_face_pixels and float(options.min_face_pixels),
     dataclasses.astuple(geometry.CROP),
     _VERSION,
   ]
   digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
   folder = cache.directory() / "training" / f"faces-{digest[:12]}"
   if not folder.is_dir():
+    if console is not None:
+      console.print(f"finding the faces of {len(photos)} photos")
     try:
       _build(folder, photos, options, console)
     except OSError as error:

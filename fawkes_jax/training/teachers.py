@@ -267,6 +267,8 @@ def _embed(
   path = cache.directory() / "training" / f"teacher-{name}-{digest}.npy"
   if path.is_file():
     return np.load(path)
+  if console is not None:
+    console.print(f"embedding {len(faces)} crops with {name}")
   network = load()
   apply = jax.jit(network.module.apply)
   variables = jax.device_put(network.variables)

@@ -48,9 +48,7 @@ def test_augmented_views_stay_near_the_still_one(crop):
 
 def test_the_generator_decides_the_view(crop):
   one, same, other = (
-    views.augmented(
-      crop, students.TEMPLATE, 112, np.random.default_rng(seed)
-    )
+    views.augmented(crop, students.TEMPLATE, 112, np.random.default_rng(seed))
     for seed in (1, 1, 2)
   )
   np.testing.assert_array_equal(one, same)

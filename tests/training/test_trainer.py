@@ -1,0 +1,178 @@
+import io
+import re
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+import rich.console
+import safetensors.numpy
+
+from fawkes_jax import config, types
+from fawkes_jax.commands import train as command
+from fawkes_jax.models import students
+from fawkes_jax.training import trainer
+
+
+@pytest.fixture
+def console() -> rich.console.Console:
+  return rich.console.Console(file=io.StringIO(), soft_wrap=True)
+
+
+def _flat(result: trainer.Result) -> np.ndarray:
+  return np.concatenate([x.ravel() for x in jax.tree.leaves(result.student)])
+
+
+def test_two_people_are_learned(options, console, people, monkeypatch):
+  lines = []
+  monkeypatch.setattr(trainer, "_LINE_SECONDS", 0)
+  monkeypatch.setattr(console, "print", lines.append)
+  result = trainer.train(
+    options(steps=60, identities=0.1, relations=0.5), console=console
+  )
+  values = [
+    float(match[1])
+    for line in lines
+    if (match := re.search(r"projection ([\d.]+)", line))
+  ]
+  assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])
+  assert result.cosines["projection"] > 0.5
+  assert result.accuracies["drawn"][0] > 0.8
+  trained = set(people.identities[result.split.training])
+  assert not trained & set(people.identities[result.split.validation])
+
+
+@pytest.mark.parametrize("adversarial", [0, 4])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+  adversarial, options, console, monkeypatch, tmp_path
+):
+  whole = trainer.train(
+    options(output=tmp_path / "whole", adversarial=adversarial),
+    console=console,
+  )
+  parts = options(
+    output=tmp_path / "parts",
+    adversarial=adversarial,
+    report_minutes=1e-9,  # A checkpoint after each step.
+  )
+  real = trainer._Trainer._batch
+
+  def stop(self, step):
+    if step == 7:
+      raise KeyboardInterrupt
+    return real(self, step)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(trainer._Trainer, "_batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+      trainer.train(parts, console=console)
+  rest = trainer.train(parts, console=console)
+  assert "at step 7" in console.file.getvalue()
+  np.testing.assert_array_equal(_flat(whole), _flat(rest))
+
+
+def test_a_finished_run_is_not_trained_again(options, console):
+  first = trainer.train(options(), console=console)
+  again = trainer.train(options(), console=console)
+  assert again.step == first.step == 12
+  np.testing.assert_array_equal(_flat(first), _flat(again))
+
+
+def test_adversarial_changes_reach_the_training(options, console, tmp_path):
+  weak, strong = (
+    trainer.train(
+      options(output=tmp_path / str(bound), adversarial=bound, steps=2),
+      console=console,
+    )
+    for bound in (1, 8)
+  )
+  assert not np.allclose(_flat(weak), _flat(strong))
+
+
+def test_the_command_writes_weights_and_a_card(options, tmp_path, capsys):
+  chosen = options(name="mine", data_note="made of one | public photo")
+  assert command.run(chosen) == 0
+  folder = tmp_path / "out"
+  names = {path.name for path in folder.iterdir()}
+  assert names == {"mine.safetensors", "mine.md", "state"}
+  flat = safetensors.numpy.load_file(folder / "mine.safetensors")
+  assert {array.dtype for array in flat.values()} == {np.dtype(np.float16)}
+  variables = flax.traverse_util.unflatten_dict(flat, sep="/")
+  module = students.STUDENTS["tiny"]()
+  images = np.zeros((2, students.INPUT_SIZE, students.INPUT_SIZE, 3))
+  embeddings = module.apply(variables, images)
+  assert embeddings.shape == (2, students.EMBEDDING_SIZE)
+  card = (folder / "mine.md").read_text()
+  assert "--teachers=projection.npz" in card
+  assert "made of one | public photo" in card
+  assert str(tmp_path) not in card
+  assert str(folder / "mine.safetensors") in capsys.readouterr().out
+
+
+def test_a_state_of_another_run_is_refused(options, console):
+  trainer.train(options(steps=2), console=console)
+  with pytest.raises(types.FawkesError, match=r"--seed must stay .* got 5"):
+    trainer.train(options(steps=2, seed=5), console=console)
+
+
+def test_a_damaged_state_is_refused(options, console, tmp_path):
+  trainer.train(options(steps=2), console=console)
+  state = tmp_path / "out" / "state" / "state.safetensors"
+  state.write_bytes(state.read_bytes()[:-100])
+  with pytest.raises(types.FawkesError, match=r"state.safetensors must be"):
+    trainer.train(options(steps=2), console=console)
+
+
+def test_an_output_that_cannot_be_written_is_refused(
+  options, console, tmp_path
+):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(types.FawkesError, match="cannot be written"):
+    trainer.train(options(output=tmp_path / "file"), console=console)
+
+
+def test_diverging_weights_are_never_saved(options, console, monkeypatch):
+  real = trainer._Trainer._batch
+
+  def broken(self, step):
+    batch = real(self, step)
+    batch.targets["projection"][:] = np.nan
+    return batch
+
+  monkeypatch.setattr(trainer._Trainer, "_batch", broken)
+  with pytest.raises(types.FawkesError, match="--learning_rate"):
+    trainer.train(options(steps=2), console=console)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"student": "nobody"}, "--student must be of .*, got nobody"),
+    ({"teachers": ("nobody",)}, "--teachers must be .*got nobody"),
+    ({"teachers": ("a.onnx",)}, "--teachers must be readable files.*a.onnx"),
+    ({"teachers": ("a.npz",)}, "--teachers=a.npz must hold"),
+    ({"teachers": ("a.pt",)}, "--teachers must be names .*got a.pt"),
+    ({"batch_size": 40}, "one batch of 40 photos"),
+    ({"holdout_min_photos": 3}, "6 identities are held out"),
+  ],
+)
+def test_mistakes_are_named(options, console, changes, message):
+  with pytest.raises(types.FawkesError, match=message):
+    trainer.train(options(**changes), console=console)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"teachers": ()}, "--teachers must be one or more"),
+    ({"teachers": ("a", "a")}, "--teachers must be .*each once"),
+    ({"dtype": "int8"}, "--dtype must be float32 or bfloat16, got int8"),
+    ({"minutes": 0}, "--minutes must be in"),
+    ({"learning_rate": float("nan")}, "--learning_rate must be in"),
+    ({"validation": 1.5}, "--validation must be in"),
+    ({"crop_size": 5}, "--crop_size must be in"),
+  ],
+)
+def test_options_are_checked_where_they_are_built(changes, message, tmp_path):
+  with pytest.raises(types.FawkesError, match=message):
+    config.TrainOptions(data="x", output=tmp_path, **changes)
