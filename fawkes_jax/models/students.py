@@ -35,6 +35,7 @@ TEMPLATE = geometry.Template(left=-0.36, top=-0.555, side=1.67)
 
 _WIDTHS = (32, 64, 128)
 _DEPTHS = (2, 4, 3)
+_MOMENTUM = 0.98
 
 
 def _pixels(
@@ -50,13 +51,17 @@ def _pixels(
 
 
 class _Pool(nn.Module):
-  """A weighted sum over all places, with weights of each channel's own."""
+  """The embedding: a sum over all places, weighted for each channel apart.
+
+  Batch normalisation centres it, so that cosines of embeddings differ from the
+  first step on.
+  """
 
   dtype: DTypeLike
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n rows columns c"]
+    self, x: Float[Array, "n rows columns c"], train: bool
   ) -> Float32[Array, "n 256"]:
     places = x.shape[1] * x.shape[2]
     weights = self.param(
@@ -65,9 +70,16 @@ class _Pool(nn.Module):
       x.shape[1:],
     )
     pooled = (x * weights.astype(self.dtype)).sum(axis=(1, 2))
-    return nn.Dense(EMBEDDING_SIZE, name="embedding")(
+    embedding = nn.Dense(EMBEDDING_SIZE, use_bias=False, name="embedding")(
       pooled.astype(jnp.float32)
     )
+    return nn.BatchNorm(
+      use_running_average=not train,
+      momentum=_MOMENTUM,
+      use_bias=False,
+      use_scale=False,
+      name="norm",
+    )(embedding)
 
 
 class StudentResNet(nn.Module):
@@ -106,7 +118,7 @@ class StudentResNet(nn.Module):
         dtype=self.dtype,
       )(x)
       norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.98, dtype=self.dtype
+        use_running_average=not train, momentum=_MOMENTUM, dtype=self.dtype
       )
       return norm(x)
 
@@ -124,7 +136,7 @@ class StudentResNet(nn.Module):
           x = convolve(_halved(x), width, size=1)
         x = activate(x + y)
     x = activate(convolve(x, EMBEDDING_SIZE, size=1))
-    return _Pool(self.dtype, name="pool")(x)
+    return _Pool(self.dtype, name="pool")(x, train)
 
 
 def _halved(x: jax.Array) -> jax.Array:
@@ -157,12 +169,12 @@ class StudentViT(nn.Module):
 
     Args:
       images: RGB in 0..255, aligned to `TEMPLATE`.
-      train: changes nothing; all students take it.
+      train: whether batch normalisation takes the batch's own statistics and
+        updates the collection "batch_stats".
 
     Returns:
       The embeddings, not normalised.
     """
-    del train
 
     def convolve(
       x: jax.Array, width: int, size: int, strides: int
@@ -191,7 +203,7 @@ class StudentViT(nn.Module):
       x = x + nn.Dense(width, dtype=self.dtype)(nn.gelu(y))
     x = nn.Dense(EMBEDDING_SIZE, dtype=self.dtype)(self._norm(x))
     x = nn.gelu(x).reshape(n, rows, columns, EMBEDDING_SIZE)
-    return _Pool(self.dtype, name="pool")(x)
+    return _Pool(self.dtype, name="pool")(x, train)
 
   def _norm(self, x: jax.Array) -> jax.Array:
     return nn.RMSNorm(dtype=self.dtype)(x)
@@ -223,7 +235,7 @@ def initialise(module: nn.Module, seed: int) -> dict[str, Any]:
     seed: the same seed gives the same values.
 
   Returns:
-    The collection "params" and, with batch normalisation, "batch_stats".
+    The collections "params" and "batch_stats".
   """
   images = jnp.zeros((1, INPUT_SIZE, INPUT_SIZE, 3))
   return dict(jax.jit(module.init)(jax.random.key(seed), images))

@@ -39,8 +39,7 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
     f" square of the face frame with left {students.TEMPLATE.left:g}, top"
     f" {students.TEMPLATE.top:g} and side {students.TEMPLATE.side:g}.",
     "",
-    "It is meant as a surrogate to cloak against, and is too weak to identify"
-    " people.",
+    "It is meant as a surrogate: something to cloak faces against.",
     "",
     "## Data",
     "",
@@ -117,7 +116,7 @@ def _short(path: object) -> str:
 
 def _shown(value: object) -> str:
   if isinstance(value, tuple):
-    return ", ".join(map(_short, value))
+    return ",".join(map(_short, value))
   return _short(value) if isinstance(value, str | Path) else str(value)
 
 
@@ -126,7 +125,6 @@ def _command(options: config.TrainOptions) -> str:
   words = ["fawkes-jax", "train"]
   for field in dataclasses.fields(options):
     value = getattr(options, field.name)
-    if value != field.default:
-      shown = _shown(value).replace(", ", ",")
-      words.append(f"--{field.name}={shlex.quote(shown)}")
+    if field.name != "data_note" and value != field.default:
+      words.append(f"--{field.name}={shlex.quote(_shown(value))}")
   return " ".join(words)
