@@ -64,6 +64,7 @@ def _add_cloak(commands: Any) -> None:
     help="how strong, and how visible: sets the flags of the solver",
   )
   add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
+  add("--bank", type=Path, help="target identities, made by `fawkes-jax bank`")
   add(
     "--on_no_face",
     choices=("copy", "skip"),
@@ -89,10 +90,12 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
   default = config.FaceOptions()
   add = parser.add_argument_group("faces").add_argument
   add(
-    "--extractors",
+    "--surrogates",
+    dest="extractors",
     type=lambda text: tuple(text.split(",")),
     default=default.extractors,
-    help=f"names, with commas ({','.join(default.extractors)})",
+    help="extractors to compute with: names, or recognisers in ONNX files, with"
+    f" commas ({','.join(default.extractors)})",
   )
   add(
     "--min_face_pixels",

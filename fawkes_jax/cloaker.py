@@ -57,7 +57,8 @@ class Cloaker:
     """
     self._options = options
     self.recognition = recognition.Recognition(options)
-    bank = bank_lib.load(options.extractors)
+    names = [e.name for e in self.recognition.extractors]
+    bank = bank_lib.load(names, file=options.bank)
     self.centres = bank.centres
     # A compiled loop over steps keeps an accelerator busy; on a CPU, XLA runs
     # it several times slower than single steps.

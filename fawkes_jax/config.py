@@ -90,7 +90,8 @@ class FaceOptions:
   """How the faces of photos are found and embedded, in every command.
 
   Attributes:
-    extractors: names of the extractors.
+    extractors: names of the extractors, or files of recognisers, see
+      `weights.extractors.load_extractor`.
     crop_size: the largest side of the aligned crop, in pixels; a multiple
       of 16.
     min_face_pixels: the side of the smallest face that is looked for, in
@@ -109,8 +110,8 @@ class FaceOptions:
 
   def __post_init__(self):
     _require(
-      "extractors",
-      "one or more names, each once",
+      "surrogates",
+      "one or more names or files, each once",
       ",".join(self.extractors),
       0 < len(self.extractors) == len(set(self.extractors)),
     )
@@ -135,7 +136,8 @@ class CloakOptions(FaceOptions):
     output: the folder that gets the cloaked photos and the manifest.
     solver: how a cloak is computed.
     target_dir: a folder with photos of the target identity; None to take the
-      farthest identity of the package's bank for each person.
+      farthest identity of the bank for each person.
+    bank: a file made by `fawkes-jax bank`; None for the package's bank.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
     dry_run: only count faces and estimate the time.
@@ -145,6 +147,7 @@ class CloakOptions(FaceOptions):
   output: Path
   solver: SolverOptions = MODES["mid"]
   target_dir: Path | None = None
+  bank: Path | None = None
   on_no_face: str = "copy"
   strip_location: bool = False
   dry_run: bool = False
@@ -168,6 +171,7 @@ class CloakOptions(FaceOptions):
       "solver",
       "extractors",
       "target_dir",
+      "bank",
       "crop_size",
       "min_face_pixels",
       "on_no_face",

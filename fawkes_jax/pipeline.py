@@ -167,7 +167,8 @@ class _Run:
     self._config = options.fingerprint()
     self._redone: dict[str, str] = {}
     self._people_file = _people_file(options)
-    self._people = _load_people(self._people_file, options.extractors[0])
+    first = self._cloaker.recognition.extractors[0].name
+    self._people = _load_people(self._people_file, first)
 
   def run(self, sources: Iterator[scan.SourceFile]) -> None:
     """Brings every source to its outcome."""

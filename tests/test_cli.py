@@ -45,7 +45,7 @@ HELP = {
   (): ("cloak", "bank"),
   ("cloak",): (
     *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
-    *("--strip_location", "--dry_run", "--extractors", "--min_face_pixels"),
+    *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
     *("--crop_size", "--max_pixels", "--batch_size", "--threads", "--rho"),
     *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
     *("--patience", "--seed"),
@@ -119,8 +119,8 @@ def test_version_and_module():
     ("--max_pixels=0", "--max_pixels must be in [1,"),
     ("--batch_size=0", "--batch_size must be in [1, 65536], got 0"),
     ("--threads=0", "--threads must be in [1, 256], got 0"),
-    ("--extractors=dlib_resnet,dlib_resnet", "--extractors must be one or"),
-    ("--extractors=nobody", "--extractors must be of"),
+    ("--surrogates=dlib_resnet,dlib_resnet", "--surrogates must be one or"),
+    ("--surrogates=nobody", "--surrogates must be of"),
   ],
 )
 def test_flags_out_of_range(places, flags, rule):

@@ -40,8 +40,7 @@ def run(options: config.BankOptions) -> int:
     )
   result = bank.Bank(
     embeddings={
-      name: np.stack([mean[name] for mean in means])
-      for name in options.extractors
+      name: np.stack([mean[name] for mean in means]) for name in means[0]
     }
   )
   options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ def load_teacher(
     try:
       extractor = extractors.load_extractor(teacher)
     except types.FawkesError as error:
-      message = str(error).replace("--extractors", "--teachers")
+      message = str(error).replace("--surrogates", "--teachers")
       raise types.FawkesError(message) from error
     content = hashlib.sha256(
       b"".join(

@@ -70,7 +70,7 @@ def load(
   if tensors is None:
     nested = convert()
     tensors = {
-      key: np.ascontiguousarray(array)
+      key: np.asarray(array, order="C")
       for key, array in flax.traverse_util.flatten_dict(
         dict(nested), sep="/"
       ).items()

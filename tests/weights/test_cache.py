@@ -128,3 +128,9 @@ def test_directory(monkeypatch):
   assert cache.directory() == pathlib.Path("/shared/fawkes_jax")
   monkeypatch.setenv("FAWKES_JAX_CACHE", "/own")
   assert cache.directory() == pathlib.Path("/own")
+
+
+def test_scalars_keep_their_shape(folder):
+  for _ in range(2):  # Converted, then read back.
+    loaded = cache.load("slope", "0" * 64, lambda: {"a": np.float32(0.25)})
+    assert np.shape(loaded["a"]) == ()
