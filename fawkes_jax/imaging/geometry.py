@@ -234,55 +234,51 @@ def paste(
   offset = (complex(left, top) - alignment.origin) * inverse
   data = _pillow_coefficients(inverse, offset)
   channels = [
-    np.asarray(
-      Image.fromarray(np.ascontiguousarray(change[..., c])).transform(
-        (width, height),
-        Image.Transform.AFFINE,
-        data,
-        Image.Resampling.BICUBIC,
-      )
-    )
-    for c in range(3)
+    Image.fromarray(np.ascontiguousarray(change[..., c])) for c in range(3)
   ]
-  return left, top, np.stack(channels, axis=-1)
+  return left, top, _transform(channels, (width, height), data)
 
 
 def _sample(image: Image.Image, alignment: Alignment) -> np.ndarray:
   """The crop of a Pillow RGB image; black outside."""
-  side, origin, axis = alignment.side, alignment.origin, alignment.axis
-  if alignment.scale > 1.01:
-    # Reduce the part under the crop to the crop's scale.
-    x, y = _crop_grid(alignment, corners_only=True)
-    margin = 4 * alignment.scale
-    left = max(x.min() - margin, -0.5) + 0.5
-    top = max(y.min() - margin, -0.5) + 0.5
-    right = min(x.max() + margin + 0.5, image.width)
-    bottom = min(y.max() + margin + 0.5, image.height)
-    if right - left < 1 or bottom - top < 1:
-      return np.zeros((side, side, 3), np.float32)
-    width = max(1, round((right - left) / alignment.scale))
-    height = max(1, round((bottom - top) / alignment.scale))
+  side, scale = alignment.side, alignment.scale
+  x, y = _crop_grid(alignment, corners_only=True)
+  margin = 4 * scale
+  left = max(math.floor(x.min() - margin), 0)
+  top = max(math.floor(y.min() - margin), 0)
+  right = min(math.ceil(x.max() + margin) + 1, image.width)
+  bottom = min(math.ceil(y.max() + margin) + 1, image.height)
+  if right <= left or bottom <= top:
+    return np.zeros((side, side, 3), np.float32)
+  box, width, height = (left, top, right, bottom), right - left, bottom - top
+  zoom_x = zoom_y = 1.0
+  if scale > 1.01:
+    small = max(1, round(width / scale)), max(1, round(height / scale))
     image = image.resize(
-      (width, height),
-      Image.Resampling.BICUBIC,
-      box=(left, top, right, bottom),
-      reducing_gap=4.0,
+      small, Image.Resampling.BICUBIC, box=box, reducing_gap=4.0
     )
-    zoom_x, zoom_y = width / (right - left), height / (bottom - top)
+    zoom_x, zoom_y = small[0] / width, small[1] / height
   else:
-    left = top = 0.0
-    zoom_x = zoom_y = 1.0
-  # Photo point p is at (p + 0.5 - corner) * zoom - 0.5 in the reduced image.
-  a, b = axis.real * zoom_x, -axis.imag * zoom_x
-  d, e = axis.imag * zoom_y, axis.real * zoom_y
-  c = (origin.real + 0.5 - left) * zoom_x - 0.5
-  f = (origin.imag + 0.5 - top) * zoom_y - 0.5
-  # Pillow adds half a pixel to both ends of the map.
-  data = (a, b, c + 0.5 - (a + b) / 2, d, e, f + 0.5 - (d + e) / 2)
-  crop = image.transform(
-    (side, side), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
-  )
-  return np.asarray(crop, np.float32)
+    image = image.crop(box)
+  # The photo's point p is at (p + 0.5 - corner) * zoom - 0.5 in the part.
+  a, b = alignment.axis.real * zoom_x, -alignment.axis.imag * zoom_x
+  d, e = alignment.axis.imag * zoom_y, alignment.axis.real * zoom_y
+  c = (alignment.origin.real + 0.5 - left) * zoom_x
+  f = (alignment.origin.imag + 0.5 - top) * zoom_y
+  # Pillow reads both ends of the map at half a pixel further.
+  data = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+  # In floating point: of bytes, Pillow's transform drops the fractions.
+  channels = [channel.convert("F") for channel in image.split()]
+  return np.clip(_transform(channels, (side, side), data), 0, 255)
+
+
+def _transform(
+  channels: list[Image.Image], size: tuple[int, int], data: tuple[float, ...]
+) -> np.ndarray:
+  """Cubic convolution of float channels, float32 [height, width, n]."""
+  affine, cubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+  moved = [channel.transform(size, affine, data, cubic) for channel in channels]
+  return np.stack([np.asarray(channel) for channel in moved], axis=-1)
 
 
 def _pillow_coefficients(
