@@ -275,8 +275,12 @@ def _dataset_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
   try:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name)
-    splits = builder.as_data_source()
+    builder = tfds.builder(name, file_format="array_record")
+    splits = {
+      part: builder.as_data_source(part) for part in builder.info.splits
+    }
+    if not splits:
+      raise ValueError("it has no splits")
   except Exception as error:  # Each dataset may raise what it likes.
     raise types.FawkesError(
       f"--data={options.data} must be a prepared TensorFlow Datasets name;"
@@ -284,7 +288,7 @@ def _dataset_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
       f" build {name} --file_format=array_record): {error}"
     ) from error
   features = builder.info.features
-  if not isinstance(features, dict) or not {"image", "label"} <= set(features):
+  if not {"image", "label"} <= set(getattr(features, "keys", tuple)()):
     raise types.FawkesError(
       f"--data={options.data} must have the features image and label, got"
       f" {features}"

@@ -117,13 +117,16 @@ class _Builder:
 
   def __init__(self, photo, features=("image", "label")):
     self.info = python_types.SimpleNamespace(
-      features=dict.fromkeys(features), full_name="people/1.0.0"
+      features=dict.fromkeys(features),
+      full_name="people/1.0.0",
+      splits=("train",),
     )
     self._photo = photo
 
-  def as_data_source(self):
+  def as_data_source(self, split):
+    assert split == "train"
     labels = [b"Zoe", b"Ann", b"Ann"]
-    return {"train": [{"image": self._photo, "label": x} for x in labels]}
+    return [{"image": self._photo, "label": label} for label in labels]
 
 
 def _fake_tfds(monkeypatch, builder) -> None:
@@ -133,20 +136,20 @@ def _fake_tfds(monkeypatch, builder) -> None:
 
 
 def test_a_dataset_is_read(small_astronaut, finding, monkeypatch, tmp_path):
-  _fake_tfds(monkeypatch, lambda name: _Builder(small_astronaut))
+  _fake_tfds(monkeypatch, lambda name, **_: _Builder(small_astronaut))
   faces = data.load_faces(_options("tfds:people", tmp_path))
   assert faces.names == ("Ann", "Zoe")
   np.testing.assert_array_equal(faces.identities, [0, 0, 1])
 
 
 def test_a_dataset_without_labels_is_refused(monkeypatch, tmp_path):
-  _fake_tfds(monkeypatch, lambda name: _Builder(None, features=("image",)))
+  _fake_tfds(monkeypatch, lambda name, **_: _Builder(None, features=("image",)))
   with pytest.raises(types.FawkesError, match="features image and label"):
     data.load_faces(_options("tfds:people", tmp_path))
 
 
 def test_a_dataset_that_is_not_prepared_is_refused(monkeypatch, tmp_path):
-  def fail(name):
+  def fail(name, **_):
     raise ModuleNotFoundError("No module named 'tensorflow'")
 
   _fake_tfds(monkeypatch, fail)
