@@ -125,10 +125,14 @@ def _contract(path: Path) -> tuple[dict[str, Any], geometry.Template]:
   for key in ("mean", "scale"):
     if key in contract:
       contract[key] = _numbers(path, key, contract[key])
+  if not isinstance(contract.get("bgr", False), bool):
+    raise types.FawkesError(
+      f"{path}: bgr must be true or false, got {contract['bgr']}"
+    )
   template = contract.pop("template", "arcface")
-  if template in registry.TEMPLATES:
-    return contract, registry.TEMPLATES[template]
   if isinstance(template, str):
+    if template in registry.TEMPLATES:
+      return contract, registry.TEMPLATES[template]
     raise types.FawkesError(
       f"{path}: template must be one of {', '.join(registry.TEMPLATES)}, or"
       f" left, top and side, got {template}"
