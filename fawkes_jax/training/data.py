@@ -32,6 +32,9 @@ from fawkes_jax.weights import cache
 TFDS_PREFIX = "tfds:"
 """What a source that is no folder starts with."""
 
+_DRAW = 0
+"""Seed of the validation's identities: one split for all students."""
+
 _VERSION = 1
 """Raised whenever the cached crops change."""
 
@@ -139,11 +142,11 @@ def split(
   """Divides the faces by identity.
 
   Identities named in a file, and identities with many photos, are held out;
-  of the others the validation's are drawn by the seed.
+  of the others the validation's are drawn at random, always the same.
 
   Args:
     faces: to divide.
-    options: of the run: the rule, the validation's share and the seed.
+    options: of the run: the rule and the validation's share.
     names: of identities to hold out.
 
   Returns:
@@ -158,7 +161,7 @@ def split(
   if options.holdout_min_photos:
     held |= counts >= options.holdout_min_photos
   rest = np.flatnonzero(~held)
-  drawn = np.random.default_rng(options.seed).permutation(rest)
+  drawn = np.random.default_rng(_DRAW).permutation(rest)
   share = round(len(rest) * options.validation)
   validation = np.zeros(len(held), bool)
   validation[drawn[:share]] = True

@@ -199,9 +199,13 @@ class _Trainer:
     batches = self._batches(step)
     while self._progress(step, time.monotonic() - begun) < 1:
       batch = next(batches)
-      rate = self._rate(step, time.monotonic() - begun)
+      rate, bound = self._schedule(step, time.monotonic() - begun)
       state, values = self._step(
-        state, self._place(batch), jnp.float32(rate), jnp.uint32(step)
+        state,
+        self._place(batch),
+        jnp.float32(rate),
+        jnp.float32(bound),
+        jnp.uint32(step),
       )
       step += 1
       if done:  # Draw one step ahead of the device, not more.
@@ -243,13 +247,18 @@ class _Trainer:
     late = seconds >= 60 * options.minutes
     return 1.0 if late else step / options.steps
 
-  def _rate(self, step: int, seconds: float) -> float:
-    """The learning rate: up along a line, down along a cosine."""
+  def _schedule(self, step: int, seconds: float) -> tuple[float, float]:
+    """The learning rate and the bound of adversarial changes.
+
+    The rate goes up along a line and down along a cosine; the bound grows in
+    the first third, as nothing is learned from changes that are too large.
+    """
     options = self._options
     warm = min(_WARM_UP, (options.steps or 10 * _WARM_UP) // 10 + 1)
     progress = min(1.0, self._progress(step, seconds))
     fall = 0.5 * (1 + math.cos(math.pi * progress))
-    return options.learning_rate * min(1.0, (step + 1) / warm) * fall
+    rate = options.learning_rate * min(1.0, (step + 1) / warm) * fall
+    return rate, options.adversarial * min(1.0, 3 * progress)
 
   # Batches.
 
@@ -342,6 +351,7 @@ class _Trainer:
     stats: Any,
     images: jax.Array,
     batch: dict[str, Any],
+    bound: jax.Array,
     key: jax.Array,
   ) -> jax.Array:
     """Images changed within the bound so that the loss is large.
@@ -349,14 +359,14 @@ class _Trainer:
     Projected gradient ascent from a random start ("Towards Deep Learning
     Models Resistant to Adversarial Attacks", Madry et al., 2017).
     """
-    bound, steps = self._options.adversarial, self._options.adversarial_steps
+    steps = self._options.adversarial_steps
     size = 1.25 * bound if steps == 1 else 2 * bound / steps
     gradient = jax.grad(
       lambda change: self._losses(
         params, stats, jnp.clip(images + change, 0, 255), batch
       )[0]
     )
-    change = jax.random.uniform(key, images.shape, minval=-bound, maxval=bound)
+    change = bound * jax.random.uniform(key, images.shape, minval=-1)
     for _ in range(steps):
       change = change + size * jnp.sign(gradient(change))
       change = jnp.clip(change, -bound, bound)
@@ -367,6 +377,7 @@ class _Trainer:
     state: dict[str, Any],
     batch: dict[str, Any],
     rate: jax.Array,
+    bound: jax.Array,
     step: jax.Array,
   ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """One step of AdamW and of the moving average."""
@@ -375,7 +386,7 @@ class _Trainer:
     images = batch["images"].astype(jnp.float32)
     if options.adversarial:
       key = jax.random.fold_in(jax.random.key(options.seed), step)
-      images = self._attacked(params, stats, images, batch, key)
+      images = self._attacked(params, stats, images, batch, bound, key)
     gradients, (parts, stats) = jax.grad(self._losses, has_aux=True)(
       params, stats, images, batch
     )
