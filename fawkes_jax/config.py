@@ -231,7 +231,8 @@ class TrainOptions:
     relations: weight of the loss on cosines between the crops of a batch.
     identities: weight of the ArcFace loss on the training's identities.
     adversarial: L-infinity bound of the adversarial change of the student's
-      input, in units of 0..255; 0 trains on clean input.
+      input, in units of 0..255, reached after a third of the run; 0 trains
+      on clean input.
     adversarial_steps: projected gradient steps that find the change.
     dtype: of the student's computation.
     holdout: a file of identities, one a line, that are never trained on.
