@@ -190,7 +190,7 @@ def _add_train(commands: Any) -> None:
     "--teachers",
     type=lambda text: tuple(part for part in text.split(",") if part),
     default=default.teachers,
-    help="names of extractors, ONNX files, or .npz or .safetensors files of"
+    help="extractors by name or file, or .npz or .safetensors files of"
     f" embeddings, with commas ({','.join(default.teachers)})",
   )
   for name, kind, what in (

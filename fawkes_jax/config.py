@@ -217,8 +217,9 @@ class TrainOptions:
     data_note: what the model card says of the data: source and licence.
     output: the folder that gets the weights, the model card and the state.
     student: the architecture, a key of `models.students.STUDENTS`.
-    teachers: each dlib_resnet, an ONNX file, or an .npz or .safetensors file
-      of embeddings. May be empty where identities are learned.
+    teachers: each an extractor, by its name or file, or an .npz or
+      .safetensors file of embeddings. May be empty where identities are
+      learned.
     name: of the files written; None for the student's.
     minutes: of training at most, over all runs that continue one another.
     steps: of training at most; None for as many as the minutes allow. The

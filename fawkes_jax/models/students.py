@@ -30,8 +30,8 @@ INPUT_SIZE = 112
 EMBEDDING_SIZE = 256
 """Length of the embedding."""
 
-TEMPLATE = geometry.Template(left=-0.36, top=-0.555, side=1.67)
-"""The square of the face frame under the 112-pixel alignment of ArcFace."""
+TEMPLATE = geometry.Template(left=-0.338, top=-0.566, side=1.66)
+"""What is shown of the face frame: as much as in ArcFace's alignment."""
 
 _WIDTHS = (32, 64, 128)
 _DEPTHS = (2, 4, 3)

@@ -64,7 +64,7 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
     "| teacher | licence of its weights | source | cosine on validation |",
     "|---|---|---|---|",
     *(
-      f"| {t.name} | {t.contract.licence} | {t.contract.source} |"
+      f"| {t.name} | {t.licence} | {t.source} |"
       f" {_figure(result.cosines.get(t.name))} |"
       for t in result.teachers
     ),

@@ -514,14 +514,15 @@ class _Trainer:
     self, student: dict[str, Any], rows: Int[np.ndarray, " k"]
   ) -> Float32[np.ndarray, "k 256"]:
     """The student's embeddings of crops, plain and exactly aligned."""
-    part = views.square(students.TEMPLATE)
     chunks = []
     for start in range(0, len(rows), _EVALUATION_BATCH):
       wanted = rows[start : start + _EVALUATION_BATCH]
       padded = np.resize(wanted, _EVALUATION_BATCH)  # One shape for all.
       images = np.stack(
         [
-          views.still(self._faces.crops[i], part, students.INPUT_SIZE)
+          views.still(
+            self._faces.crops[i], students.TEMPLATE, students.INPUT_SIZE
+          )
           for i in padded
         ]
       )

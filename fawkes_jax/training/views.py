@@ -12,41 +12,32 @@ from PIL import Image
 
 from fawkes_jax.imaging import geometry
 
-Rectangle = tuple[float, float, float, float]
-"""Left, top, width and height in units of the face frame."""
-
 _SHIFT = 0.02  # Standard deviations: of the square's centre, in its sides,
 _ZOOM = 0.05  # of the logarithm of its side,
 _TURN = 0.08  # of its rotation in radians.
 
 
-def square(template: geometry.Template) -> Rectangle:
-  """A template as a rectangle."""
-  return template.left, template.top, template.side, template.side
-
-
 def still(
-  crop: UInt8[np.ndarray, "size size 3"], part: Rectangle, output: int
+  crop: UInt8[np.ndarray, "size size 3"],
+  template: geometry.Template,
+  output: int,
 ) -> UInt8[np.ndarray, "output output 3"]:
-  """A part of a crop at another size, as `imaging.views.still_view` does it.
+  """A square of a crop at another size, as `imaging.views.still_view` does it.
 
   Args:
     crop: the square `geometry.CROP`, RGB.
-    part: what to show; inside the crop. It is stretched to a square.
+    template: the square of the face frame to show; inside the crop.
     output: the side of the view in pixels.
 
   Returns:
     The view, RGB.
   """
-  size = len(crop)
-  left, top, width, height = part
-  scale = size / geometry.CROP.side
-  left, top = left - geometry.CROP.left, top - geometry.CROP.top
+  left, top, side = (len(crop) * x for x in geometry.CROP.zoom(template))
   box = (
-    max(scale * left, 0),
-    max(scale * top, 0),
-    min(scale * (left + width), size),
-    min(scale * (top + height), size),
+    max(left, 0),
+    max(top, 0),
+    min(left + side, len(crop)),
+    min(top + side, len(crop)),
   )
   image = Image.fromarray(crop).resize(
     (output, output), Image.Resampling.BILINEAR, box=box

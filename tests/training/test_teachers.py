@@ -60,32 +60,9 @@ def test_an_extractor_sees_the_crops_plain_and_mirrored_and_once(
   monkeypatch.setattr(extractors, "load_extractor", lambda _: extractor)
   teacher = teachers.load_teacher("some", people)
   assert teacher.embeddings.shape == (2, 48, students.EMBEDDING_SIZE)
-  view = views.still(people.crops[40], views.square(students.TEMPLATE), 112)
+  view = views.still(people.crops[40], students.TEMPLATE, 112)
   expected = extractor.embed(np.stack([view, view[:, ::-1]]))
   np.testing.assert_allclose(teacher.embeddings[:, 40], expected, atol=1e-4)
-  monkeypatch.setattr(teachers, "_Embedder", None)  # The cache needs none.
+  monkeypatch.setattr(registry.Extractor, "embed", None)  # It is cached.
   again = teachers.load_teacher("some", people)
   np.testing.assert_array_equal(teacher.embeddings, again.embeddings)
-
-
-def test_a_file_beside_a_model_says_what_it_expects(tmp_path):
-  path = tmp_path / "mine.onnx"
-  assert teachers._contract(path) == teachers.Contract()
-  path.with_suffix(".toml").write_text(
-    'mean = [1, 2, 3]\nbgr = true\nlicence = "MIT"\n'
-  )
-  contract = teachers._contract(path)
-  assert contract == teachers.Contract(mean=(1, 2, 3), bgr=True, licence="MIT")
-
-
-@pytest.mark.parametrize("text", ["size = 3", "mean = [1]", "mean ="])
-def test_a_wrong_file_beside_a_model_is_refused(text, tmp_path):
-  (tmp_path / "mine.toml").write_text(text)
-  with pytest.raises(types.FawkesError, match=r"mine\.toml must"):
-    teachers._contract(tmp_path / "mine.onnx")
-
-
-def test_the_known_files_have_a_licence():
-  for contract in teachers.CONTRACTS.values():
-    assert contract.licence != "not stated"
-    assert contract.source != "not stated"

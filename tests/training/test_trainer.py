@@ -23,19 +23,19 @@ def _flat(result: trainer.Result) -> np.ndarray:
   return np.concatenate([x.ravel() for x in jax.tree.leaves(result.student)])
 
 
-def test_two_people_are_learned(options, console, people, monkeypatch):
+def test_a_few_people_are_learned(options, console, people, monkeypatch):
   lines = []
   monkeypatch.setattr(trainer, "_LINE_SECONDS", 0)
   monkeypatch.setattr(console, "print", lines.append)
   result = trainer.train(
-    options(steps=60, identities=0.1, relations=0.5), console=console
+    options(steps=150, identities=0.1, relations=0.5), console=console
   )
   values = [
     float(match[1])
     for line in lines
     if (match := re.search(r"projection ([\d.]+)", line))
   ]
-  assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])
+  assert np.mean(values[-20:]) < 0.5 * np.mean(values[:20])
   assert result.cosines["projection"] > 0.5
   assert result.accuracies["drawn"][0] > 0.8
   trained = set(people.identities[result.split.training])
@@ -148,10 +148,10 @@ def test_diverging_weights_are_never_saved(options, console, monkeypatch):
   ("changes", "message"),
   [
     ({"student": "nobody"}, "--student must be of .*, got nobody"),
-    ({"teachers": ("nobody",)}, "--teachers must be .*got nobody"),
-    ({"teachers": ("a.onnx",)}, "--teachers must be readable files.*a.onnx"),
+    ({"teachers": ("nobody",)}, "--teachers=nobody must be"),
+    ({"teachers": ("a.onnx",)}, "--teachers=a.onnx must be .* readable"),
     ({"teachers": ("a.npz",)}, "--teachers=a.npz must hold"),
-    ({"teachers": ("a.pt",)}, "--teachers must be names .*got a.pt"),
+    ({"teachers": ("a.pt",)}, "--teachers=a.pt must be"),
     ({"batch_size": 40}, "one batch of 40 photos"),
     ({"holdout_min_photos": 3}, "6 identities are held out"),
   ],
