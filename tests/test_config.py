@@ -22,6 +22,8 @@ def cloak(**options):
     ("linf", (0, 0.5, 256, math.nan), (1, 255)),
     ("own_weight", (-0.1, 101, math.nan), (0, 100)),
     ("jitter", (-0.1, 0.21, math.nan), (0, 0.2)),
+    ("jpeg", (-0.1, 4.1, math.nan), (0, 4)),
+    ("blur", (-0.1, 8.1, math.nan), (0, 8)),
     ("patience", (-1, 100_001), (0, 100_000)),
     ("seed", (-1, 2**31), (0, 2**31 - 1)),
   ],
@@ -49,8 +51,9 @@ def test_solver_options(flag, bad, good):
   ],
 )
 def test_cloak_options(flag, bad, good):
+  said = "surrogates" if flag == "extractors" else flag
   for value in bad:
-    with pytest.raises(types.FawkesError, match=f"--{flag} must be .*, got "):
+    with pytest.raises(types.FawkesError, match=f"--{said} must be .*, got "):
       cloak(**{flag: value})
   for value in good:
     assert getattr(cloak(**{flag: value}), flag) == value
@@ -74,6 +77,7 @@ CHANGES = {
   "solver": config.MODES["low"],
   "extractors": ("dlib_resnet", "another"),
   "target_dir": Path("someone"),
+  "bank": Path("bank.safetensors"),
   "crop_size": 128,
   "min_face_pixels": 40.0,
   "on_no_face": "skip",

@@ -154,7 +154,7 @@ def extract(
     alignment: where the face is.
 
   Returns:
-    The crop, values in 0..255.
+    The crop, whole numbers in 0..255.
   """
   return _sample(Image.fromarray(pixels), alignment)
 
@@ -269,7 +269,7 @@ def _sample(image: Image.Image, alignment: Alignment) -> np.ndarray:
   data = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
   # In floating point: of bytes, Pillow's transform drops the fractions.
   channels = [channel.convert("F") for channel in image.split()]
-  return np.clip(_transform(channels, (side, side), data), 0, 255)
+  return np.rint(np.clip(_transform(channels, (side, side), data), 0, 255))
 
 
 def _transform(

@@ -27,7 +27,8 @@ def test_template_lies_in_the_crop(name):
   """With a little room around it, for random views."""
   template = registry.ARCHITECTURES[name].template
   left, top, side = geometry.CROP.zoom(template)
-  assert min(left, top) > 0.02
+  # The alignment moves by a hundredth in each step.
+  assert min(left, top) > 0.015
   assert max(left, top) + side < 0.98
 
 
