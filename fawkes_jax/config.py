@@ -79,7 +79,7 @@ class SolverOptions:
 # The budgets are those of Fawkes 1.0; docs/cloaking.md shows how the steps
 # were chosen.
 MODES = {
-  "low": SolverOptions(rho=0.004),
+  "low": SolverOptions(rho=0.004, steps=80),
   "mid": SolverOptions(rho=0.012),
   "high": SolverOptions(rho=0.017),
 }
