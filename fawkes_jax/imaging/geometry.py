@@ -55,7 +55,7 @@ class Template:
     )
 
 
-CROP = Template(left=-0.45, top=-0.6, side=1.9)
+CROP = Template(left=-0.5, top=-0.68, side=2.0)
 
 # The face itself, from the brows' upper ends to the chin: where dlib's detector
 # puts its box, on average over photographs.
