@@ -19,7 +19,9 @@ _DOCS = {
   "learning_rate": "first step size, in units of 0..255",
   "linf": "largest change of a pixel's channel, in units of 0..255",
   "own_weight": "weight of the penalty on what is left of the own identity",
-  "jitter": "random shift and scale of the alignment in each step",
+  "own_margin": "how far below zero the cosine to the own identity is pushed",
+  "jitter": "random shift, scale and turn of the alignment in each step, times"
+  " the spread between recognisers",
   "jpeg": "random JPEG quantisation in each step, times the photo's tables",
   "blur": "random blur in each step, in pixels of the extractor's input",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",

@@ -41,8 +41,9 @@ class SolverOptions:
     linf: the largest change of a pixel's channel, in units of 0..255.
     own_weight: weight of the penalty on what is left of the own identity,
       beside the distance to the target.
-    jitter: by how much the alignment is moved and scaled at random in each
-      step: the standard deviation, as a fraction of the field of view.
+    own_margin: how far below zero the cosine to the own identity is pushed.
+    jitter: by how much the alignment is moved, scaled and turned at random in
+      each step: times the spread between two recognisers' alignments.
     jpeg: the strength of the JPEG quantisation that each step puts the change
       through: up to this multiple of the photo's own tables, at random.
     blur: how much each step blurs the view at most, as the half width of a
@@ -57,7 +58,8 @@ class SolverOptions:
   learning_rate: float = 2.0
   linf: float = 24.0
   own_weight: float = 4.0
-  jitter: float = 0.01
+  own_margin: float = 0.0
+  jitter: float = 0.5
   jpeg: float = 1.0
   blur: float = 0.3
   patience: int = 15
@@ -69,7 +71,8 @@ class SolverOptions:
     _require_number("learning_rate", self.learning_rate, 0, 255, open_low=True)
     _require_number("linf", self.linf, 1, 255)
     _require_number("own_weight", self.own_weight, 0, 100)
-    _require_number("jitter", self.jitter, 0, 0.2)
+    _require_number("own_margin", self.own_margin, 0, 1)
+    _require_number("jitter", self.jitter, 0, 4)
     _require_number("jpeg", self.jpeg, 0, 4)
     _require_number("blur", self.blur, 0, 8)
     _require_number("patience", self.patience, 0, 100_000)

@@ -60,24 +60,29 @@ def attack(
   Returns:
     The loss; 0 when the target is reached.
   """
+  spread = options.jitter * jax.random.truncated_normal(
+    key, -2, 2, (len(extractors), 4)
+  )
+  if options.jitter:
+    turn = views.TURN_SPREAD * spread[0, 3]
+    image = views.turn(image, problem.side, turn)
   losses = []
   for i, extractor in enumerate(extractors):
-    shift_key, zoom_key, blur_key = jax.random.split(
-      jax.random.fold_in(key, i), 3
-    )
+    softness = jax.random.uniform(jax.random.fold_in(key, i))
     view = views.template_view(
       image,
       problem.side,
       extractor.template,
       extractor.input_size,
-      shift=options.jitter * jax.random.normal(shift_key, (2,)),
-      zoom=1 + options.jitter * jax.random.normal(zoom_key),
-      blur=1 + options.blur * jax.random.uniform(blur_key),
+      shift=views.SHIFT_SPREAD * spread[i, :2],
+      zoom=jnp.exp(views.ZOOM_SPREAD * spread[i, 2]),
+      blur=1 + options.blur * softness,
     )
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalise(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
-    left = jnp.maximum(features @ problem.own[extractor.name], 0)
+    own = features @ problem.own[extractor.name]
+    left = jnp.maximum(own + options.own_margin, 0)
     loss = to_target + options.own_weight * left
     losses.append(loss / (1 + options.own_weight))
   return sum(losses) / len(losses)
