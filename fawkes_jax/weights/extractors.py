@@ -9,7 +9,7 @@ from typing import Any
 from fawkes_jax import types, weights
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import graph, registry
-from fawkes_jax.weights import cache, onnx, openvino
+from fawkes_jax.weights import cache, onnx, openvino, variables
 
 # What a plain install brings.
 _BUILT_IN: dict[str, Callable[[], Any]] = {
@@ -39,14 +39,24 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 _KEYS = {"mean", "scale", "bgr", "template"}
 
 
+def shipped() -> dict[str, Path]:
+  """The files of the extractors that travel with the package, by name."""
+  return {
+    path.stem: path
+    for path in sorted(weights.checkpoint("").glob("*.safetensors"))
+    if variables.architecture(path) is not None
+  }
+
+
 def load_extractor(name: str, **options: Any) -> registry.Extractor:
   """Loads a face feature extractor with its weights.
 
   Args:
-    name: "dlib_resnet", or the path of a recogniser in a file: ONNX (.onnx) or
-      OpenVINO (.xml). A public file that the package has a port of needs
-      nothing else; any other ONNX file needs a TOML file of the same name
-      beside it with its input contract:
+    name: "dlib_resnet", a name of `shipped`, or the path of a recogniser in a
+      file: a student of one's own (.safetensors), ONNX (.onnx) or OpenVINO
+      (.xml). A public file that the package has a port of needs nothing else;
+      any other ONNX file needs a TOML file of the same name beside it with its
+      input contract:
 
           mean = [127.5, 127.5, 127.5]   # subtracted from RGB in 0..255
           scale = [127.5, 127.5, 127.5]  # then divided by
@@ -65,10 +75,15 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
   if name in _BUILT_IN:
     return registry.build(name, _BUILT_IN[name](), **options)
   path = Path(name)
+  if path.suffix == ".safetensors":
+    return variables.load(path, **options)
   if path.suffix not in (".onnx", ".xml"):
+    known = shipped()
+    if name in known:
+      return variables.load(known[name], **options)
     raise types.FawkesError(
-      f"--surrogates must be of {', '.join(_BUILT_IN)}, or files that end in"
-      f" .onnx or .xml, got {name}"
+      f"--surrogates must be of {', '.join([*_BUILT_IN, *known])}, or files"
+      f" that end in .safetensors, .onnx or .xml, got {name}"
     )
   try:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,8 +93,8 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
     ) from error
   if sha256 in _PORTS:
     port, read = _PORTS[sha256]
-    variables = cache.load(port, sha256, lambda: read(path))
-    return registry.build(port, variables, **options)
+    converted = cache.load(port, sha256, lambda: read(path))
+    return registry.build(port, converted, **options)
   if path.suffix == ".xml":
     raise types.FawkesError(
       f"{name}: the only OpenVINO model that can be read is"
