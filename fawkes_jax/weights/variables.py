@@ -1,4 +1,4 @@
-"""Flax variables in safetensors files: students, shipped or one's own.
+"""Flax variables in safetensors files, as students are written.
 
 A file holds the variables of an architecture of `models.registry`, flat, with
 slashes between the levels of their names, in any floating point type. Its only
@@ -36,33 +36,6 @@ def architecture(path: Path) -> str | None:
     return (file.metadata() or {}).get(_KEY)
 
 
-def load(path: Path, **options: Any) -> registry.Extractor:
-  """Loads an extractor.
-
-  Args:
-    path: a safetensors file with the metadata key "architecture".
-    **options: attributes of its Flax module, such as `dtype`.
-
-  Returns:
-    The extractor, called as the file is without suffix; weights are float32.
-
-  Raises:
-    FawkesError: the file is missing or damaged, or is not of the architecture
-      that it names.
-  """
-  name = architecture(path)
-  if name not in registry.ARCHITECTURES:
-    raise types.FawkesError(
-      f"{path}: the metadata {_KEY} must be one of"
-      f" {', '.join(registry.ARCHITECTURES)}, got {name or 'nothing'}"
-    )
-  tensors = read(path)
-  check(str(path), name, tensors)
-  tensors = {key: array.astype(np.float32) for key, array in tensors.items()}
-  nested = flax.traverse_util.unflatten_dict(tensors, sep="/")
-  return registry.build(name, nested, name=path.stem, **options)
-
-
 def read(path: Path) -> dict[str, np.ndarray]:
   """Reads all arrays of a file.
 
@@ -85,13 +58,39 @@ def read(path: Path) -> dict[str, np.ndarray]:
       ) from error
 
 
-def check(source: str, name: str, tensors: dict[str, np.ndarray]) -> None:
-  """Checks that flat variables are those of an architecture.
+def load(path: Path) -> tuple[str, dict[str, Any]]:
+  """Loads the variables of a file that names its architecture.
+
+  Args:
+    path: a safetensors file.
+
+  Returns:
+    The architecture, a key of `registry.ARCHITECTURES`, and the variables,
+    float32.
+
+  Raises:
+    FawkesError: the file is missing or damaged, or is not of the architecture
+      that it names.
+  """
+  name = architecture(path)
+  if name not in registry.ARCHITECTURES:
+    raise types.FawkesError(
+      f"{path}: the metadata {_KEY} must be one of"
+      f" {', '.join(registry.ARCHITECTURES)}, got {name or 'nothing'}"
+    )
+  flat = {k: array.astype(np.float32) for k, array in read(path).items()}
+  nested = flax.traverse_util.unflatten_dict(flat, sep="/")
+  check(str(path), name, nested)
+  return name, nested
+
+
+def check(source: str, name: str, variables: dict[str, Any]) -> None:
+  """Checks that variables are those of an architecture.
 
   Args:
     source: where they come from, for the message.
     name: a key of `registry.ARCHITECTURES`.
-    tensors: arrays by names with slashes.
+    variables: nested dictionaries of arrays.
 
   Raises:
     FawkesError: one is missing, is one too many, has another shape, or is not
@@ -104,18 +103,23 @@ def check(source: str, name: str, tensors: dict[str, np.ndarray]) -> None:
     jax.random.key(0),
     jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
   )
-  expected = flax.traverse_util.flatten_dict(dict(shapes), sep="/")
-  for key in sorted(expected.keys() | tensors.keys()):
+  expected, actual = (
+    flax.traverse_util.flatten_dict(dict(tree), sep="/")
+    for tree in (shapes, variables)
+  )
+  for key in sorted(expected.keys() | actual.keys()):
     wanted, got = (
       list(tree[key].shape) if key in tree else "nothing"
-      for tree in (expected, tensors)
+      for tree in (expected, actual)
     )
     if wanted != got:
       raise types.FawkesError(
-        f"{source}: {key} of {name} must be {wanted}, got {got}"
+        f"{source}: the {name} weight {key} must be {wanted}, got {got}"
       )
-    if not np.isfinite(tensors[key]).all():
-      raise types.FawkesError(f"{source}: {key} must be finite numbers")
+    if not np.isfinite(actual[key]).all():
+      raise types.FawkesError(
+        f"{source}: the {name} weight {key} must be finite numbers"
+      )
 
 
 def _open(path: Path) -> Any:
