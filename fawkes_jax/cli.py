@@ -261,8 +261,8 @@ def _add_weights(commands: Any) -> None:
     "import",
     help="add a recogniser from a file of one's own",
     description="Tries a recogniser and copies it into the cache directory:"
-    " ONNX; face-reidentification-retail-0095 in OpenVINO; or safetensors of"
-    " InsightFace's iresnet or vit, AdaFace, facenet-pytorch, or a student.",
+    " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
+    " facenet-pytorch or a student, or the files of the list.",
     allow_abbrev=False,
   )
   add = own.add_argument

@@ -306,7 +306,7 @@ def test_a_bank_of_nobody(places, tmp_path):
     (("fetch", "sface", "--mirror=ftp://x"), "--mirror must be an http or"),
     (
       ("import", "x.pt"),
-      "x.pt must end in .safetensors, .onnx, .xml: it",
+      "x.pt must end in .safetensors, .onnx, .xml, .p",
     ),
     (("import", "x.onnx"), "x.onnx must be readable: No such file"),
     (("import", "x.onnx", "--architecture=x"), "--architecture must be one o"),

@@ -12,6 +12,7 @@ from fawkes_jax.weights import (
   cache,
   contract,
   known,
+  mxnet,
   onnx,
   openvino,
   states,
@@ -30,8 +31,12 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "mobilefacenet",
     lambda path: onnx.convert_mobilefacenet(onnx.read(path)),
   ),
-  # MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace, in ONNX;
-  # MIT.
+  # MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace, as it is
+  # there and in ONNX; MIT.
+  "750057619a1eef8acb320339aebf0bbcf191497e1396a361c8aaba517bbe825e": (
+    "mobileface_v2",
+    lambda path: mxnet.convert_mobileface(str(path), mxnet.read(path)),
+  ),
   "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": (
     "mobileface_v2",
     lambda path: onnx.convert_mobileface(onnx.read(path)),
@@ -41,6 +46,13 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "se_mobilenet",
     lambda path: openvino.convert_se_mobilenet(openvino.read(path)),
   ),
+}
+
+# Formats that are read for the sake of one model.
+_ONLY = {
+  ".xml": "OpenVINO model that can be read is"
+  " face-reidentification-retail-0095, release 2022.1, FP16",
+  ".params": "MXNet model that can be read is MobileFace_Identification_V2",
 }
 
 
@@ -60,9 +72,10 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
     name: "dlib_resnet", a name of `shipped`, a name that `fawkes-jax weights`
       has fetched or imported, or the path of a file that ends in .safetensors
       (a student of one's own, or a network whose tensors have the names of
-      InsightFace, AdaFace or facenet-pytorch), .onnx or .xml (OpenVINO). A
-      public ONNX file that the package has a port of needs nothing else; any
-      other needs a TOML file of the same name beside it with its contract:
+      InsightFace, AdaFace or facenet-pytorch), .onnx, .xml (OpenVINO) or
+      .params (MXNet). Of the last two only the public files are read that
+      the package has a port of. An ONNX file that it has no port of needs a
+      TOML file of the same name beside it with its contract:
 
           mean = [127.5, 127.5, 127.5]   # subtracted from RGB in 0..255
           scale = [127.5, 127.5, 127.5]  # then divided by
@@ -116,11 +129,8 @@ def _from_file(path: Path, options: dict[str, Any]) -> registry.Extractor:
     port, read = _PORTS[sha256]
     converted = cache.load(port, sha256, lambda: read(path))
     return registry.build(port, converted, **options)
-  if path.suffix == ".xml":
-    raise types.FawkesError(
-      f"{path}: the only OpenVINO model that can be read is"
-      " face-reidentification-retail-0095"
-    )
+  if path.suffix in _ONLY:
+    raise types.FawkesError(f"{path}: the only {_ONLY[path.suffix]}")
   return _from_onnx(path, options)
 
 

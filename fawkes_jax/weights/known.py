@@ -14,7 +14,7 @@ from fawkes_jax import weights
 from fawkes_jax.weights import cache
 from fawkes_jax.weights import contract as contracts
 
-SUFFIXES = (".safetensors", ".onnx", ".xml")
+SUFFIXES = (".safetensors", ".onnx", ".xml", ".params")
 """Of the files that can be loaded as an extractor."""
 
 
@@ -49,6 +49,7 @@ class Model:
       package's own crop; None where it was not.
     contract: what an ONNX network expects; None where the package has a port.
     files: the first is the one to load; none for what is built in.
+    also: sha256 of files that hold the same weights in another format.
   """
 
   name: str
@@ -59,6 +60,7 @@ class Model:
   lfw: float | None = None
   contract: contracts.Contract | None = None
   files: tuple[File, ...] = ()
+  also: tuple[str, ...] = ()
 
   @property
   def fetchable(self) -> bool:
@@ -76,18 +78,20 @@ def models() -> dict[str, Model]:
 def _model(name: str, table: dict[str, Any]) -> Model:
   contract = table.pop("contract", None)
   files = tuple(File(**file) for file in table.pop("files", ()))
+  also = tuple(table.pop("also", ()))
   return Model(
     name=name,
     files=files,
+    also=also,
     contract=contract and contracts.parse(contract, f"weights.toml: {name}: "),
     **table,
   )
 
 
 def by_sha256(sha256: str) -> Model | None:
-  """The model whose first file has a sha256, if there is one."""
+  """The model that a file of this sha256 is, if there is one."""
   for model in models().values():
-    if model.files and model.files[0].sha256 == sha256:
+    if model.files and sha256 in (model.files[0].sha256, *model.also):
       return model
   return None
 

@@ -489,6 +489,24 @@ def convert_mobilefacenet(model: Model) -> dict[str, Any]:
   return variables
 
 
+def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
+  """Puts the rows of a matrix into the order of the module's image.
+
+  Args:
+    kernel: its rows are those of a square image [channels, h, w].
+    channels: of the image.
+
+  Returns:
+    The matrix for an image [h, w, channels]; as it is where the number of
+    rows is another.
+  """
+  side = math.isqrt(len(kernel) // channels)
+  if channels * side * side != len(kernel):
+    return kernel
+  image = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
+  return image.reshape(len(kernel), -1)
+
+
 def convert_mobileface(model: Model) -> dict[str, Any]:
   """Turns MobileFace Identification V2 into `models.mobileface.MobileFace`.
 
@@ -506,15 +524,9 @@ def convert_mobileface(model: Model) -> dict[str, Any]:
   for i in range(len(mobileface.BLOCKS)):
     names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
   params, layers = _named(model, [*names, ("embedding",)])
-  # The file flattens [c, h, w], the module [h, w, c].
-  channels = mobileface.BLOCKS[-1][1]
-  kernel = layers[-1]["kernel"]
-  side = math.isqrt(len(kernel) // channels)
-  if channels * side * side == len(kernel):
-    kernel = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
-    params["embedding"]["kernel"] = kernel.reshape(
-      len(layers[-1]["kernel"]), -1
-    )
+  params["embedding"]["kernel"] = channels_last(
+    layers[-1]["kernel"], mobileface.BLOCKS[-1][1]
+  )
   variables = {"params": params}
   check(model.graph.name, "mobileface_v2", variables)
   return variables

@@ -188,7 +188,7 @@ def _require_name(name: str, file: Path, sha256: str) -> None:
     raise types.FawkesError(
       f"--name must not be that of an extractor of the package, got {name}"
     )
-  if model and sha256 != model.files[0].sha256:
+  if model and known.by_sha256(sha256) != model:
     raise types.FawkesError(
       f"{file}: the sha256 of {name} must be {model.files[0].sha256}, got"
       f" {sha256}; another file needs another --name"
