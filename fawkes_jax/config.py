@@ -93,8 +93,7 @@ class FaceOptions:
   """How the faces of photos are found and embedded, in every command.
 
   Attributes:
-    extractors: names of the extractors, or files of recognisers, see
-      `weights.extractors.load_extractor`.
+    extractors: names or files, see `weights.extractors.load_extractor`.
     crop_size: the largest side of the aligned crop, in pixels; a multiple
       of 16.
     min_face_pixels: the side of the smallest face that is looked for, in
@@ -326,3 +325,62 @@ class TrainOptions:
   def model_name(self) -> str:
     """The name of the files written, without suffix."""
     return self.name or self.student
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsListOptions:
+  """A run of `fawkes-jax weights list`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsFetchOptions:
+  """A run of `fawkes-jax weights fetch`.
+
+  Attributes:
+    names: of public recognisers, see `weights.known`.
+    mirror: a URL under which their files lie, instead of their addresses.
+    accept_research_licence: that weights for research only are wanted.
+  """
+
+  names: tuple[str, ...]
+  mirror: str | None = None
+  accept_research_licence: bool = False
+
+  def __post_init__(self):
+    _require(
+      "mirror",
+      "an http or https URL",
+      self.mirror,
+      self.mirror is None or self.mirror.startswith(("https://", "http://")),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsImportOptions:
+  """A run of `fawkes-jax weights import`.
+
+  Attributes:
+    file: a recogniser in ONNX, OpenVINO or safetensors.
+    name: that --surrogates shall take; None for the file's.
+    architecture: that it must be of; None for any.
+    template: of an ONNX network: a name, or left, top and side of a square of
+      the face frame; like the rest, None for the contract beside the file.
+    mean: of an ONNX network: what is subtracted from RGB in 0..255.
+    scale: of an ONNX network: what is then divided by.
+    bgr: whether an ONNX network takes blue, green, red.
+  """
+
+  file: Path
+  name: str | None = None
+  architecture: str | None = None
+  template: str | tuple[float, ...] | None = None
+  mean: tuple[float, ...] | None = None
+  scale: tuple[float, ...] | None = None
+  bgr: bool | None = None
+
+  @property
+  def contract(self) -> dict[str, Any]:
+    """What was said of an ONNX network."""
+    names = ("template", "mean", "scale", "bgr")
+    values = {name: getattr(self, name) for name in names}
+    return {name: v for name, v in values.items() if v is not None}
