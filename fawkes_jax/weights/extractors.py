@@ -99,9 +99,10 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
   if name in files:
     return dataclasses.replace(_from_file(files[name], options), name=name)
   if name in known.models():
+    fetchable = known.models()[name].fetchable
     raise types.FawkesError(
       f"--surrogates must be here, got {name}: fawkes-jax weights"
-      f" {'fetch' if known.models()[name].fetchable else 'import'} {name}"
+      f" {'fetch ' if fetchable else 'import FILE --name='}{name}"
     )
   raise types.FawkesError(
     f"--surrogates must be of {', '.join([*_BUILT_IN, *files])}, or files that"
