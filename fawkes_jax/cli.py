@@ -199,6 +199,7 @@ def _add_train(commands: Any) -> None:
   for name, kind, what in (
     ("student", str, "architecture"),
     ("name", str, "of the files written (the architecture's)"),
+    ("initial", Path, "weights to begin with (random ones)"),
     ("data_note", str, "source and licence of the data, for the model card"),
     ("minutes", float, "of training at most"),
     ("steps", int, "of training at most (as many as the minutes allow)"),

@@ -58,8 +58,8 @@ class SolverOptions:
   learning_rate: float = 2.0
   linf: float = 24.0
   own_weight: float = 4.0
-  own_margin: float = 0.0
-  jitter: float = 0.5
+  own_margin: float = 0.4
+  jitter: float = 1.0
   jpeg: float = 1.0
   blur: float = 0.3
   patience: int = 15
@@ -223,6 +223,8 @@ class TrainOptions:
       .safetensors file of embeddings. May be empty where identities are
       learned.
     name: of the files written; None for the student's.
+    initial: weights of the same architecture to begin with, as a training
+      writes them; None to begin with random ones.
     minutes: of training at most, over all runs that continue one another.
     steps: of training at most; None for as many as the minutes allow. The
       learning rate falls towards the last step, without one towards the end
@@ -258,6 +260,7 @@ class TrainOptions:
   student: str = "student_resnet"
   teachers: tuple[str, ...] = ("dlib_resnet",)
   name: str | None = None
+  initial: Path | None = None
   minutes: float = 60.0
   steps: int | None = None
   batch_size: int = 64

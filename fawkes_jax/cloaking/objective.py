@@ -45,9 +45,12 @@ def attack(
   """How far a face still is from its target, and how near to its identity.
 
   The mean over the extractors of half the squared distance to the target
-  (1 - cosine), and of the cosine to the original where it is positive; their
-  weighted mean, with weights 1 and `own_weight`. Each extractor sees its own
-  random view.
+  (1 - cosine), and of the cosine to the original as far as it is above
+  -`own_margin`; their weighted mean, with weights 1 and `own_weight`. Each
+  extractor sees its own random view of a crop that is turned for all.
+
+  The margin is for recognisers that were not cloaked against: what is below
+  zero for an extractor is near zero for them.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -58,7 +61,7 @@ def attack(
     key: of the random views.
 
   Returns:
-    The loss; 0 when the target is reached.
+    The loss; 0 at the target, where that is far enough from the original.
   """
   spread = options.jitter * jax.random.truncated_normal(
     key, -2, 2, (len(extractors), 4)
