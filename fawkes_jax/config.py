@@ -39,9 +39,8 @@ class SolverOptions:
     learning_rate: Adam's first step size, in units of 0..255; it decays to
       zero along a cosine.
     linf: the largest change of a pixel's channel, in units of 0..255.
-    own_weight: weight of the penalty on what is left of the own identity,
-      beside the distance to the target.
-    own_margin: how far below zero the cosine to the own identity is pushed.
+    own_weight: weight of the distance from the own identity, beside that of
+      the nearness to the target.
     jitter: by how much the alignment is moved, scaled and turned at random in
       each step: times the spread between two recognisers' alignments.
     jpeg: the strength of the JPEG quantisation that each step puts the change
@@ -56,9 +55,8 @@ class SolverOptions:
   rho: float = 0.012
   steps: int = 40
   learning_rate: float = 2.0
-  linf: float = 24.0
+  linf: float = 48.0
   own_weight: float = 4.0
-  own_margin: float = 0.4
   jitter: float = 1.0
   jpeg: float = 1.0
   blur: float = 0.3
@@ -71,7 +69,6 @@ class SolverOptions:
     _require_number("learning_rate", self.learning_rate, 0, 255, open_low=True)
     _require_number("linf", self.linf, 1, 255)
     _require_number("own_weight", self.own_weight, 0, 100)
-    _require_number("own_margin", self.own_margin, 0, 1)
     _require_number("jitter", self.jitter, 0, 4)
     _require_number("jpeg", self.jpeg, 0, 4)
     _require_number("blur", self.blur, 0, 8)

@@ -53,7 +53,6 @@ HELP = {
       "--learning_rate",
       "--linf",
       "--own_weight",
-      "--own_margin",
       "--jitter",
     ),
     *("--patience", "--seed"),
