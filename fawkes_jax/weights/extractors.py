@@ -90,7 +90,7 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
 
 def _from_onnx(path: Path, options: dict[str, Any]) -> registry.Extractor:
   """Any recogniser in ONNX, with its contract from the TOML beside it."""
-  contract, template = _contract(path.with_suffix(".toml"))
+  contract, template = read_contract(path.with_suffix(".toml"))
   model = onnx.read(path)
   height, width = model.graph.image_size
   if height != width:
@@ -106,8 +106,19 @@ def _from_onnx(path: Path, options: dict[str, Any]) -> registry.Extractor:
   )
 
 
-def _contract(path: Path) -> tuple[dict[str, Any], geometry.Template]:
-  """The preprocessing of a recogniser, and the part of a face it looks at."""
+def read_contract(path: Path) -> tuple[dict[str, Any], geometry.Template]:
+  """Reads the input contract of a recogniser from a TOML file.
+
+  Args:
+    path: the file, see `load_extractor`.
+
+  Returns:
+    Those of mean, scale (three numbers each) and bgr that it holds, and the
+    part of a face that the recogniser looks at.
+
+  Raises:
+    FawkesError: the file is missing, or breaks a rule.
+  """
   try:
     contract = tomllib.loads(path.read_text())
   except OSError as error:
