@@ -428,6 +428,12 @@ class EvaluateOptions(FaceOptions):
     _require_number("adaptive_people", self.adaptive_people, 1, 1_000_000)
     _require_number("finetune_steps", self.finetune_steps, 1, 10**9)
     _require_number("draws", self.draws, 1, 1_000_000)
+    _require(
+      "surrogates",
+      "two or more for --experiments=leaveoneout",
+      ",".join(self.extractors),
+      "leaveoneout" not in self.experiments or len(self.extractors) > 1,
+    )
     known_options = {field.name for field in dataclasses.fields(SolverOptions)}
     for change in self.ablations:
       _require(

@@ -23,7 +23,7 @@ def run(options: config.EvaluateOptions) -> int:
   )
   console.print(f"loading trackers: {', '.join(options.trackers)}")
   # After the first sign of life: these take seconds to import.
-  from fawkes_jax.evaluation import experiments, report, study
+  from fawkes_jax.evaluation import experiments, plots, report, study
 
   evaluation = study.Study(options, console)
   results: dict[str, experiments.Tables] = {}
@@ -33,6 +33,7 @@ def run(options: config.EvaluateOptions) -> int:
     # What is known so far: a later experiment may take hours, or fail.
     summary = report.summary(options, evaluation.people, results)
     report.write(summary, options.output)
+    plots.write(summary["experiments"], options.output)
   console.print(report.markdown(summary))
   console.print(f"{options.output / 'evaluation.md'}")
   return 0

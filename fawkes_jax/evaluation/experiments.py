@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fawkes_jax import types
 from fawkes_jax.evaluation import countermeasures, heads, people, trackers
+from fawkes_jax.evaluation import finetune as training
 from fawkes_jax.evaluation.study import CLEAN, Cloaks, Features, Recipe, Study
+from fawkes_jax.tracking import adaptive as adaptive_lib
 from fawkes_jax.tracking import metrics
 
 Row = dict[str, Any]
@@ -162,6 +165,75 @@ def identities(study: Study) -> Tables:
   return {"identities": _each(study, "identities", rows, sizes, wanted)}
 
 
+def adaptive(study: Study) -> Tables:
+  """Protection where the tracker learns from the cloaks of other people."""
+  options = study.options
+  whom = _others(study)
+  photos = people.train_photos(whom)
+
+  def rows(
+    recipe: Recipe, tracker: trackers.Tracker, cloaks: Cloaks
+  ) -> list[Row]:
+    seen, own, others = (
+      study.features(tracker, photos)
+      for photos in (
+        _published(study.people.chosen, cloaks),
+        people.test_photos(study.people.protected),
+        people.test_photos(study.people.others),
+      )
+    )
+    before, after = study.pairs(tracker, photos, study.cloak(recipe, whom))
+    if not len(before.labels):
+      raise types.FawkesError(
+        "--adaptive_people must have photos whose face is found and cloaked,"
+        f" got none of {len(photos)}"
+      )
+    pairs = (before.x, after.x, before.labels)
+    denoiser = adaptive_lib.denoiser(*pairs)
+    projection = adaptive_lib.projection(*pairs)
+    known = [person.label for person in study.people.others]
+    trackers_of = {
+      "none": (seen, own, others),
+      "trains on cloaks too": (seen + after.of(known), own, others),
+      "map from cloaked to clean": (
+        seen.mapped(denoiser.map_known), own, others
+      ),
+      "projection": (
+        seen.mapped(projection.map_known),
+        own.mapped(projection.map_new),
+        others.mapped(projection.map_new),
+      ),
+    }  # fmt: skip
+    return [
+      {
+        "adaptation": name,
+        "learned from people": len(whom),
+        "head": head,
+        "PSR": _wrong(study, head, train, test),
+        "accuracy on others": _right(study, head, train, rest),
+      }
+      for name, (train, test, rest) in trackers_of.items()
+      for head in options.heads
+    ]
+
+  found = []
+  for recipe in study.recipes():
+    key = study.cloak(recipe, whom).key
+    made = functools.partial(rows, recipe)
+    found += _each(study, "adaptive", made, key, recipes=[recipe])
+  return {"adaptive": found}
+
+
+def _others(study: Study) -> tuple[people.Person, ...]:
+  """Whose cloaks an adaptive tracker learns from; never the protected."""
+  others, extras = study.people.others, study.people.extras
+  more = min(max(study.options.adaptive_people - len(others), 0), len(extras))
+  return (
+    *others[: study.options.adaptive_people],
+    *(extras[i * len(extras) // more] for i in range(more)),
+  )
+
+
 def matching(study: Study) -> Tables:
   """1:1 verification of what is published; not what cloaks are made for."""
   options = study.options
@@ -201,6 +273,54 @@ def matching(study: Study) -> Tables:
   return {"matching": _each(study, "matching", rows, options.rates)}
 
 
+def finetune(study: Study) -> Tables:
+  """Protection where the tracker trains its recogniser too.
+
+  The faces are those that the first tracker's detector finds.
+  """
+  options = study.options
+  module, variables, name = training.network(options.finetune)
+  eyes = study.trackers[0]
+
+  def rows(tracker: trackers.Tracker, cloaks: Cloaks) -> list[Row]:
+    everybody = study.people
+    own = training.crops(
+      study, tracker, people.test_photos(everybody.protected)
+    )
+    answers = {
+      kind: training.right(
+        (module, variables),
+        training.crops(study, tracker, photos),
+        own,
+        steps=options.finetune_steps,
+      )
+      for kind, photos in (
+        ("plain", people.train_photos(everybody.chosen)),
+        ("cloaked", _published(everybody.chosen, cloaks)),
+      )
+    }
+    return [
+      {
+        "steps": options.finetune_steps,
+        "PSR": _rate(study, ~answers["cloaked"], own[1]),
+        "accuracy without cloaks": _rate(study, answers["plain"], own[1]),
+      }
+    ]
+
+  made = training.fingerprint(name, options.finetune_steps)
+  found = [
+    {
+      "cloak": recipe.name,
+      "network": Path(options.finetune).stem,
+      "detector": eyes.detector.name,
+      **{k: row[k] for k in ("steps", "PSR", "accuracy without cloaks")},
+    }
+    for recipe in study.recipes()
+    for row in _rows(study, "finetune", recipe, eyes, rows, made)
+  ]
+  return {"finetune": found}
+
+
 def leaveoneout(study: Study) -> Tables:
   """Each surrogate as a tracker of cloaks that were made without it."""
   names = study.options.extractors
@@ -229,9 +349,11 @@ EXPERIMENTS: dict[str, Callable[[Study], Tables]] = {
   "identities": identities,
   "leak": leak,
   "counter": counter,
+  "adaptive": adaptive,
   "matching": matching,
   "leaveoneout": leaveoneout,
   "ablation": ablation,
+  "finetune": finetune,
 }
 """By the names of `config.EXPERIMENTS`."""
 
@@ -306,14 +428,16 @@ def _success(
 ) -> list[Row]:
   """PSR, and what the tracker reaches without cloaks and on other people."""
   everybody = study.people
+  parts = [
+    people.train_photos(everybody.chosen),
+    _published(everybody.chosen, cloaks),
+    people.test_photos(everybody.protected),
+    people.test_photos(everybody.others),
+  ]
+  # All at once, for one bar of progress.
+  study.rows(tracker, [x for part in parts for x in part], countermeasure)
   clean, seen, own, others = (
-    study.features(tracker, photos, countermeasure)
-    for photos in (
-      people.train_photos(everybody.chosen),
-      _published(everybody.chosen, cloaks),
-      people.test_photos(everybody.protected),
-      people.test_photos(everybody.others),
-    )
+    study.features(tracker, part, countermeasure) for part in parts
   )
   return [
     {

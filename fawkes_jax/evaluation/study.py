@@ -92,6 +92,13 @@ class Features:
       labels=np.concatenate([self.labels, other.labels]),
     )
 
+  def mapped(
+    self,
+    function: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n d"]],
+  ) -> "Features":
+    """The same faces with other features."""
+    return Features(x=function(self.x), labels=self.labels)
+
   def of(self, labels: Sequence[int] | np.ndarray) -> "Features":
     """Those of some people."""
     rows = np.isin(self.labels, labels)
