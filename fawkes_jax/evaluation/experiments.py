@@ -458,7 +458,8 @@ def _moved(
   photos = people.train_photos(everybody.protected)
   before, after = study.pairs(tracker, photos, cloaks)
   everyone = people.train_photos(everybody.chosen)
-  centre = study.features(tracker, everyone).x.mean(axis=0)
+  known = study.features(tracker, everyone).x
+  centre = known.mean(axis=0) if len(known) else 0.0
   lengths = np.linalg.norm(after.x - before.x, axis=1)
   return [
     {

@@ -186,7 +186,8 @@ def stage(photos: Sequence[Photo], folder: Path) -> None:
     for path, photo in wanted.items():
       data = photo.path.read_bytes()
       if not path.exists() or path.read_bytes() != data:
-        files.write_atomically(path, data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
   except OSError as error:
     raise types.FawkesError(
       f"--output must be writable, got {files.printable(folder)}:"

@@ -38,8 +38,10 @@ class Table:
     self._rows: dict[str, np.ndarray | None] = {}
     self._saved = time.monotonic()
     self._fresh = False
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-      stored = np.load(path, allow_pickle=False)
+    with contextlib.suppress(
+      OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
+    ):
+      stored = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
       self._rows = {
         str(key): row if found else None
         for key, found, row in zip(
