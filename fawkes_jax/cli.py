@@ -19,7 +19,9 @@ _DOCS = {
   "learning_rate": "first step size, in units of 0..255",
   "linf": "largest change of a pixel's channel, in units of 0..255",
   "own_weight": "weight of the penalty on what is left of the own identity",
-  "jitter": "random shift and scale of the alignment in each step",
+  "own_margin": "how far below zero the cosine to the own identity is pushed",
+  "jitter": "random shift, scale and turn of the alignment in each step, times"
+  " the spread between recognisers",
   "jpeg": "random JPEG quantisation in each step, times the photo's tables",
   "blur": "random blur in each step, in pixels of the extractor's input",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_bank(commands)
   _add_train(commands)
   _add_evaluate(commands)
+  _add_weights(commands)
   return parser
 
 
@@ -95,8 +98,8 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     dest="extractors",
     type=lambda text: tuple(text.split(",")),
     default=default.extractors,
-    help="extractors to compute with: names, or recognisers in ONNX files, with"
-    f" commas ({','.join(default.extractors)})",
+    help="extractors to compute with: names (fawkes-jax weights list) or files,"
+    f" with commas ({','.join(default.extractors)})",
   )
   add(
     "--min_face_pixels",
@@ -197,6 +200,7 @@ def _add_train(commands: Any) -> None:
   for name, kind, what in (
     ("student", str, "architecture"),
     ("name", str, "of the files written (the architecture's)"),
+    ("initial", Path, "weights to begin with (random ones)"),
     ("data_note", str, "source and licence of the data, for the model card"),
     ("minutes", float, "of training at most"),
     ("steps", int, "of training at most (as many as the minutes allow)"),
@@ -312,6 +316,81 @@ def _add_evaluate(commands: Any) -> None:
   _add_solver(parser)
 
 
+def _add_weights(commands: Any) -> None:
+  parser = commands.add_parser(
+    "weights",
+    help="list, fetch or import more recognisers to cloak against",
+    description="Adds recognisers to those that --surrogates takes.",
+    allow_abbrev=False,
+  )
+  actions = parser.add_subparsers(dest="action", required=True)
+  actions.add_parser(
+    "list",
+    help="show all that is known, and what is here",
+    description="Shows the recognisers that the package brings, those that can"
+    " be added, and those that were.",
+    allow_abbrev=False,
+  )
+  fetch = actions.add_parser(
+    "fetch",
+    help="download public recognisers",
+    description="Downloads public recognisers into the cache directory. Run"
+    " again, it continues where it stopped.",
+    allow_abbrev=False,
+  )
+  add = fetch.add_argument
+  add("names", nargs="+", metavar="NAME", help="see fawkes-jax weights list")
+  add(
+    "--mirror",
+    help="URL under which the files lie by the names that they have here",
+  )
+  add(
+    "--accept_research_licence",
+    action="store_true",
+    help="fetch weights that may be used for research only",
+  )
+  own = actions.add_parser(
+    "import",
+    help="add a recogniser from a file of one's own",
+    description="Tries a recogniser and copies it into the cache directory:"
+    " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
+    " facenet-pytorch or a student, or the files of the list.",
+    allow_abbrev=False,
+  )
+  add = own.add_argument
+  add("file", metavar="FILE", type=Path, help=".onnx, .xml or .safetensors")
+  add("--name", help="for --surrogates (the file's)")
+  add("--architecture", help="refuse a file of another one")
+  group = own.add_argument_group(
+    "what an ONNX network expects (FILE.toml beside it, else this)"
+  )
+  group.add_argument(
+    "--template",
+    type=_template,
+    help="alignment: arcface, dlib, facenet, open_model_zoo, or left,top,side"
+    " in units of the face frame (arcface)",
+  )
+  for name, what in (
+    ("mean", "subtracted from red, green, blue in 0..255"),
+    ("scale", "then divided by"),
+  ):
+    group.add_argument(
+      f"--{name}", type=_channels, help=f"{what}; one number or three (127.5)"
+    )
+  group.add_argument(
+    "--bgr", action="store_true", default=None, help="blue, green, red"
+  )
+
+
+def _channels(text: str) -> tuple[float, ...]:
+  numbers = _numbers(float)(text)
+  return 3 * numbers if len(numbers) == 1 else numbers
+
+
+def _template(text: str) -> str | tuple[float, ...]:
+  return _numbers(float)(text) if "," in text else text
+
+
 def _options(arguments: argparse.Namespace) -> Any:
   """The options of the chosen subcommand."""
   given = dict(vars(arguments))
@@ -320,6 +399,14 @@ def _options(arguments: argparse.Namespace) -> Any:
     return config.BankOptions(**given)
   if command == "train":
     return config.TrainOptions(**given)
+  if command == "weights":
+    action = given.pop("action")
+    if action == "list":
+      return config.WeightsListOptions()
+    if action == "fetch":
+      given["names"] = tuple(given["names"])
+      return config.WeightsFetchOptions(**given)
+    return config.WeightsImportOptions(**given)
   names = [field.name for field in dataclasses.fields(config.SolverOptions)]
   changes = {
     name: value for name in names if (value := given.pop(name)) is not None

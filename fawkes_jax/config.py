@@ -41,8 +41,9 @@ class SolverOptions:
     linf: the largest change of a pixel's channel, in units of 0..255.
     own_weight: weight of the penalty on what is left of the own identity,
       beside the distance to the target.
-    jitter: by how much the alignment is moved and scaled at random in each
-      step: the standard deviation, as a fraction of the field of view.
+    own_margin: how far below zero the cosine to the own identity is pushed.
+    jitter: by how much the alignment is moved, scaled and turned at random in
+      each step: times the spread between two recognisers' alignments.
     jpeg: the strength of the JPEG quantisation that each step puts the change
       through: up to this multiple of the photo's own tables, at random.
     blur: how much each step blurs the view at most, as the half width of a
@@ -57,7 +58,8 @@ class SolverOptions:
   learning_rate: float = 2.0
   linf: float = 24.0
   own_weight: float = 4.0
-  jitter: float = 0.01
+  own_margin: float = 0.4
+  jitter: float = 1.0
   jpeg: float = 1.0
   blur: float = 0.3
   patience: int = 15
@@ -69,7 +71,8 @@ class SolverOptions:
     _require_number("learning_rate", self.learning_rate, 0, 255, open_low=True)
     _require_number("linf", self.linf, 1, 255)
     _require_number("own_weight", self.own_weight, 0, 100)
-    _require_number("jitter", self.jitter, 0, 0.2)
+    _require_number("own_margin", self.own_margin, 0, 1)
+    _require_number("jitter", self.jitter, 0, 4)
     _require_number("jpeg", self.jpeg, 0, 4)
     _require_number("blur", self.blur, 0, 8)
     _require_number("patience", self.patience, 0, 100_000)
@@ -90,8 +93,7 @@ class FaceOptions:
   """How the faces of photos are found and embedded, in every command.
 
   Attributes:
-    extractors: names of the extractors, or files of recognisers, see
-      `weights.extractors.load_extractor`.
+    extractors: names or files, see `weights.extractors.load_extractor`.
     crop_size: the largest side of the aligned crop, in pixels; a multiple
       of 16.
     min_face_pixels: the side of the smallest face that is looked for, in
@@ -221,6 +223,8 @@ class TrainOptions:
       .safetensors file of embeddings. May be empty where identities are
       learned.
     name: of the files written; None for the student's.
+    initial: weights of the same architecture to begin with, as a training
+      writes them; None to begin with random ones.
     minutes: of training at most, over all runs that continue one another.
     steps: of training at most; None for as many as the minutes allow. The
       learning rate falls towards the last step, without one towards the end
@@ -256,6 +260,7 @@ class TrainOptions:
   student: str = "student_resnet"
   teachers: tuple[str, ...] = ("dlib_resnet",)
   name: str | None = None
+  initial: Path | None = None
   minutes: float = 60.0
   steps: int | None = None
   batch_size: int = 64
@@ -323,6 +328,65 @@ class TrainOptions:
   def model_name(self) -> str:
     """The name of the files written, without suffix."""
     return self.name or self.student
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsListOptions:
+  """A run of `fawkes-jax weights list`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsFetchOptions:
+  """A run of `fawkes-jax weights fetch`.
+
+  Attributes:
+    names: of public recognisers, see `weights.known`.
+    mirror: a URL under which their files lie, instead of their addresses.
+    accept_research_licence: that weights for research only are wanted.
+  """
+
+  names: tuple[str, ...]
+  mirror: str | None = None
+  accept_research_licence: bool = False
+
+  def __post_init__(self):
+    _require(
+      "mirror",
+      "an http or https URL",
+      self.mirror,
+      self.mirror is None or self.mirror.startswith(("https://", "http://")),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsImportOptions:
+  """A run of `fawkes-jax weights import`.
+
+  Attributes:
+    file: a recogniser in ONNX, OpenVINO or safetensors.
+    name: that --surrogates shall take; None for the file's.
+    architecture: that it must be of; None for any.
+    template: of an ONNX network: a name, or left, top and side of a square of
+      the face frame; like the rest, None for the contract beside the file.
+    mean: of an ONNX network: what is subtracted from RGB in 0..255.
+    scale: of an ONNX network: what is then divided by.
+    bgr: whether an ONNX network takes blue, green, red.
+  """
+
+  file: Path
+  name: str | None = None
+  architecture: str | None = None
+  template: str | tuple[float, ...] | None = None
+  mean: tuple[float, ...] | None = None
+  scale: tuple[float, ...] | None = None
+  bgr: bool | None = None
+
+  @property
+  def contract(self) -> dict[str, Any]:
+    """What was said of an ONNX network."""
+    names = ("template", "mean", "scale", "bgr")
+    values = {name: getattr(self, name) for name in names}
+    return {name: v for name, v in values.items() if v is not None}
 
 
 EXPERIMENTS = (
@@ -395,6 +459,7 @@ class EvaluateOptions(FaceOptions):
   adaptive_people: int = 20
   ablations: tuple[tuple[tuple[str, float], ...], ...] = (
     (("own_weight", 0.0),),
+    (("own_margin", 0.0),),
     (("jpeg", 0.0),),
     (("blur", 0.0),),
     (("jitter", 0.0),),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax import cli, version
+from fawkes_jax.weights import extractors
 
 MODULE = (sys.executable, "-m", "fawkes_jax")
 
@@ -42,15 +43,28 @@ def cloak(places, *flags):
 
 
 HELP = {
-  (): ("cloak", "bank"),
+  (): ("cloak", "bank", "weights"),
   ("cloak",): (
     *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
     *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
     *("--crop_size", "--max_pixels", "--batch_size", "--threads", "--rho"),
-    *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
+    *(
+      "--steps",
+      "--learning_rate",
+      "--linf",
+      "--own_weight",
+      "--own_margin",
+      "--jitter",
+    ),
     *("--patience", "--seed"),
   ),
   ("bank",): ("--input", "--output", "--min_photos", "--identities"),
+  ("weights",): ("list", "fetch", "import"),
+  ("weights", "fetch"): ("NAME", "--mirror", "--accept_research_licence"),
+  ("weights", "import"): (
+    *("FILE", "--name", "--architecture", "--template", "--mean", "--scale"),
+    "--bgr",
+  ),
 }
 
 
@@ -68,7 +82,7 @@ def test_help_gives_the_default_of_each_mode():
   assert "0.004 low, 0.012 mid, 0.017 high" in " ".join(said.split())
 
 
-@pytest.mark.parametrize("command", [(), ("cloak",), ("bank",)])
+@pytest.mark.parametrize("command", [(), ("cloak",), ("weights", "fetch")])
 def test_help_is_fast_and_needs_no_jax(command):
   """Under two seconds of a processor, however busy the machine is."""
   script = (
@@ -110,7 +124,7 @@ def test_version_and_module():
     ("--learning_rate=-1", "--learning_rate must be in (0, 255], got -1"),
     ("--linf=0", "--linf must be in [1, 255], got 0"),
     ("--own_weight=-1", "--own_weight must be in [0, 100], got -1"),
-    ("--jitter=1", "--jitter must be in [0, 0.2], got 1"),
+    ("--jitter=5", "--jitter must be in [0, 4], got 5"),
     ("--patience=-1", "--patience must be in [0, 100000], got -1"),
     ("--seed=-1", "--seed must be in [0,"),
     ("--crop_size=2000", "--crop_size must be in [64, 1024], got 2000"),
@@ -162,6 +176,11 @@ def test_unknown_flags_and_values(places, flags, word):
     (("cloak",), "--input"),
     (("cloak", "--input=x"), "--output"),
     (("bank", "--input=x"), "--output"),
+    (("weights",), "action"),
+    (("weights", "get"), "get"),
+    (("weights", "fetch"), "NAME"),
+    (("weights", "import"), "FILE"),
+    (("weights", "import", "x.onnx", "--mean=a"), "--mean"),
   ],
 )
 def test_missing_and_unknown_commands(arguments, word):
@@ -284,3 +303,60 @@ def test_a_bank_of_nobody(places, tmp_path):
   )
   assert code == 2
   assert "--input must be a folder" in errors
+
+
+@pytest.mark.parametrize(
+  ("arguments", "rule"),
+  [
+    (("fetch", "nobody"), "fetch must name one of mobilefacenet, "),
+    (("fetch", "facenet"), "facenet may be used for research only"),
+    (("fetch", "sface", "--mirror=ftp://x"), "--mirror must be an http or"),
+    (
+      ("import", "x.pt"),
+      "x.pt must end in .safetensors, .onnx, .xml, .p",
+    ),
+    (("import", "x.onnx"), "x.onnx must be readable: No such file"),
+    (("import", "x.onnx", "--architecture=x"), "--architecture must be one o"),
+  ],
+)
+def test_weights_that_are_refused(tmp_path, monkeypatch, arguments, rule):
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
+  code, _, errors = run("weights", *arguments)
+  assert code == 2
+  assert errors.startswith(f"fawkes-jax: {rule}")
+  assert errors.count("\n") == 1
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
+  """From a file to an extractor, by way of its name."""
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))
+  code, said, _ = run("weights", "list")
+  assert code == 0
+  rows = {line.split()[0]: line for line in said.splitlines() if line.split()}
+  assert "built in" in rows["dlib_resnet"]
+  assert "Apache-2.0" in rows["mobilefacenet"]
+  assert "99.06 %" in rows["mobilefacenet"]
+  assert "not here: fetch" in rows["mobilefacenet"]
+  assert "research only" in rows["buffalo_l"]
+  file = data_dir / "weights" / "foamliu_mobilefacenet.onnx"
+  code, said, _ = run("weights", "import", file)
+  assert code == 0
+  assert "--surrogates=dlib_resnet,mobilefacenet" in said
+  _, said, _ = run("weights", "list")
+  [row] = [line for line in said.splitlines() if " mobilefacenet" in line]
+  assert "in the cache" in row
+  loaded = extractors.load_extractor("mobilefacenet")
+  assert (loaded.name, loaded.input_size) == ("mobilefacenet", 112)
+
+
+def test_flags_of_an_import():
+  """One number stands for all channels; commas make a template a square."""
+  flags = "--mean=127.5", "--scale=1,2,3", "--template=-0.3,-0.5,1.6"
+  parsed = cli._parser().parse_args(["weights", "import", "x", *flags])
+  options = cli._options(parsed)
+  assert options.contract == {
+    "mean": (127.5,) * 3,
+    "scale": (1, 2, 3),
+    "template": (-0.3, -0.5, 1.6),
+  }

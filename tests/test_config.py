@@ -21,7 +21,8 @@ def cloak(**options):
     ("learning_rate", (0, -1, 256, math.nan), (0.1, 255)),
     ("linf", (0, 0.5, 256, math.nan), (1, 255)),
     ("own_weight", (-0.1, 101, math.nan), (0, 100)),
-    ("jitter", (-0.1, 0.21, math.nan), (0, 0.2)),
+    ("own_margin", (-0.1, 1.1, math.nan), (0, 1)),
+    ("jitter", (-0.1, 4.1, math.nan), (0, 4)),
     ("jpeg", (-0.1, 4.1, math.nan), (0, 4)),
     ("blur", (-0.1, 8.1, math.nan), (0, 8)),
     ("patience", (-1, 100_001), (0, 100_000)),
@@ -122,7 +123,7 @@ def test_fingerprint_of_each_solver_option(field):
   value = getattr(base.solver, field) / 2 + 3
   if isinstance(getattr(base.solver, field), int):
     value = int(value)
-  value = {"rho": 0.3, "jitter": 0.1}.get(field, value)
+  value = {"rho": 0.3, "own_margin": 0.1}.get(field, value)
   changed = dataclasses.replace(base.solver, **{field: value})
   assert changed != base.solver
   fingerprint = dataclasses.replace(base, solver=changed).fingerprint()

@@ -45,9 +45,12 @@ def attack(
   """How far a face still is from its target, and how near to its identity.
 
   The mean over the extractors of half the squared distance to the target
-  (1 - cosine), and of the cosine to the original where it is positive; their
-  weighted mean, with weights 1 and `own_weight`. Each extractor sees its own
-  random view.
+  (1 - cosine), and of the cosine to the original as far as it is above
+  -`own_margin`; their weighted mean, with weights 1 and `own_weight`. Each
+  extractor sees its own random view of a crop that is turned for all.
+
+  The margin is for recognisers that were not cloaked against: what is below
+  zero for an extractor is near zero for them.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -58,26 +61,31 @@ def attack(
     key: of the random views.
 
   Returns:
-    The loss; 0 when the target is reached.
+    The loss; 0 at the target, where that is far enough from the original.
   """
+  spread = options.jitter * jax.random.truncated_normal(
+    key, -2, 2, (len(extractors), 4)
+  )
+  if options.jitter:
+    turn = views.TURN_SPREAD * spread[0, 3]
+    image = views.turn(image, problem.side, turn)
   losses = []
   for i, extractor in enumerate(extractors):
-    shift_key, zoom_key, blur_key = jax.random.split(
-      jax.random.fold_in(key, i), 3
-    )
+    softness = jax.random.uniform(jax.random.fold_in(key, i))
     view = views.template_view(
       image,
       problem.side,
       extractor.template,
       extractor.input_size,
-      shift=options.jitter * jax.random.normal(shift_key, (2,)),
-      zoom=1 + options.jitter * jax.random.normal(zoom_key),
-      blur=1 + options.blur * jax.random.uniform(blur_key),
+      shift=views.SHIFT_SPREAD * spread[i, :2],
+      zoom=jnp.exp(views.ZOOM_SPREAD * spread[i, 2]),
+      blur=1 + options.blur * softness,
     )
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalise(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
-    left = jnp.maximum(features @ problem.own[extractor.name], 0)
+    own = features @ problem.own[extractor.name]
+    left = jnp.maximum(own + options.own_margin, 0)
     loss = to_target + options.own_weight * left
     losses.append(loss / (1 + options.own_weight))
   return sum(losses) / len(losses)

@@ -3,8 +3,8 @@
 The Fawkes paper's optimisation (Shan et al. 2020, section 4.3, equation 4):
 move the face's features towards a dissimilar target under a budget of
 structural dissimilarity (DSSIM). Here with Adam; a candidate over the budget
-is penalised and also shrunk back to it; the best result within the budget is
-kept in the state.
+is penalised and also shrunk back to it; the best result within the budget,
+judged by a running mean of the loss, is kept in the state.
 
 `start`, `step` and `finished` are written for one face; `vmap` them. No face
 knows of the others in its batch.
@@ -27,6 +27,10 @@ from fawkes_jax.models import registry
 # and shrinks by the second in one within it.
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.95
+
+# How much of the running mean of the loss remains in a step. Each step sees
+# other views, so one loss says more of the views than of the candidate.
+_REMAINS = 0.8
 
 
 class Problem(NamedTuple):
@@ -66,14 +70,15 @@ class State(NamedTuple):
     change: float32 [size, size, 3], the free variable.
     adam: the optimiser's state.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
+    loss: float32 [], the running mean of the loss over the steps.
     best_change: float32 [size, size, 3], the best candidate within the
       budget, in whole numbers; zero until there is one.
-    best_loss: float32 [], its loss; infinite until there is one.
+    best_loss: float32 [], the running mean then; infinite until there is one.
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
       the last before there was a candidate within the budget.
-    gain_loss: float32 [], the loss then.
+    gain_loss: float32 [], the running mean then.
   """
 
   problem: Problem
@@ -81,6 +86,7 @@ class State(NamedTuple):
   change: jax.Array
   adam: Any
   penalty: jax.Array
+  loss: jax.Array
   best_change: jax.Array
   best_loss: jax.Array
   best_dssim: jax.Array
@@ -98,6 +104,7 @@ def start(problem: Problem, options: config.SolverOptions) -> State:
     change=zero,
     adam=_adam(options).init(zero),
     penalty=jnp.float32(1),
+    loss=jnp.float32(0),
     best_change=zero,
     best_loss=jnp.float32(jnp.inf),
     best_dssim=jnp.float32(0),
@@ -158,8 +165,11 @@ def step(
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
   within = dssim <= options.rho
-  better = live & within & (attack < state.best_loss)
-  gain = better & (attack < 0.99 * state.gain_loss)
+  mean = jnp.where(
+    state.steps, _REMAINS * state.loss + (1 - _REMAINS) * attack, attack
+  )
+  better = live & within & (mean < state.best_loss)
+  gain = better & (mean < 0.99 * state.gain_loss)
   found = jnp.isfinite(state.best_loss)
   return State(
     problem=problem,
@@ -167,12 +177,13 @@ def step(
     change=change,
     adam=adam,
     penalty=state.penalty * jnp.where(within, _PENALTY_DOWN, _PENALTY_UP),
+    loss=mean,
     best_change=jnp.where(better, candidate, state.best_change),
-    best_loss=jnp.where(better, attack, state.best_loss),
+    best_loss=jnp.where(better, mean, state.best_loss),
     best_dssim=jnp.where(better, dssim, state.best_dssim),
     steps=state.steps + live,
     gain_step=jnp.where(gain | ~found, state.steps, state.gain_step),
-    gain_loss=jnp.where(gain, attack, state.gain_loss),
+    gain_loss=jnp.where(gain, mean, state.gain_loss),
   )
 
 

@@ -1,4 +1,4 @@
-"""What a tracker may do to photos before it looks at them (section 6.2).
+"""What a tracker may do to photos before it looks at them.
 
 Each maps uint8 RGB [height, width, 3] to the same; it is always the same for
 the same photo.

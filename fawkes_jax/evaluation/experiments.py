@@ -331,11 +331,11 @@ def leaveoneout(study: Study) -> Tables:
       without = dataclasses.replace(
         base, name=f"{base.name}, without {_stem(name)}", extractors=rest
       )
-      file = "dlib" if name == "dlib_resnet" else name
-      if file != "dlib" and not file.endswith((".onnx", ".xml")):
+      runs = "dlib" if name == "dlib_resnet" else name
+      if not trackers.has_runtime(runs):
         found.append({"cloak": without.name, "tracker": name, "head": None})
         continue
-      tracker = study.tracker(file)
+      tracker = study.tracker(runs)
       for recipe in (without, base):
         found += _rows(study, "success", recipe, tracker, functools.partial(
           _success, study

@@ -1,19 +1,16 @@
-"""A tracker that trains its recogniser too, from end to end (section 5.3).
+"""A tracker that trains its recogniser too, from end to end.
 
 One of the package's own small networks, with a softmax over the people on top,
 learns from random views of the faces to train on.
 """
 
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import safetensors
 from jaxtyping import Bool, Int, UInt8
 
 from fawkes_jax import types
@@ -22,6 +19,7 @@ from fawkes_jax.evaluation.study import Study
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
 from fawkes_jax.training import views
+from fawkes_jax.weights import variables
 
 Crops = UInt8[np.ndarray, "n size size 3"]
 
@@ -48,28 +46,18 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
   if name in students.STUDENTS:
     module = students.STUDENTS[name]()
     return module, students.initialise(module, seed), name
-  path = Path(name)
-  if path.suffix != ".safetensors":
+  path = trackers.file_of(name)
+  if path is None or path.suffix != ".safetensors":
     raise types.FawkesError(
       f"--finetune must be of {', '.join(students.STUDENTS)}, or the"
       f" .safetensors file of a trained student, got {name}"
     )
-  try:
-    with safetensors.safe_open(path, framework="numpy") as file:
-      module = students.STUDENTS[(file.metadata() or {})["architecture"]]()
-      tensors = {
-        tuple(key.split("/")): file.get_tensor(key).astype(np.float32)
-        for key in file.keys()  # noqa: SIM118
-      }
-    variables = flax.traverse_util.unflatten_dict(tensors)
-    expected = jax.tree.map(jnp.shape, students.initialise(module, seed))
-    if jax.tree.map(np.shape, variables) != expected:
-      raise ValueError("it has other weights than the architecture")
-    return module, variables, trackers.file_digest(path)
-  except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+  architecture, trained = variables.load(path)
+  if architecture not in students.STUDENTS:
     raise types.FawkesError(
-      f"--finetune must be the file of a trained student, got {name}: {error}"
-    ) from error
+      f"--finetune must be a student, got {path} of {architecture}"
+    )
+  return students.STUDENTS[architecture](), trained, trackers.file_digest(path)
 
 
 def crops(
@@ -108,16 +96,16 @@ def right(
   Returns:
     Whether each of the crops is recognised.
   """
-  module, variables = start
+  module, begin = start
   names, labels = np.unique(train[1], return_inverse=True)
   head = nn.Dense(len(names))
   params = {
-    "body": variables["params"],
+    "body": begin["params"],
     "head": head.init(
       jax.random.key(seed), jnp.zeros((1, students.EMBEDDING_SIZE))
     ),
   }
-  stats = variables.get("batch_stats", {})
+  stats = begin.get("batch_stats", {})
   optimiser = optax.adamw(
     optax.cosine_decay_schedule(_LEARNING_RATE, steps),
     weight_decay=_WEIGHT_DECAY,

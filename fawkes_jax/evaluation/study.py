@@ -24,7 +24,6 @@ from fawkes_jax.evaluation import (
   trackers,
 )
 from fawkes_jax.evaluation.countermeasures import COUNTERMEASURES
-from fawkes_jax.weights import dlib as dlib_files
 
 # What a photo becomes without --countermeasures.
 CLEAN = "none"
@@ -171,7 +170,7 @@ class Study:
   def is_surrogate(self, tracker: trackers.Tracker, recipe: Recipe) -> bool:
     """Whether cloaks are made against this very recogniser."""
     names = recipe.extractors or self.options.extractors
-    return tracker.sha256 in {digest for name in names for digest in _sha(name)}
+    return tracker.identity in map(trackers.identity, names)
 
   def cloak(
     self, recipe: Recipe, whom: Sequence[people.Person] | None = None
@@ -212,7 +211,7 @@ class Study:
     key = store.digest(
       run.fingerprint(),
       version.__version__,
-      [_sha(name) for name in (*extractors, self.options.bank or "")],
+      [_content(str(name)) for name in (*extractors, self.options.bank or "")],
     )
     return dataclasses.replace(run, output=root / "cloaks" / key / group)
 
@@ -432,13 +431,12 @@ def _check_free(
       scan.check_output(Path(options.data), options.output)
 
 
-def _sha(name: str | Path) -> list[str]:
-  """The sha256 of a surrogate's or bank's file; none for what is built in."""
-  if str(name) == "dlib_resnet":
-    return [dlib_files.SHA256[dlib_files.RESNET_FILE]]
+def _content(name: str) -> str | None:
+  """The sha256 of a surrogate's or bank's file; None for what is built in."""
+  path = trackers.file_of(name)
   with contextlib.suppress(OSError):
-    return [trackers.file_digest(Path(name))]
-  return []
+    return trackers.file_digest(path) if path else None
+  return None
 
 
 def _is_done(

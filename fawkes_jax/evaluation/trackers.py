@@ -17,57 +17,38 @@ from jaxtyping import Float, Float32, UInt8
 
 from fawkes_jax import types
 from fawkes_jax.evaluation import detectors, runtimes, store
-from fawkes_jax.imaging import geometry
-from fawkes_jax.models import registry
+from fawkes_jax.weights import contract as contracts
 from fawkes_jax.weights import dlib as dlib_files
-from fawkes_jax.weights import extractors
+from fawkes_jax.weights import extractors, known
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
+_DLIB = "dlib_resnet"
 _CHIP_SIZE = 150
 _CHIP_PADDING = 0.25
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract:
-  """What a recogniser expects to see.
-
-  Attributes:
-    mean: subtracted from RGB in 0..255; a number or one for each channel.
-    scale: what is divided by afterwards.
-    bgr: whether it takes blue, green, red.
-    template: the square of the face frame that it looks at.
-  """
-
-  mean: tuple[float, ...] = (127.5,)
-  scale: tuple[float, ...] = (127.5,)
-  bgr: bool = False
-  template: geometry.Template = registry.TEMPLATES["arcface"]
-
+_RAW = contracts.Contract(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
 
 # Public recognisers by the sha256 of their files.
 _KNOWN = {
   # github.com/foamliu/MobileFaceNet, weights/MobileFaceNet.onnx.
-  "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": Contract(
-    mean=(123.675, 116.28, 103.53), scale=(58.395, 57.12, 57.375)
+  "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": (
+    contracts.Contract(
+      mean=(123.675, 116.28, 103.53), scale=(58.395, 57.12, 57.375)
+    )
   ),
-  # MobileFace_Identification_V2 and V3 of github.com/becauseofAI/MobileFace.
-  "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": Contract(
-    mean=(0.0,), scale=(1.0,)
-  ),
-  "8e8210ba3b50d68b26e0c24ecfff2e5f2e77e6ec9b29bb1aa7bc89e4332c7cd8": Contract(
-    mean=(0.0,), scale=(1.0,)
-  ),
-  # The MobileFaceNet of github.com/espressif/esp-dl.
+  # MobileFace_Identification_V2 and V3 of github.com/becauseofAI/MobileFace,
+  # in ONNX.
+  "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": _RAW,
+  "8e8210ba3b50d68b26e0c24ecfff2e5f2e77e6ec9b29bb1aa7bc89e4332c7cd8": _RAW,
+  # The MobileFaceNet of github.com/espressif/esp-dl, in ONNX.
   "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
-    Contract()
+    contracts.Contract()
   ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo.
-  "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": Contract(
-    mean=(0.0,),
-    scale=(1.0,),
-    bgr=True,
-    template=registry.TEMPLATES["open_model_zoo"],
+  "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
+    dataclasses.replace(_RAW, bgr=True, template="open_model_zoo")
   ),
 }
 
@@ -79,7 +60,7 @@ class Tracker:
   Attributes:
     name: in the results.
     key: differs when any of its features could.
-    sha256: of the recogniser's file.
+    identity: of the recogniser, see `identity`.
     detector: finds the faces.
     embed: the features of a face in a photo; dlib's as they are, others of
       length one; None where the face cannot be aligned.
@@ -87,7 +68,7 @@ class Tracker:
 
   name: str
   key: str
-  sha256: str
+  identity: str
   detector: detectors.Detector
   embed: Callable[[Pixels, detectors.Face], Float[np.ndarray, " d"] | None]
 
@@ -98,9 +79,11 @@ def load(
   """Loads a tracker.
 
   Args:
-    name: "dlib", or a recogniser in a file: ONNX (.onnx) or OpenVINO (.xml).
-      Public ones are known; any other needs its input contract in a TOML file
-      of the same name beside it, see `weights.extractors.load_extractor`.
+    name: "dlib", or a recogniser in a file, ONNX (.onnx) or OpenVINO (.xml),
+      or the name of one that `fawkes-jax weights` has fetched or imported.
+      Public ones are known; any other file needs its input contract in a TOML
+      file of the same name beside it, see
+      `weights.extractors.load_extractor`.
     dlib: the detector of dlib's own chain.
     detector: of all other recognisers.
 
@@ -109,23 +92,24 @@ def load(
   """
   if name == "dlib":
     return _dlib_tracker(dlib)
-  path = Path(name)
-  if path.suffix not in (".onnx", ".xml"):
+  path = file_of(name)
+  if path is None or not has_runtime(name):
     raise types.FawkesError(
-      f"--trackers must be dlib, or files that end in .onnx or .xml, got {name}"
+      "--trackers must be dlib, or files that end in .onnx or .xml, or their"
+      f" names in `fawkes-jax weights list`, got {name}"
     )
   try:
-    data = path.read_bytes()
+    sha256 = file_digest(path)
+    key = [sha256]
     if path.suffix == ".xml":
-      data += path.with_suffix(".bin").read_bytes()
+      key.append(file_digest(path.with_suffix(".bin")))
   except OSError as error:
     raise types.FawkesError(
       f"--trackers must be readable, got {error.filename}: {error.strerror}"
     ) from error
-  sha256 = file_digest(path)
-  contract = _KNOWN.get(sha256) or _contract(path)
+  contract = _contract(path, sha256)
   size, network = (_onnx if path.suffix == ".onnx" else _openvino)(path)
-  reference = detector.reference(contract.template, size)
+  reference = detector.reference(contract.square, size)
   mean = np.array(contract.mean, np.float32)
   scale = np.array(contract.scale, np.float32)
 
@@ -142,13 +126,52 @@ def load(
 
   return Tracker(
     name=path.stem,
-    key=store.digest(
-      hashlib.sha256(data).hexdigest(), str(contract), detector.key
-    ),
-    sha256=sha256,
+    key=store.digest(key, contract.text, detector.key),
+    identity=identity(name) or sha256,
     detector=detector,
     embed=embed,
   )
+
+
+def file_of(name: str) -> Path | None:
+  """The file of a recogniser.
+
+  Args:
+    name: what --surrogates takes.
+
+  Returns:
+    The file, which need not exist; None for what is built in or not known.
+  """
+  if Path(name).suffix in known.SUFFIXES:
+    return Path(name)
+  return (known.kept() | extractors.shipped()).get(name)
+
+
+def has_runtime(name: str) -> bool:
+  """Whether a recogniser runs somewhere else than in the package."""
+  path = file_of(name)
+  return name == "dlib" or bool(path and path.suffix in (".onnx", ".xml"))
+
+
+def identity(name: str) -> str | None:
+  """What a recogniser is, whatever its file is called, and its format.
+
+  Args:
+    name: "dlib", or what --surrogates takes.
+
+  Returns:
+    The name of a public model, else the sha256 of its file; None where there
+    is no such file.
+  """
+  if name in ("dlib", _DLIB):
+    return _DLIB
+  path = file_of(name)
+  try:
+    sha256 = file_digest(path) if path else None
+  except OSError:
+    return None
+  model = known.by_sha256(sha256) if sha256 else None
+  return model.name if model else sha256
 
 
 def file_digest(path: Path) -> str:
@@ -157,7 +180,8 @@ def file_digest(path: Path) -> str:
   Raises:
     OSError: it cannot be read.
   """
-  return hashlib.sha256(path.read_bytes()).hexdigest()
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
@@ -178,16 +202,20 @@ def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
   return Tracker(
     name="dlib",
     key=store.digest(sha256, detector.key),
-    sha256=sha256,
+    identity=_DLIB,
     detector=detector,
     embed=embed,
   )
 
 
-def _contract(path: Path) -> Contract:
-  """The input contract beside a recogniser that is not known."""
-  values, template = extractors.read_contract(path.with_suffix(".toml"))
-  return Contract(**values, template=template)
+def _contract(path: Path, sha256: str) -> contracts.Contract:
+  """What a recogniser expects to see."""
+  if sha256 in _KNOWN:
+    return _KNOWN[sha256]
+  model = known.by_sha256(sha256)
+  if model is not None and model.contract is not None:
+    return model.contract
+  return contracts.read(path.with_suffix(".toml"))
 
 
 Network = Callable[

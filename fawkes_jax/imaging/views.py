@@ -36,6 +36,12 @@ def _dct_matrix() -> np.ndarray:
 
 _DCT = _dct_matrix()
 
+# How differently two recognisers' landmarks align one face: the standard
+# deviations between dlib's five points and ArcFace's over 5,384 faces.
+SHIFT_SPREAD = 0.015  # In sides of the template, along x and y.
+ZOOM_SPREAD = 0.055  # Of the logarithm of the scale.
+TURN_SPREAD = 0.07  # In radians.
+
 
 def template_view(
   crop: Float32[Array, "size size 3"],
@@ -73,6 +79,63 @@ def template_view(
   columns = _resample_matrix(start[0], step, crop.shape[1], output, side, blur)
   tall = jnp.einsum("oh,hwc->owc", rows, crop)
   return jnp.einsum("pw,owc->opc", columns, tall)
+
+
+@jax.custom_vjp
+def turn(
+  crop: Float32[Array, "size size 3"],
+  side: Float32[Array, ""],
+  angle: Float32[Array, ""],
+) -> Float32[Array, "size size 3"]:
+  """An aligned crop turned around its centre, each pixel moved as a whole.
+
+  Three shears make a rotation ("A Fast Algorithm for General Raster Rotation",
+  Paeth, 1986); rounded to whole pixels each is a permutation, so that the
+  gradient is the turn back. What leaves the array on one side comes in on the
+  other, which is for small angles only.
+
+  Args:
+    crop: the aligned crop, in the upper left `side` x `side` pixels.
+    side: how many pixels of the array's side the crop takes.
+    angle: in radians, clockwise on the screen.
+
+  Returns:
+    The turned crop; a pixel is off by at most 1.5 pixels.
+  """
+  return _permuted(crop, side, angle, back=False)
+
+
+def _turn_forward(crop, side, angle):
+  return turn(crop, side, angle), (side, angle)
+
+
+def _turn_backward(kept, gradient):
+  side, angle = kept
+  zero = jnp.zeros_like(side)
+  return _permuted(gradient, side, angle, back=True), zero, zero
+
+
+turn.defvjp(_turn_forward, _turn_backward)
+
+
+def _permuted(
+  crop: jax.Array, side: jax.Array, angle: jax.Array, *, back: bool
+) -> jax.Array:
+  """Takes each pixel from where three shears, or their inverse, say."""
+  size = crop.shape[0]
+  centre = (side - 1) / 2
+  y, x = jnp.mgrid[:size, :size]
+  # Where a pixel of the turned image was before: the rotation by -angle.
+  slants = (jnp.tan(angle / 2), -jnp.sin(angle), jnp.tan(angle / 2))
+  sign = -1 if back else 1
+  for axis, slant in enumerate(slants):
+    if axis == 1:
+      move = jnp.round(slant * (x - centre)).astype(jnp.int32)
+      y = (y + sign * move) % size
+    else:
+      move = jnp.round(slant * (y - centre)).astype(jnp.int32)
+      x = (x + sign * move) % size
+  return crop.reshape(-1, 3)[(y * size + x).ravel()].reshape(crop.shape)
 
 
 def still_view(

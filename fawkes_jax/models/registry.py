@@ -6,6 +6,7 @@ in 0..255 and do their own normalisation inside.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,13 @@ from jaxtyping import Array, Float, Float32
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import (
   dlib_resnet,
+  inception_resnet,
+  iresnet,
   mobileface,
   mobilefacenet,
   se_mobilenet,
+  students,
+  vit,
 )
 
 
@@ -50,6 +55,24 @@ TEMPLATES = {
   "arcface": geometry.Template(left=-0.338, top=-0.566, side=1.66),
   # Those of Open Model Zoo's face-reidentification-retail-0095.
   "open_model_zoo": geometry.Template(left=-0.286, top=-0.4985, side=1.557),
+  # FaceNet was trained on the box of the MTCNN detector with a margin, which is
+  # no alignment and not square. This is a square like it, an estimate: over 65
+  # faces of Labeled Faces in the Wild, the box of another such detector (YuNet)
+  # lay around (0.50, 0.40) and was 1.21 wide and 1.64 high.
+  "facenet": geometry.Template(left=-0.25, top=-0.35, side=1.5),
+}
+
+# What takes 112 x 112 pixels in ArcFace's alignment.
+_ARCFACE: dict[str, Callable[..., nn.Module]] = {
+  "iresnet50": functools.partial(iresnet.IResNet, depth=50),
+  "iresnet100": functools.partial(iresnet.IResNet, depth=100),
+  "adaface_ir50": functools.partial(iresnet.IResNet, depth=50, adaface=True),
+  "adaface_ir101": functools.partial(iresnet.IResNet, depth=100, adaface=True),
+  **{
+    f"vit_{size}": functools.partial(vit.VisionTransformer, size=size)
+    for size in vit.SIZES
+  },
+  **students.STUDENTS,
 }
 
 ARCHITECTURES = {
@@ -73,6 +96,17 @@ ARCHITECTURES = {
     input_size=128,
     template=TEMPLATES["open_model_zoo"],
   ),
+  "inception_resnet_v1": Architecture(
+    module=inception_resnet.InceptionResNet,
+    input_size=inception_resnet.INPUT_SIZE,
+    template=TEMPLATES["facenet"],
+  ),
+  **{
+    name: Architecture(
+      module=module, input_size=112, template=TEMPLATES["arcface"]
+    )
+    for name, module in _ARCFACE.items()
+  },
 }
 
 
@@ -81,7 +115,7 @@ class Extractor:
   """A frozen face feature extractor: the Fawkes paper's Phi.
 
   Attributes:
-    name: its key in `ARCHITECTURES`, or the name of the file it comes from.
+    name: its architecture's, or that of the file it comes from.
     module: the Flax module.
     variables: its weights, a tree of arrays.
     input_size: height and width of the input, in pixels.
@@ -135,12 +169,19 @@ def _apply(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
   return module.apply(variables, images)  # type: ignore[return-value]
 
 
-def build(name: str, variables: Any, **options: Any) -> Extractor:
+def build(
+  architecture: str,
+  variables: Any,
+  *,
+  name: str | None = None,
+  **options: Any,
+) -> Extractor:
   """Joins an architecture and its weights.
 
   Args:
-    name: a key of `ARCHITECTURES`.
+    architecture: a key of `ARCHITECTURES`.
     variables: the weights.
+    name: of the extractor; None for the architecture's.
     **options: attributes of the module, such as `dtype`.
 
   Returns:
@@ -149,15 +190,16 @@ def build(name: str, variables: Any, **options: Any) -> Extractor:
   Raises:
     ValueError: the name is unknown.
   """
-  if name not in ARCHITECTURES:
+  if architecture not in ARCHITECTURES:
     raise ValueError(
-      f"unknown extractor {name!r}; known are: {', '.join(ARCHITECTURES)}"
+      f"unknown extractor {architecture!r}; known are:"
+      f" {', '.join(ARCHITECTURES)}"
     )
-  architecture = ARCHITECTURES[name]
+  about = ARCHITECTURES[architecture]
   return Extractor(
-    name=name,
-    module=architecture.module(**options),
+    name=name or architecture,
+    module=about.module(**options),
     variables=variables,
-    input_size=architecture.input_size,
-    template=architecture.template,
+    input_size=about.input_size,
+    template=about.template,
   )

@@ -3,7 +3,7 @@
 A tracker that owns the cloaking tool makes pairs of its own, clean and cloaked
 photos of people who are not protected, and learns to see through cloaks
 (Radiya-Dixit et al., "Data Poisoning Won't Save You From Facial Recognition",
-2021, section 4). Here it learns a linear map of a frozen recogniser's features;
+2021). Here it learns a linear map of a frozen recogniser's features;
 how strongly it trusts its pairs it decides itself, on people that it leaves
 out.
 """

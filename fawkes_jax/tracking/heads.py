@@ -1,9 +1,9 @@
 """Heads of trackers: from the features of known faces to a name for a new one.
 
-A tracker is a frozen recogniser with a head on top (Shan et al. 2020, section
-5.1). Every head takes the features of faces to train on, [n, d], the labels of
-the people they show, [n], and the features of faces to recognise, [m, d]; it
-returns a label for each of the latter, [m].
+A tracker is a frozen recogniser with a head on top (Shan et al. 2020). Every
+head takes the features of faces to train on, [n, d], the labels of the people
+they show, [n], and the features of faces to recognise, [m, d]; it returns a
+label for each of the latter, [m].
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ The unit of what is measured is a person, not a photo: photos of one person are
 alike, and so is what a tracker makes of them. Confidence intervals therefore
 come from drawing people, with all their photos, at random with replacement
 (the bootstrap; Efron and Tibshirani, "An Introduction to the Bootstrap",
-1993, sections 13.3 and 8.6).
+1993, chapter 13).
 """
 
 import dataclasses

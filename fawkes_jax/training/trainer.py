@@ -26,6 +26,7 @@ from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.models import students
 from fawkes_jax.training import data, losses, teachers, verification, views
+from fawkes_jax.weights import variables
 
 _STATE = Path("state", "state.safetensors")
 _WARM_UP = 200
@@ -412,7 +413,10 @@ class _Trainer:
   def _begin(self) -> tuple[dict[str, Any], int, float]:
     """The state to start with, steps done and seconds used."""
     options = self._options
-    student = students.initialise(self._module, options.seed)
+    if options.initial is None:
+      student = students.initialise(self._module, options.seed)
+    else:
+      student = _initial(options.initial, options.student)
     keys = jax.random.split(jax.random.key(options.seed + 1), 64)
     width = students.EMBEDDING_SIZE
     draw = jax.nn.initializers.lecun_normal()
@@ -560,6 +564,16 @@ class _Trainer:
     ]
     if said:
       self._console.print(f"validation: {', '.join(said)}")
+
+
+def _initial(path: Path, student: str) -> dict[str, Any]:
+  """The variables that another training has written."""
+  architecture, trained = variables.load(path)
+  if architecture != student:
+    raise types.FawkesError(
+      f"--initial must be weights of {student}, got {path} of {architecture}"
+    )
+  return trained
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

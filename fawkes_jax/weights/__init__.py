@@ -1,9 +1,24 @@
 """Trained weights: readers of other people's formats, checksums, the cache."""
 
+import importlib.resources
+from pathlib import Path
 from typing import Any
 
 from fawkes_jax.models import landmarks, mmod
 from fawkes_jax.weights import cache, dlib
+
+
+def checkpoint(name: str) -> Path:
+  """Where a file that travels with the package lies, there or not.
+
+  Args:
+    name: of a file in `checkpoints/`, of the installed package or of a
+      checkout; "" for the folder itself.
+  """
+  package = Path(str(importlib.resources.files("fawkes_jax")))
+  installed = package / "checkpoints"
+  folder = installed if installed.is_dir() else package.parent / "checkpoints"
+  return folder / name
 
 
 def load_resnet_variables() -> dict[str, Any]:

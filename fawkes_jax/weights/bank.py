@@ -1,7 +1,6 @@
 """The bank of target identities that travels with the package."""
 
 import dataclasses
-import importlib.resources
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +9,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float32
 
-from fawkes_jax import types
+from fawkes_jax import types, weights
 
 _NAME = "target_bank.safetensors"
 
@@ -33,13 +32,7 @@ class Bank:
 
 def path() -> pathlib.Path:
   """Where the bank lies: in the installed package, or in a checkout."""
-  package = pathlib.Path(str(importlib.resources.files("fawkes_jax")))
-  installed = package / "checkpoints" / _NAME
-  return (
-    installed
-    if installed.exists()
-    else (package.parent / "checkpoints" / _NAME)
-  )
+  return weights.checkpoint(_NAME)
 
 
 def load(

@@ -1,15 +1,23 @@
 """Loading extractors with their trained weights, by name or from a file."""
 
+import dataclasses
 import hashlib
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fawkes_jax import types, weights
-from fawkes_jax.imaging import geometry
 from fawkes_jax.models import graph, registry
-from fawkes_jax.weights import cache, onnx, openvino
+from fawkes_jax.weights import (
+  cache,
+  contract,
+  known,
+  mxnet,
+  onnx,
+  openvino,
+  states,
+  variables,
+)
 
 # What a plain install brings.
 _BUILT_IN: dict[str, Callable[[], Any]] = {
@@ -23,8 +31,12 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "mobilefacenet",
     lambda path: onnx.convert_mobilefacenet(onnx.read(path)),
   ),
-  # MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace, in ONNX;
-  # MIT.
+  # MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace, as it is
+  # there and in ONNX; MIT.
+  "750057619a1eef8acb320339aebf0bbcf191497e1396a361c8aaba517bbe825e": (
+    "mobileface_v2",
+    lambda path: mxnet.convert_mobileface(str(path), mxnet.read(path)),
+  ),
   "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": (
     "mobileface_v2",
     lambda path: onnx.convert_mobileface(onnx.read(path)),
@@ -36,17 +48,34 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
   ),
 }
 
-_KEYS = {"mean", "scale", "bgr", "template"}
+# Formats that are read for the sake of one model.
+_ONLY = {
+  ".xml": "OpenVINO model that can be read is"
+  " face-reidentification-retail-0095, release 2022.1, FP16",
+  ".params": "MXNet model that can be read is MobileFace_Identification_V2",
+}
+
+
+def shipped() -> dict[str, Path]:
+  """The files of the extractors that travel with the package, by name."""
+  return {
+    path.stem: path
+    for path in sorted(weights.checkpoint("").glob("*.safetensors"))
+    if variables.architecture(path) is not None
+  }
 
 
 def load_extractor(name: str, **options: Any) -> registry.Extractor:
   """Loads a face feature extractor with its weights.
 
   Args:
-    name: "dlib_resnet", or the path of a recogniser in a file: ONNX (.onnx) or
-      OpenVINO (.xml). A public file that the package has a port of needs
-      nothing else; any other ONNX file needs a TOML file of the same name
-      beside it with its input contract:
+    name: "dlib_resnet", a name of `shipped`, a name that `fawkes-jax weights`
+      has fetched or imported, or the path of a file that ends in .safetensors
+      (a student of one's own, or a network whose tensors have the names of
+      InsightFace, AdaFace or facenet-pytorch), .onnx, .xml (OpenVINO) or
+      .params (MXNet). Of the last two only the public files are read that
+      the package has a port of. An ONNX file that it has no port of needs a
+      TOML file of the same name beside it with its contract:
 
           mean = [127.5, 127.5, 127.5]   # subtracted from RGB in 0..255
           scale = [127.5, 127.5, 127.5]  # then divided by
@@ -64,33 +93,51 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
   """
   if name in _BUILT_IN:
     return registry.build(name, _BUILT_IN[name](), **options)
-  path = Path(name)
-  if path.suffix not in (".onnx", ".xml"):
+  if Path(name).suffix in known.SUFFIXES:
+    return _from_file(Path(name), options)
+  files = known.kept() | shipped()
+  if name in files:
+    return dataclasses.replace(_from_file(files[name], options), name=name)
+  if name in known.models():
+    fetchable = known.models()[name].fetchable
     raise types.FawkesError(
-      f"--surrogates must be of {', '.join(_BUILT_IN)}, or files that end in"
-      f" .onnx or .xml, got {name}"
+      f"--surrogates must be here, got {name}: fawkes-jax weights"
+      f" {'fetch ' if fetchable else 'import FILE --name='}{name}"
     )
+  raise types.FawkesError(
+    f"--surrogates must be of {', '.join([*_BUILT_IN, *files])}, or files that"
+    f" end in {', '.join(known.SUFFIXES)}, got {name}; fawkes-jax weights list"
+    " shows what can be added"
+  )
+
+
+def _from_file(path: Path, options: dict[str, Any]) -> registry.Extractor:
+  """An extractor from a file, called as the file or its port is."""
+  if path.suffix == ".safetensors":
+    if variables.architecture(path) is None:
+      name, nested = states.convert(str(path), variables.read(path))
+    else:
+      name, nested = variables.load(path)
+    return registry.build(name, nested, name=path.stem, **options)
   try:
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+      sha256 = hashlib.file_digest(file, "sha256").hexdigest()
   except OSError as error:
     raise types.FawkesError(
-      f"--surrogates must be readable, got {name}: {error.strerror}"
+      f"--surrogates must be readable, got {path}: {error.strerror}"
     ) from error
   if sha256 in _PORTS:
     port, read = _PORTS[sha256]
-    variables = cache.load(port, sha256, lambda: read(path))
-    return registry.build(port, variables, **options)
-  if path.suffix == ".xml":
-    raise types.FawkesError(
-      f"{name}: the only OpenVINO model that can be read is"
-      " face-reidentification-retail-0095"
-    )
+    converted = cache.load(port, sha256, lambda: read(path))
+    return registry.build(port, converted, **options)
+  if path.suffix in _ONLY:
+    raise types.FawkesError(f"{path}: the only {_ONLY[path.suffix]}")
   return _from_onnx(path, options)
 
 
 def _from_onnx(path: Path, options: dict[str, Any]) -> registry.Extractor:
   """Any recogniser in ONNX, with its contract from the TOML beside it."""
-  contract, template = read_contract(path.with_suffix(".toml"))
+  expected = contract.read(path.with_suffix(".toml"))
   model = onnx.read(path)
   height, width = model.graph.image_size
   if height != width:
@@ -99,65 +146,14 @@ def _from_onnx(path: Path, options: dict[str, Any]) -> registry.Extractor:
     )
   return registry.Extractor(
     name=path.stem,
-    module=graph.GraphModule(model.graph, **contract, **options),
+    module=graph.GraphModule(
+      model.graph,
+      mean=expected.mean,
+      scale=expected.scale,
+      bgr=expected.bgr,
+      **options,
+    ),
     variables=model.variables,
     input_size=height,
-    template=template,
+    template=expected.square,
   )
-
-
-def read_contract(path: Path) -> tuple[dict[str, Any], geometry.Template]:
-  """Reads the input contract of a recogniser from a TOML file.
-
-  Args:
-    path: the file, see `load_extractor`.
-
-  Returns:
-    Those of mean, scale (three numbers each) and bgr that it holds, and the
-    part of a face that the recogniser looks at.
-
-  Raises:
-    FawkesError: the file is missing, or breaks a rule.
-  """
-  try:
-    contract = tomllib.loads(path.read_text())
-  except OSError as error:
-    raise types.FawkesError(
-      f"{path} must say what the recogniser beside it expects (mean, scale,"
-      f" bgr, template): {error.strerror}"
-    ) from error
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-    raise types.FawkesError(f"{path} must be TOML: {error}") from error
-  if unknown := contract.keys() - _KEYS:
-    raise types.FawkesError(
-      f"{path} must hold {', '.join(sorted(_KEYS))}, got"
-      f" {', '.join(sorted(unknown))}"
-    )
-  for key in ("mean", "scale"):
-    if key in contract:
-      contract[key] = _numbers(path, key, contract[key])
-  if not isinstance(contract.get("bgr", False), bool):
-    raise types.FawkesError(
-      f"{path}: bgr must be true or false, got {contract['bgr']}"
-    )
-  template = contract.pop("template", "arcface")
-  if isinstance(template, str):
-    if template in registry.TEMPLATES:
-      return contract, registry.TEMPLATES[template]
-    raise types.FawkesError(
-      f"{path}: template must be one of {', '.join(registry.TEMPLATES)}, or"
-      f" left, top and side, got {template}"
-    )
-  left, top, side = _numbers(path, "template", template)
-  return contract, geometry.Template(left=left, top=top, side=side)
-
-
-def _numbers(path: Path, key: str, value: Any) -> tuple[float, ...]:
-  """Three numbers, or an error."""
-  if (
-    isinstance(value, list)
-    and len(value) == 3
-    and all(isinstance(x, int | float) for x in value)
-  ):
-    return tuple(float(x) for x in value)
-  raise types.FawkesError(f"{path}: {key} must be three numbers, got {value}")

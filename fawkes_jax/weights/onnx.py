@@ -16,7 +16,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ import numpy as np
 from fawkes_jax import types
 from fawkes_jax.models import graph as graphs
 from fawkes_jax.models import mobileface, mobilefacenet
+from fawkes_jax.weights.variables import check
 
 _FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
 
@@ -464,37 +464,6 @@ def _named(
   return flax.traverse_util.unflatten_dict(nested), layers
 
 
-def check_variables(
-  name: str, module: nn.Module, variables: Any, size: int
-) -> None:
-  """Checks that converted weights are those of a module.
-
-  Args:
-    name: where the weights come from, for the message.
-    module: the Flax module.
-    variables: its variables.
-    size: height and width of its input.
-
-  Raises:
-    FawkesError: a weight is missing, is one too many, or has another shape.
-  """
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), image)
-  expected, actual = (
-    flax.traverse_util.flatten_dict(tree["params"], sep="/")
-    for tree in (shapes, variables)
-  )
-  for key in sorted(expected.keys() | actual.keys()):
-    wanted, got = (
-      list(tree[key].shape) if key in tree else "nothing"
-      for tree in (expected, actual)
-    )
-    if wanted != got:
-      raise types.FawkesError(
-        f"{name}: the weight {key} must be {wanted}, got {got}"
-      )
-
-
 _BLOCK_LAYERS = ("expand", "depthwise", "project")
 
 
@@ -516,13 +485,26 @@ def convert_mobilefacenet(model: Model) -> dict[str, Any]:
   names += [("head",), ("pool",), ("embedding",)]
   params, _ = _named(model, names)
   variables = {"params": params}
-  check_variables(
-    model.graph.name,
-    mobilefacenet.MobileFaceNet(),
-    variables,
-    mobilefacenet.INPUT_SIZE,
-  )
+  check(model.graph.name, "mobilefacenet", variables)
   return variables
+
+
+def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
+  """Puts the rows of a matrix into the order of the module's image.
+
+  Args:
+    kernel: its rows are those of a square image [channels, h, w].
+    channels: of the image.
+
+  Returns:
+    The matrix for an image [h, w, channels]; as it is where the number of
+    rows is another.
+  """
+  side = math.isqrt(len(kernel) // channels)
+  if channels * side * side != len(kernel):
+    return kernel
+  image = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
+  return image.reshape(len(kernel), -1)
 
 
 def convert_mobileface(model: Model) -> dict[str, Any]:
@@ -542,20 +524,9 @@ def convert_mobileface(model: Model) -> dict[str, Any]:
   for i in range(len(mobileface.BLOCKS)):
     names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
   params, layers = _named(model, [*names, ("embedding",)])
-  # The file flattens [c, h, w], the module [h, w, c].
-  channels = mobileface.BLOCKS[-1][1]
-  kernel = layers[-1]["kernel"]
-  side = math.isqrt(len(kernel) // channels)
-  if channels * side * side == len(kernel):
-    kernel = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
-    params["embedding"]["kernel"] = kernel.reshape(
-      len(layers[-1]["kernel"]), -1
-    )
-  variables = {"params": params}
-  check_variables(
-    model.graph.name,
-    mobileface.MobileFace(),
-    variables,
-    mobileface.INPUT_SIZE,
+  params["embedding"]["kernel"] = channels_last(
+    layers[-1]["kernel"], mobileface.BLOCKS[-1][1]
   )
+  variables = {"params": params}
+  check(model.graph.name, "mobileface_v2", variables)
   return variables

@@ -20,7 +20,7 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.models import se_mobilenet
-from fawkes_jax.weights import onnx
+from fawkes_jax.weights.variables import check
 
 _TYPES = {
   "f16": "<f2",
@@ -210,10 +210,5 @@ def convert_se_mobilenet(model: Model) -> dict[str, Any]:
   flat["embedding", "kernel"] = flat["embedding", "kernel"][0, 0]
   flat["input_scale",], flat["input_shift",] = colours
   variables = {"params": flax.traverse_util.unflatten_dict(flat)}
-  onnx.check_variables(
-    model.name,
-    se_mobilenet.SeMobileNet(),
-    variables,
-    se_mobilenet.INPUT_SIZE,
-  )
+  check(model.name, "se_mobilenet", variables)
   return variables

@@ -9,7 +9,9 @@ from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import views
 
-STILL = config.SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
+STILL = config.SolverOptions(
+  jitter=0, blur=0, jpeg=0, own_weight=0.5, own_margin=0
+)
 
 
 def test_normalise():
@@ -80,6 +82,19 @@ def test_attack_at_its_ends(attack, problems):
   # What points away from the own identity is not rewarded further.
   away = reached._replace(own={k: -v for k, v in problem.own.items()})
   assert attack(problem.original, away) == pytest.approx(0, abs=1e-4)
+
+
+def test_own_margin(attack, problems):
+  """The own identity is pushed below zero, by so much and no more."""
+  problem = problems[0]._replace(target=problems[0].own)
+  pushed = dataclasses.replace(STILL, own_margin=0.5)
+  weight = STILL.own_weight
+  expected = weight * (1 + 0.5) / (1 + weight)
+  assert attack(problem.original, problem, pushed) == pytest.approx(
+    expected, abs=1e-4
+  )
+  away = problem._replace(own={k: -v for k, v in problem.own.items()})
+  assert attack(problem.original, away, pushed) == pytest.approx(0, abs=1e-4)
 
 
 def test_random_views(attack, problems):

@@ -209,7 +209,7 @@ def small_runner(small, **options):
 def test_bounds_are_flags_that_do_something(small, small_problem):
   """A face ends as near to its target as the bounds let it."""
   losses = []
-  for linf, rho in ((2, 0.5), (24, 0.002)):
+  for linf, rho in ((2, 0.5), (24, 0.005)):
     solve = small_runner(small, linf=linf, rho=rho, steps=20)
     end = solve.run(small_problem)[-1]
     assert end.steps == 20

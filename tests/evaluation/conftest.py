@@ -134,7 +134,7 @@ def fakes(monkeypatch):
 
   def load(name, *_):
     return trackers.Tracker(
-      name=name, key=name, sha256=name, detector=eyes, embed=embed
+      name=name, key=name, identity=name, detector=eyes, embed=embed
     )
 
   monkeypatch.setattr(detectors, "Dlib", lambda: eyes)

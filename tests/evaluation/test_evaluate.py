@@ -152,15 +152,15 @@ def test_the_dlib_tracker_is_dlib(lfw):
   np.testing.assert_allclose(tracker.embed(pixels, face), expected, atol=1e-6)
 
 
-def test_a_large_photo_is_shrunk_to_find_its_face(astronaut):
+def test_a_large_photo_is_shrunk_to_find_its_face(small_astronaut, monkeypatch):
+  monkeypatch.setattr(detectors, "_MAX_SIDE", 256)
   detector = detectors.Dlib()
-  small = detector.find(astronaut)
-  large = detector.find(
-    np.asarray(Image.fromarray(astronaut).resize((1536, 1536)))
-  )
+  small = detector.find(small_astronaut)
+  double = np.asarray(Image.fromarray(small_astronaut).resize((512, 512)))
+  large = detector.find(double)
   side = small.box[2] - small.box[0]
-  assert np.abs(large.box / 3 - small.box).max() < 0.15 * side
-  assert np.abs(large.points / 3 - small.points).max() < 0.05 * side
+  assert np.abs(large.box / 2 - small.box).max() < 0.15 * side
+  assert np.abs(large.points / 2 - small.points).max() < 0.05 * side
 
 
 def test_references_agree_with_the_face_frame():
@@ -294,11 +294,25 @@ def test_the_data_is_never_written_to(people_folder, tmp_path, fakes, where):
 
 def test_a_contract_beside_a_model(tmp_path):
   (tmp_path / "net.toml").write_text("mean = [1, 2, 3]\nbgr = true\n")
-  contract = trackers._contract(tmp_path / "net.onnx")
+  contract = trackers._contract(tmp_path / "net.onnx", "0" * 64)
   assert contract.mean == (1, 2, 3)
-  assert contract.scale == (127.5,)
   assert contract.bgr
-  assert contract.template == registry.TEMPLATES["arcface"]
-  (tmp_path / "net.toml").write_text("colour = 1\n")
-  with pytest.raises(types.FawkesError, match="must hold bgr, mean"):
-    trackers._contract(tmp_path / "net.onnx")
+  with pytest.raises(types.FawkesError, match="must say what the recogniser"):
+    trackers._contract(tmp_path / "other.onnx", "0" * 64)
+
+
+def test_what_a_recogniser_is(data_dir, tmp_path, monkeypatch):
+  """The same for all its files and names."""
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
+  file = data_dir / "weights" / "foamliu_mobilefacenet.onnx"
+  assert trackers.identity(str(file)) == "mobilefacenet"
+  assert trackers.identity("mobilefacenet") is None
+  (tmp_path / "weights").mkdir()
+  shutil.copy(file, tmp_path / "weights" / "mobilefacenet.onnx")
+  assert trackers.identity("mobilefacenet") == "mobilefacenet"
+  assert trackers.has_runtime("mobilefacenet")
+  assert trackers.identity("dlib") == trackers.identity("dlib_resnet")
+  assert not trackers.has_runtime("dlib_resnet")
+  unknown = tmp_path / "own.onnx"
+  unknown.write_bytes(b"x")
+  assert len(trackers.identity(str(unknown))) == 64

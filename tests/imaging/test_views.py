@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import transform
 
 from fawkes_jax.imaging import geometry, views
 
@@ -81,6 +82,30 @@ def test_places(output, zoom, shift):
 def test_a_shift_by_whole_pixels(crop):
   moved = view(crop, WHOLE, SIZE, shift=(8 / SIZE, -4 / SIZE))
   np.testing.assert_allclose(moved[4:, :-8], crop[:-4, 8:], atol=1e-3)
+
+
+@pytest.mark.parametrize("angle", [-0.15, 0.05, 0.1])
+def test_turn(astronaut, angle):
+  """As scikit-image turns it, but for pixels that move as a whole."""
+  image = astronaut[20:212, 130:322].astype(np.float32)
+  found = np.asarray(
+    views.turn(jnp.asarray(image), jnp.float32(192), jnp.float32(angle))
+  )
+  expected = transform.rotate(
+    image, -np.degrees(angle), preserve_range=True, order=1
+  )
+  inner = np.s_[24:-24, 24:-24]
+  # Measured: 4 to 5 grey levels, against 25 to 30 for the unturned picture.
+  assert np.abs(found - expected)[inner].mean() < 7
+  assert np.abs(image - expected)[inner].mean() > 14
+
+
+def test_the_gradient_of_a_turn_is_the_turn_back(crop):
+  side, angle = jnp.float32(80), jnp.float32(0.12)
+  turned, back = jax.vjp(lambda x: views.turn(x, side, angle), crop)
+  # A permutation: nothing is lost, and its transpose undoes it.
+  np.testing.assert_array_equal(np.sort(turned, None), np.sort(crop, None))
+  np.testing.assert_array_equal(back(turned)[0], crop)
 
 
 def test_outside_of_the_crop_is_black(crop):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 
@@ -10,7 +11,7 @@ import safetensors.numpy
 
 from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
-from fawkes_jax.models import students
+from fawkes_jax.models import registry, students
 from fawkes_jax.training import trainer
 
 
@@ -69,6 +70,40 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
   rest = trainer.train(parts, console=console)
   assert "at step 7" in console.file.getvalue()
   np.testing.assert_array_equal(_flat(whole), _flat(rest))
+
+
+def test_training_begins_with_the_weights_of_another(
+  options, console, tmp_path, monkeypatch
+):
+  first = trainer.train(options(), console=console)
+  trainer.save_student(first.student, tmp_path / "a.safetensors", name="tiny")
+  # The list of architectures does not know the tests' own.
+  tiny = dataclasses.replace(
+    registry.ARCHITECTURES["student_resnet"], module=students.STUDENTS["tiny"]
+  )
+  monkeypatch.setitem(registry.ARCHITECTURES, "tiny", tiny)
+  rest = options(
+    output=tmp_path / "rest",
+    initial=tmp_path / "a.safetensors",
+    learning_rate=1e-9,
+    ema=0,
+  )
+  second = trainer.train(rest, console=console)
+  kept = jax.tree.map(
+    lambda x: x.astype(np.float16).astype(np.float32), first.student["params"]
+  )
+  jax.tree.map(
+    lambda got, wanted: np.testing.assert_allclose(got, wanted, atol=1e-6),
+    second.student["params"],
+    kept,
+  )
+  with pytest.raises(types.FawkesError, match=r"--initial must be weights of"):
+    trainer.train(
+      dataclasses.replace(
+        rest, student="student_vit", output=tmp_path / "other"
+      ),
+      console=console,
+    )
 
 
 def test_a_finished_run_is_not_trained_again(options, console):

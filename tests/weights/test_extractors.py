@@ -78,7 +78,7 @@ def test_a_wrong_contract(data_dir, tmp_path, contract, message):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("somebody", r"--surrogates must be of dlib_resnet, or files"),
+    ("somebody", r"--surrogates must be of dlib_resnet"),
     ("missing.onnx", r"--surrogates must be readable, got missing\.onnx"),
   ],
 )

@@ -1,0 +1,134 @@
+"""`fawkes-jax weights`: lists, fetches and imports recognisers."""
+
+import rich.box
+import rich.console
+import rich.progress
+import rich.table
+
+from fawkes_jax import config, types
+from fawkes_jax.archive import files
+from fawkes_jax.models import registry
+from fawkes_jax.weights import extractors, known, store
+
+Options = (
+  config.WeightsListOptions
+  | config.WeightsFetchOptions
+  | config.WeightsImportOptions
+)
+
+
+def run(options: Options) -> int:
+  """Does what the options are for.
+
+  Args:
+    options: of one of the three actions.
+
+  Returns:
+    0.
+
+  Raises:
+    FawkesError: a recogniser cannot be fetched or imported.
+  """
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
+  if isinstance(options, config.WeightsFetchOptions):
+    _fetch(options, console)
+  elif isinstance(options, config.WeightsImportOptions):
+    _import(options, console)
+  else:
+    _list(console)
+  return 0
+
+
+def _list(console: rich.console.Console) -> None:
+  """Shows what is known and what is here."""
+  models, kept = known.models(), known.kept()
+  table = rich.table.Table(box=rich.box.SIMPLE)
+  for column in ("name", "licence", "use", "LFW", "state"):
+    table.add_column(column, overflow="fold")
+  for name in [n for n, model in models.items() if not model.files]:
+    table.add_row(name, models[name].licence, "free", "", "built in")
+  for name in extractors.shipped():
+    table.add_row(name, "Apache-2.0", "free", "", "built in")
+  for name, model in models.items():
+    if model.files:
+      state = "fetch" if model.fetchable else "import"
+      table.add_row(
+        name,
+        model.licence,
+        "research only" if model.research_only else "free",
+        "" if model.lfw is None else f"{model.lfw} %",
+        "in the cache" if name in kept else f"not here: {state}",
+      )
+  for name in sorted(kept.keys() - models.keys()):
+    table.add_row(name, "one's own", "", "", "in the cache")
+  console.print(table)
+  console.print(f"the cache is {files.printable(known.folder())}")
+
+
+def _fetch(
+  options: config.WeightsFetchOptions, console: rich.console.Console
+) -> None:
+  """Downloads the recognisers and sees whether they can be loaded."""
+  columns = (
+    rich.progress.TextColumn("{task.description}"),
+    rich.progress.BarColumn(),
+    rich.progress.DownloadColumn(),
+    rich.progress.TransferSpeedColumn(),
+  )
+  for name in options.names:
+    with rich.progress.Progress(*columns, console=console) as progress:
+      tasks: dict[str, rich.progress.TaskID] = {}
+
+      def report(
+        file: str,
+        done: int,
+        total: int | None,
+        progress: rich.progress.Progress = progress,
+        tasks: dict[str, rich.progress.TaskID] = tasks,
+      ) -> None:
+        if file not in tasks:
+          tasks[file] = progress.add_task(file)
+        progress.update(tasks[file], completed=done, total=total)
+
+      fresh = store.fetch(
+        name,
+        mirror=options.mirror,
+        accept_research_licence=options.accept_research_licence,
+        report=report,
+      )
+    _show(console, extractors.load_extractor(name), fresh=fresh)
+
+
+def _import(
+  options: config.WeightsImportOptions, console: rich.console.Console
+) -> None:
+  """Copies a file into the cache."""
+  architectures = [*registry.ARCHITECTURES, "onnx"]
+  if options.architecture not in (None, *architectures):
+    raise types.FawkesError(
+      f"--architecture must be one of {', '.join(architectures)}, got"
+      f" {options.architecture}"
+    )
+  extractor = store.add(
+    options.file,
+    name=options.name,
+    architecture=options.architecture,
+    contract=options.contract,
+  )
+  _show(console, extractor, fresh=True)
+
+
+def _show(
+  console: rich.console.Console,
+  extractor: registry.Extractor,
+  *,
+  fresh: bool,
+) -> None:
+  """Says what there is now, and how to use it."""
+  name, size = extractor.name, extractor.input_size
+  console.print(
+    f"{name} {'is' if fresh else 'was'} in {files.printable(known.folder())}:"
+    f" faces of {size} x {size} pixels, for --surrogates=dlib_resnet,{name}"
+  )

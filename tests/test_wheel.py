@@ -1,0 +1,37 @@
+"""What an installed package brings, beside its modules."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytest.importorskip("hatchling")
+
+
+@pytest.mark.skipif(
+  not (ROOT / "pyproject.toml").exists(), reason="not a checkout"
+)
+def test_the_wheel_brings_the_checkpoints(tmp_path):
+  script = (
+    "import sys\n"
+    "from hatchling import build\n"
+    "print(build.build_wheel(sys.argv[1]))\n"
+  )
+  subprocess.run(
+    [sys.executable, "-c", script, tmp_path],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+  [wheel] = tmp_path.glob("*.whl")
+  with zipfile.ZipFile(wheel) as archive:
+    names = set(archive.namelist())
+    wanted = {path.name for path in (ROOT / "checkpoints").iterdir()}
+    assert {"weights.toml", "target_bank.safetensors"} <= wanted
+    assert {f"fawkes_jax/checkpoints/{name}" for name in wanted} <= names
+    brought = archive.read("fawkes_jax/checkpoints/weights.toml")
+  assert brought == (ROOT / "checkpoints" / "weights.toml").read_bytes()
