@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_cloak(commands)
   _add_bank(commands)
   _add_train(commands)
+  _add_evaluate(commands)
   _add_weights(commands)
   return parser
 
@@ -226,6 +227,94 @@ def _add_train(commands: Any) -> None:
     add(f"--{name}", type=kind, default=value, help=f"{what}{shown}")
 
 
+def _words(text: str) -> tuple[str, ...]:
+  """Words between commas."""
+  return tuple(part for part in text.split(",") if part)
+
+
+def _numbers(kind: type) -> Callable[[str], tuple[Any, ...]]:
+  """Reads numbers between commas."""
+
+  def numbers(text: str) -> tuple[Any, ...]:
+    return tuple(kind(part) for part in _words(text))
+
+  return numbers
+
+
+def _changes(text: str) -> tuple[tuple[tuple[str, float], ...], ...]:
+  """Reads changes of solver options, as in "jpeg=0,blur=0;own_weight=0"."""
+  return tuple(
+    tuple(
+      (name, float(value))
+      for name, _, value in (part.partition("=") for part in _words(change))
+    )
+    for change in text.split(";")
+  )
+
+
+def _shown(value: Any) -> str:
+  """A default as it would be typed."""
+  if isinstance(value, tuple):
+    return ",".join(map(_shown, value))
+  return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _add_evaluate(commands: Any) -> None:
+  parser = commands.add_parser(
+    "evaluate",
+    help="measure what cloaks protect against",
+    description="Cloaks photos of some of the people of a folder, lets trackers"
+    " in their own runtimes train on them, and writes to OUTPUT how often they"
+    " know these people in clean photos, and more. Run again, it continues"
+    " where it stopped. Needs `pip install 'fawkes-jax[evaluate]'`.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add(
+    "--data",
+    required=True,
+    help="folder with a folder of photos for each identity, or tfds:NAME, a"
+    " TensorFlow Datasets name",
+  )
+  add("--output", type=Path, required=True, help="folder for the results")
+  default = config.EvaluateOptions(data="", output=Path())
+  for name, kind, what in (
+    ("experiments", _words, f"of {', '.join(config.EXPERIMENTS)}"),
+    ("mode", _words, f"strengths of the cloaks: {', '.join(config.MODES)}"),
+    ("trackers", _words, "dlib, or recognisers in .onnx or .xml files"),
+    ("detector", Path, "YuNet in an .onnx file, for the recognisers in files"),
+    ("heads", _words, f"of the trackers: {', '.join(config.HEADS)}"),
+    ("bank", Path, "target identities, made by `fawkes-jax bank`"),
+    ("identities", int, "people in a tracker; half of them are protected"),
+    ("train", int, "photos of each to train on"),
+    ("test", int, "clean photos of each to recognise"),
+    ("rhos", _numbers(float), "budgets, for dssim"),
+    ("sizes", _numbers(int), "numbers of people, for identities"),
+    ("leaks", _numbers(float), "shares of clean photos, for leak"),
+    ("rates", _numbers(float), "false match rates, for matching"),
+    ("adaptive_people", int, "whose cloaks a tracker learns, for adaptive"),
+    ("ablations", _changes, "as in jpeg=0,blur=0;own_weight=0, for ablation"),
+    ("finetune", str, "architecture or .safetensors file, for finetune"),
+    ("finetune_steps", int, "of its training"),
+    ("draws", int, "of people, for confidence intervals"),
+  ):
+    value = getattr(default, "modes" if name == "mode" else name)
+    shown = (
+      ";".join(",".join(f"{k}={v:g}" for k, v in change) for change in value)
+      if name == "ablations"
+      else _shown(value)
+    )
+    add(
+      f"--{name}",
+      dest="modes" if name == "mode" else name,
+      type=kind,
+      default=value,
+      help=what if value is None else f"{what} ({shown})",
+    )
+  _add_faces(parser)
+  _add_solver(parser)
+
+
 def _add_weights(commands: Any) -> None:
   parser = commands.add_parser(
     "weights",
@@ -292,17 +381,13 @@ def _add_weights(commands: Any) -> None:
   )
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-  return tuple(float(part) for part in text.split(","))
-
-
 def _channels(text: str) -> tuple[float, ...]:
-  numbers = _numbers(text)
+  numbers = _numbers(float)(text)
   return 3 * numbers if len(numbers) == 1 else numbers
 
 
 def _template(text: str) -> str | tuple[float, ...]:
-  return _numbers(text) if "," in text else text
+  return _numbers(float)(text) if "," in text else text
 
 
 def _options(arguments: argparse.Namespace) -> Any:
@@ -321,12 +406,15 @@ def _options(arguments: argparse.Namespace) -> Any:
       given["names"] = tuple(given["names"])
       return config.WeightsFetchOptions(**given)
     return config.WeightsImportOptions(**given)
-  solver = config.MODES[given.pop("mode")]
-  names = [field.name for field in dataclasses.fields(solver)]
-  changes = {name: given.pop(name) for name in names}
-  solver = dataclasses.replace(
-    solver, **{k: v for k, v in changes.items() if v is not None}
-  )
+  names = [field.name for field in dataclasses.fields(config.SolverOptions)]
+  changes = {
+    name: value for name in names if (value := given.pop(name)) is not None
+  }
+  if command == "evaluate":
+    return config.EvaluateOptions(
+      solver_changes=tuple(changes.items()), **given
+    )
+  solver = dataclasses.replace(config.MODES[given.pop("mode")], **changes)
   return config.CloakOptions(solver=solver, **given)
 
 

@@ -384,3 +384,175 @@ class WeightsImportOptions:
     names = ("template", "mean", "scale", "bgr")
     values = {name: getattr(self, name) for name in names}
     return {name: v for name, v in values.items() if v is not None}
+
+
+EXPERIMENTS = (
+  "protection",
+  "dssim",
+  "identities",
+  "leak",
+  "counter",
+  "adaptive",
+  "matching",
+  "leaveoneout",
+  "ablation",
+  "finetune",
+)
+"""What `fawkes-jax evaluate` can measure; docs/evaluate.md describes each."""
+
+HEADS = ("neighbour", "centroid", "logistic", "softmax")
+"""What a tracker may put on top of its frozen recogniser."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(FaceOptions):
+  """A run of `fawkes-jax evaluate`.
+
+  Attributes:
+    data: a folder with a folder of photos for each identity, or `tfds:NAME`.
+    output: the folder that gets the results and all that is kept for a next
+      run.
+    experiments: what to measure, of `EXPERIMENTS`.
+    modes: the strengths of the cloaks; sweeps vary the first.
+    solver_changes: what the solver does otherwise than in the modes.
+    bank: a file made by `fawkes-jax bank`; None for the package's bank.
+    trackers: "dlib", or recognisers in .onnx or .xml files.
+    detector: YuNet in an .onnx file, which finds the faces for the
+      recognisers in files; None for dlib's detector.
+    heads: of the trackers, of `HEADS`.
+    identities: people in a tracker; every second one is protected.
+    train: photos of each to train on; those of the protected are cloaked.
+    test: clean photos of each to recognise.
+    rhos: budgets of the experiment "dssim".
+    sizes: numbers of people in a tracker, for "identities".
+    leaks: shares of clean photos in the tracker, for "leak".
+    rates: false match rates, for "matching".
+    adaptive_people: how many other people's cloaks the tracker learns from,
+      for "adaptive".
+    ablations: for "ablation", each some options of the solver and what they
+      are set to.
+    finetune: the network of "finetune": a student's architecture, or the
+      .safetensors file of a trained student.
+    finetune_steps: of its training.
+    draws: of people in the bootstrap.
+  """
+
+  data: str
+  output: Path
+  experiments: tuple[str, ...] = ("protection",)
+  modes: tuple[str, ...] = ("mid",)
+  solver_changes: tuple[tuple[str, float], ...] = ()
+  bank: Path | None = None
+  trackers: tuple[str, ...] = ("dlib",)
+  detector: Path | None = None
+  heads: tuple[str, ...] = ("centroid", "logistic")
+  identities: int = 20
+  train: int = 10
+  test: int = 5
+  rhos: tuple[float, ...] = (0.004, 0.007, 0.012, 0.017)
+  sizes: tuple[int, ...] = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
+  leaks: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+  rates: tuple[float, ...] = (1e-2, 1e-3)
+  adaptive_people: int = 20
+  ablations: tuple[tuple[tuple[str, float], ...], ...] = (
+    (("own_weight", 0.0),),
+    (("own_margin", 0.0),),
+    (("jpeg", 0.0),),
+    (("blur", 0.0),),
+    (("jitter", 0.0),),
+  )
+  finetune: str = "student_resnet"
+  finetune_steps: int = 300
+  draws: int = 1000
+
+  def __post_init__(self):
+    super().__post_init__()
+    for name, known in (
+      ("experiments", EXPERIMENTS),
+      ("modes", tuple(MODES)),
+      ("heads", HEADS),
+    ):
+      self._require_choice(name, known)
+    stems = [Path(name).stem for name in self.trackers]
+    _require(
+      "trackers",
+      "one or more, each with a name of its own",
+      ",".join(self.trackers) or "none",
+      0 < len(stems) == len(set(stems)),
+    )
+    _require_number("identities", self.identities, 2, 1_000_000)
+    _require_number("train", self.train, 1, 1_000_000)
+    _require_number("test", self.test, 1, 1_000_000)
+    self._require_list("rhos", 0, 0.5, open_low=True)
+    self._require_list("sizes", 2, 1_000_000)
+    self._require_list("leaks", 0, 1)
+    self._require_list("rates", 0, 1, open_low=True)
+    _require_number("adaptive_people", self.adaptive_people, 1, 1_000_000)
+    _require_number("finetune_steps", self.finetune_steps, 1, 10**9)
+    _require_number("draws", self.draws, 1, 1_000_000)
+    _require(
+      "surrogates",
+      "two or more for --experiments=leaveoneout",
+      ",".join(self.extractors),
+      "leaveoneout" not in self.experiments or len(self.extractors) > 1,
+    )
+    known_options = {field.name for field in dataclasses.fields(SolverOptions)}
+    for change in self.ablations:
+      _require(
+        "ablations",
+        "options of the solver and numbers, as in jpeg=0;own_weight=0",
+        ",".join(f"{name}={value}" for name, value in change) or "nothing",
+        bool(change) and {name for name, _ in change} <= known_options,
+      )
+    for mode in self.modes:
+      for change in ((), *self.ablations):
+        self.solver(mode, *change)
+
+  def _require_choice(self, name: str, known: tuple[str, ...]) -> None:
+    """Requires one or more of the known values, each once."""
+    values = getattr(self, name)
+    flag = "mode" if name == "modes" else name
+    _require(
+      flag,
+      f"of {', '.join(known)}, each once",
+      ",".join(values) or "none",
+      0 < len(values) == len(set(values)) and set(values) <= set(known),
+    )
+
+  def _require_list(
+    self, name: str, low: float, high: float, *, open_low: bool = False
+  ) -> None:
+    """Requires one or more numbers in a range, each once."""
+    values = getattr(self, name)
+    _require(
+      name,
+      "one or more numbers, each once",
+      ",".join(map(str, values)) or "none",
+      0 < len(values) == len(set(values)),
+    )
+    for value in values:
+      _require_number(name, value, low, high, open_low=open_low)
+
+  def solver(self, mode: str, *changes: tuple[str, float]) -> SolverOptions:
+    """The solver of a mode with this run's changes, and some more."""
+    everything = dict((*self.solver_changes, *changes))
+    base = MODES[mode]
+    return dataclasses.replace(
+      base,
+      **{k: type(getattr(base, k))(v) for k, v in everything.items()},
+    )
+
+  def cloak(
+    self, solver: SolverOptions, source: Path, output: Path, **changes: Any
+  ) -> CloakOptions:
+    """The run of `fawkes-jax cloak` that makes an experiment's cloaks."""
+    fields = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(FaceOptions)
+    }
+    return CloakOptions(
+      **(fields | {"bank": self.bank} | changes),
+      input=source,
+      output=output,
+      solver=solver,
+    )

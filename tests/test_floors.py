@@ -22,12 +22,14 @@ FLOORS = {
   "archive": 5,
   "weights": 5,
   "recognition": 6,
+  "identities": 7,
   "cloaker": 7,
-  "training": 7,
+  "training": 8,
   "pipeline": 8,
-  "commands": 9,
-  "cli": 10,
-  "__main__": 11,
+  "evaluation": 9,
+  "commands": 10,
+  "cli": 11,
+  "__main__": 12,
 }
 
 MODULES = sorted(

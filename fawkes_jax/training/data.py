@@ -1,36 +1,28 @@
 """Faces to train on: found and aligned once, then read from the cache.
 
-A source is a folder with a sub-folder of photos for each identity, or a
-TensorFlow Datasets name (`tfds:lfw`) whose examples have an image and a label.
 Of each photo the largest face is kept, as the square `geometry.CROP` of the
 face frame.
 """
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rich.console
 import rich.progress
 from jaxtyping import Bool, Int, Shaped, UInt8
 
-from fawkes_jax import config, recognition, types
-from fawkes_jax.archive import files, scan
+from fawkes_jax import config, identities, recognition, types
 from fawkes_jax.engine import finder
 from fawkes_jax.imaging import geometry
 from fawkes_jax.weights import cache
-
-TFDS_PREFIX = "tfds:"
-"""What a source that is no folder starts with."""
 
 _DRAW = 0
 """Seed of the validation's identities: one split for all students."""
@@ -80,15 +72,6 @@ class Split:
   held_out: Int[np.ndarray, " c"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Photo:
-  """A photo that is not decoded yet."""
-
-  identity: str
-  name: str
-  load: Callable[[], UInt8[np.ndarray, "height width 3"]]
-
-
 def load_faces(
   options: config.TrainOptions, *, console: rich.console.Console | None = None
 ) -> Faces:
@@ -105,10 +88,7 @@ def load_faces(
     FawkesError: the source cannot be read, or has faces of fewer than two
       identities.
   """
-  if options.data.startswith(TFDS_PREFIX):
-    photos, fingerprint = _dataset_photos(options)
-  else:
-    photos, fingerprint = _folder_photos(options)
+  photos, fingerprint = identities.read(options.data, options.faces)
   key = [
     fingerprint,
     options.crop_size,
@@ -242,88 +222,9 @@ def _lines(path: Path, flag: str) -> list[str]:
     ) from error
 
 
-def _folder_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
-  """The photos of a folder of identities, and what tells a change of them."""
-  root = Path(options.data)
-  if not root.is_dir():
-    raise types.FawkesError(
-      f"--data must be a folder of identities, or {TFDS_PREFIX}NAME; got {root}"
-    )
-  photos, fingerprint = [], []
-  for source in scan.scan(root):
-    identity, _, name = source.relative.partition("/")
-    if source.status is not None or not name:
-      continue
-    status = source.path.stat()
-    fingerprint.append((source.name, status.st_size, status.st_mtime_ns))
-    photos.append(
-      _Photo(
-        identity=files.printable(identity),
-        name=files.printable(name),
-        load=functools.partial(_pixels, source, options),
-      )
-    )
-  return photos, fingerprint
-
-
-def _pixels(
-  source: scan.SourceFile, options: config.TrainOptions
-) -> UInt8[np.ndarray, "height width 3"]:
-  return recognition.load_photo(source, options.faces).pixels
-
-
-def _dataset_photos(options: config.TrainOptions) -> tuple[list[_Photo], Any]:
-  """The photos of all splits of a dataset of TensorFlow Datasets."""
-  name = options.data.removeprefix(TFDS_PREFIX)
-  try:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, file_format="array_record")
-    splits = {
-      part: builder.as_data_source(part) for part in builder.info.splits
-    }
-    if not splits:
-      raise ValueError("it has no splits")
-  except Exception as error:  # Each dataset may raise what it likes.
-    raise types.FawkesError(
-      f"--data={options.data} must be a prepared TensorFlow Datasets name;"
-      " prepare it with TensorFlow installed (pip install tensorflow; tfds"
-      f" build {name} --file_format=array_record): {error}"
-    ) from error
-  features = builder.info.features
-  if not {"image", "label"} <= set(getattr(features, "keys", tuple)()):
-    raise types.FawkesError(
-      f"--data={options.data} must have the features image and label, got"
-      f" {features}"
-    )
-  label = features["label"]
-
-  def read(source: Any, index: int) -> _Photo:
-    value = source[index]["label"]
-    text = label.int2str(value) if hasattr(label, "int2str") else value
-    return _Photo(
-      identity=text.decode() if isinstance(text, bytes) else str(text),
-      name=f"{index:08d}",
-      load=lambda: np.ascontiguousarray(_rgb(source[index]["image"])),
-    )
-
-  photos = [
-    dataclasses.replace(photo, name=f"{part}-{photo.name}")
-    for part, source in sorted(splits.items())
-    for photo in (read(source, index) for index in range(len(source)))
-  ]
-  photos.sort(key=lambda photo: (photo.identity, photo.name))
-  return photos, [builder.info.full_name, len(photos)]
-
-
-def _rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
-  """An image of one or three channels with three."""
-  return np.broadcast_to(image, (*image.shape[:2], 3))
-
-
 def _build(
   folder: Path,
-  photos: Sequence[_Photo],
+  photos: Sequence[identities.Photo],
   options: config.TrainOptions,
   console: rich.console.Console | None,
 ) -> None:
@@ -358,8 +259,8 @@ def _build(
 
 
 def _tracked(
-  photos: Sequence[_Photo], console: rich.console.Console | None
-) -> Iterator[_Photo]:
+  photos: Sequence[identities.Photo], console: rich.console.Console | None
+) -> Iterator[identities.Photo]:
   """The photos, with a bar where there is a console."""
   if console is None:
     return iter(photos)

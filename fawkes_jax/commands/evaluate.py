@@ -1,0 +1,39 @@
+"""`fawkes-jax evaluate`: measures what cloaks protect against."""
+
+import rich.console
+
+from fawkes_jax import config
+
+
+def run(options: config.EvaluateOptions) -> int:
+  """Runs experiments and writes their results.
+
+  Args:
+    options: of the run.
+
+  Returns:
+    0.
+
+  Raises:
+    FawkesError: the data, a tracker, a runtime or a surrogate cannot be used,
+      or the output cannot be written.
+  """
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
+  console.print(f"loading trackers: {', '.join(options.trackers)}")
+  # After the first sign of life: these take seconds to import.
+  from fawkes_jax.evaluation import experiments, plots, report, study
+
+  evaluation = study.Study(options, console)
+  results: dict[str, experiments.Tables] = {}
+  for name in options.experiments:
+    console.print(f"experiment {name}")
+    results[name] = experiments.EXPERIMENTS[name](evaluation)
+    # What is known so far: a later experiment may take hours, or fail.
+    summary = report.summary(options, evaluation.people, results)
+    report.write(summary, options.output)
+    plots.write(summary["experiments"], options.output)
+  console.print(report.markdown(summary))
+  console.print(f"{options.output / 'evaluation.md'}")
+  return 0

@@ -1,0 +1,1 @@
+"""Measuring protection: trackers in their own runtimes, and the experiments."""

@@ -1,0 +1,273 @@
+"""Recognisers as trackers run them: in their own runtimes.
+
+They never use the package's networks, nor its detection: what they see of a
+photo is found by an independent detector and aligned as they were trained to
+see it.
+"""
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from fawkes_jax import types
+from fawkes_jax.evaluation import detectors, runtimes, store
+from fawkes_jax.weights import contract as contracts
+from fawkes_jax.weights import dlib as dlib_files
+from fawkes_jax.weights import extractors, known
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+_DLIB = "dlib_resnet"
+_CHIP_SIZE = 150
+_CHIP_PADDING = 0.25
+
+
+_RAW = contracts.Contract(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
+
+# Public recognisers by the sha256 of their files.
+_KNOWN = {
+  # github.com/foamliu/MobileFaceNet, weights/MobileFaceNet.onnx.
+  "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": (
+    contracts.Contract(
+      mean=(123.675, 116.28, 103.53), scale=(58.395, 57.12, 57.375)
+    )
+  ),
+  # MobileFace_Identification_V2 and V3 of github.com/becauseofAI/MobileFace,
+  # in ONNX.
+  "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": _RAW,
+  "8e8210ba3b50d68b26e0c24ecfff2e5f2e77e6ec9b29bb1aa7bc89e4332c7cd8": _RAW,
+  # The MobileFaceNet of github.com/espressif/esp-dl, in ONNX.
+  "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
+    contracts.Contract()
+  ),
+  # face-reidentification-retail-0095 of Intel's Open Model Zoo.
+  "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
+    dataclasses.replace(_RAW, bgr=True, template="open_model_zoo")
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tracker:
+  """A recogniser with the detector whose faces it takes.
+
+  Attributes:
+    name: in the results.
+    key: differs when any of its features could.
+    identity: of the recogniser, see `identity`.
+    detector: finds the faces.
+    embed: the features of a face in a photo; dlib's as they are, others of
+      length one; None where the face cannot be aligned.
+  """
+
+  name: str
+  key: str
+  identity: str
+  detector: detectors.Detector
+  embed: Callable[[Pixels, detectors.Face], Float[np.ndarray, " d"] | None]
+
+
+def load(
+  name: str, dlib: detectors.Dlib, detector: detectors.Detector
+) -> Tracker:
+  """Loads a tracker.
+
+  Args:
+    name: "dlib", or a recogniser in a file, ONNX (.onnx) or OpenVINO (.xml),
+      or the name of one that `fawkes-jax weights` has fetched or imported.
+      Public ones are known; any other file needs its input contract in a TOML
+      file of the same name beside it, see
+      `weights.extractors.load_extractor`.
+    dlib: the detector of dlib's own chain.
+    detector: of all other recognisers.
+
+  Raises:
+    FawkesError: the file is missing or damaged, or its runtime is missing.
+  """
+  if name == "dlib":
+    return _dlib_tracker(dlib)
+  path = file_of(name)
+  if path is None or not has_runtime(name):
+    raise types.FawkesError(
+      "--trackers must be dlib, or files that end in .onnx or .xml, or their"
+      f" names in `fawkes-jax weights list`, got {name}"
+    )
+  try:
+    sha256 = file_digest(path)
+    key = [sha256]
+    if path.suffix == ".xml":
+      key.append(file_digest(path.with_suffix(".bin")))
+  except OSError as error:
+    raise types.FawkesError(
+      f"--trackers must be readable, got {error.filename}: {error.strerror}"
+    ) from error
+  contract = _contract(path, sha256)
+  size, network = (_onnx if path.suffix == ".onnx" else _openvino)(path)
+  reference = detector.reference(contract.square, size)
+  mean = np.array(contract.mean, np.float32)
+  scale = np.array(contract.scale, np.float32)
+
+  def embed(
+    pixels: Pixels, face: detectors.Face
+  ) -> Float[np.ndarray, " d"] | None:
+    chip = detectors.chip(pixels, face, reference, size)
+    if chip is None:
+      return None
+    x = ((chip - mean) / scale).astype(np.float32)
+    x = x[..., ::-1] if contract.bgr else x
+    y = network(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).ravel()
+    return y / max(float(np.linalg.norm(y)), 1e-12)
+
+  return Tracker(
+    name=path.stem,
+    key=store.digest(key, contract.text, detector.key),
+    identity=identity(name) or sha256,
+    detector=detector,
+    embed=embed,
+  )
+
+
+def file_of(name: str) -> Path | None:
+  """The file of a recogniser.
+
+  Args:
+    name: what --surrogates takes.
+
+  Returns:
+    The file, which need not exist; None for what is built in or not known.
+  """
+  if Path(name).suffix in known.SUFFIXES:
+    return Path(name)
+  return (known.kept() | extractors.shipped()).get(name)
+
+
+def has_runtime(name: str) -> bool:
+  """Whether a recogniser runs somewhere else than in the package."""
+  path = file_of(name)
+  return name == "dlib" or bool(path and path.suffix in (".onnx", ".xml"))
+
+
+def identity(name: str) -> str | None:
+  """What a recogniser is, whatever its file is called, and its format.
+
+  Args:
+    name: "dlib", or what --surrogates takes.
+
+  Returns:
+    The name of a public model, else the sha256 of its file; None where there
+    is no such file.
+  """
+  if name in ("dlib", _DLIB):
+    return _DLIB
+  path = file_of(name)
+  try:
+    sha256 = file_digest(path) if path else None
+  except OSError:
+    return None
+  model = known.by_sha256(sha256) if sha256 else None
+  return model.name if model else sha256
+
+
+def file_digest(path: Path) -> str:
+  """The sha256 of a file, in hexadecimal.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
+  """The chain of dlib from a photo to a descriptor."""
+  dlib = runtimes.load("dlib")
+  file = dlib_files.package_file(dlib_files.RESNET_FILE)
+  network = dlib.face_recognition_model_v1(str(file))
+
+  def embed(pixels: Pixels, face: detectors.Face) -> Float[np.ndarray, " d"]:
+    shape = dlib.full_object_detection(
+      dlib.rectangle(*(int(edge) for edge in face.box)),
+      [dlib.point(int(x), int(y)) for x, y in face.points],
+    )
+    chip = dlib.get_face_chip(pixels, shape, _CHIP_SIZE, _CHIP_PADDING)
+    return np.array(network.compute_face_descriptor(chip))
+
+  sha256 = dlib_files.SHA256[dlib_files.RESNET_FILE]
+  return Tracker(
+    name="dlib",
+    key=store.digest(sha256, detector.key),
+    identity=_DLIB,
+    detector=detector,
+    embed=embed,
+  )
+
+
+def _contract(path: Path, sha256: str) -> contracts.Contract:
+  """What a recogniser expects to see."""
+  if sha256 in _KNOWN:
+    return _KNOWN[sha256]
+  model = known.by_sha256(sha256)
+  if model is not None and model.contract is not None:
+    return model.contract
+  return contracts.read(path.with_suffix(".toml"))
+
+
+Network = Callable[
+  [Float32[np.ndarray, "1 3 size size"]], Float32[np.ndarray, "1 d"]
+]
+
+
+def _onnx(path: Path) -> tuple[int, Network]:
+  """A recogniser in onnxruntime, and the size of its input."""
+  session = detectors.onnx_session(path, "trackers")
+  [source, *more] = session.get_inputs()
+  size = _square(path, list(source.shape) if not more else [])
+
+  def network(x: Any) -> Any:
+    return session.run(None, {source.name: x})[0]
+
+  return size, network
+
+
+def _openvino(path: Path) -> tuple[int, Network]:
+  """A recogniser in OpenVINO, and the size of its input."""
+  openvino = runtimes.load("openvino")
+  try:
+    # It starts another process, which is fine: nothing of JAX runs there.
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      model = openvino.Core().compile_model(
+        str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+      )
+  except RuntimeError as error:
+    raise types.FawkesError(
+      f"--trackers must be an OpenVINO model, got {path}:"
+      f" {str(error).strip().splitlines()[-1]}"
+    ) from error
+  shape = [
+    d.get_length() if d.is_static else "?"
+    for d in model.inputs[0].partial_shape
+  ]
+  size = _square(path, shape if len(model.inputs) == 1 else [])
+  return size, lambda x: model(x)[0]
+
+
+def _square(path: Path, shape: list[Any]) -> int:
+  """The size of a recogniser's input, [n, 3, size, size]."""
+  if (
+    len(shape) != 4
+    or shape[1] != 3
+    or shape[2] != shape[3]
+    or not isinstance(shape[2], int)
+  ):
+    raise types.FawkesError(
+      f"--trackers must take one image [1, 3, size, size], got {path} with"
+      f" {shape}"
+    )
+  return shape[2]

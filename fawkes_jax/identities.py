@@ -1,0 +1,136 @@
+"""Photos of known people, to train on or to evaluate with.
+
+A source is a folder with a sub-folder of photos for each identity, or a
+TensorFlow Datasets name (`tfds:lfw`) whose examples have an image and a label.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fawkes_jax import config, recognition, types
+from fawkes_jax.archive import files, scan
+
+TFDS_PREFIX = "tfds:"
+"""What a source that is no folder starts with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Photo:
+  """A photo of a person that is not decoded yet.
+
+  Attributes:
+    identity: the person's name.
+    name: of the photo, below its identity.
+    load: decodes it; RGB, upright. Raises a `PhotoError` where it cannot be
+      read.
+    path: its file; None for an example of a dataset.
+  """
+
+  identity: str
+  name: str
+  load: Callable[[], UInt8[np.ndarray, "height width 3"]]
+  path: Path | None = None
+
+
+def read(data: str, faces: config.FaceOptions) -> tuple[list[Photo], list]:
+  """Lists the photos of a source by identity and name.
+
+  Args:
+    data: a folder of identities, or `tfds:NAME`.
+    faces: how photos are decoded.
+
+  Returns:
+    The photos; and plain data that differs when they do.
+
+  Raises:
+    FawkesError: the source cannot be read.
+  """
+  if data.startswith(TFDS_PREFIX):
+    return _dataset(data)
+  return _folder(Path(data), faces)
+
+
+def _folder(
+  root: Path, faces: config.FaceOptions
+) -> tuple[list[Photo], list[Any]]:
+  """The photos of a folder of identities."""
+  if not root.is_dir():
+    raise types.FawkesError(
+      f"--data must be a folder of identities, or {TFDS_PREFIX}NAME; got {root}"
+    )
+  photos, fingerprint = [], []
+  for source in scan.scan(root):
+    identity, _, name = source.relative.partition("/")
+    if source.status is not None or not name:
+      continue
+    status = source.path.stat()
+    fingerprint.append((source.name, status.st_size, status.st_mtime_ns))
+    photos.append(
+      Photo(
+        identity=files.printable(identity),
+        name=files.printable(name),
+        load=functools.partial(_pixels, source, faces),
+        path=source.path,
+      )
+    )
+  return photos, fingerprint
+
+
+def _pixels(
+  source: scan.SourceFile, faces: config.FaceOptions
+) -> UInt8[np.ndarray, "height width 3"]:
+  return recognition.load_photo(source, faces).pixels
+
+
+def _dataset(data: str) -> tuple[list[Photo], list[Any]]:
+  """The photos of all splits of a dataset of TensorFlow Datasets."""
+  name = data.removeprefix(TFDS_PREFIX)
+  try:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, file_format="array_record")
+    splits = {
+      part: builder.as_data_source(part) for part in builder.info.splits
+    }
+    if not splits:
+      raise ValueError("it has no splits")
+  except Exception as error:  # Each dataset may raise what it likes.
+    raise types.FawkesError(
+      f"--data={data} must be a prepared TensorFlow Datasets name;"
+      " prepare it with TensorFlow installed (pip install tensorflow; tfds"
+      f" build {name} --file_format=array_record): {error}"
+    ) from error
+  features = builder.info.features
+  if not {"image", "label"} <= set(getattr(features, "keys", tuple)()):
+    raise types.FawkesError(
+      f"--data={data} must have the features image and label, got {features}"
+    )
+  label = features["label"]
+
+  def example(source: Any, index: int) -> Photo:
+    value = source[index]["label"]
+    text = label.int2str(value) if hasattr(label, "int2str") else value
+    return Photo(
+      identity=text.decode() if isinstance(text, bytes) else str(text),
+      name=f"{index:08d}",
+      load=lambda: np.ascontiguousarray(_rgb(source[index]["image"])),
+    )
+
+  photos = [
+    dataclasses.replace(photo, name=f"{part}-{photo.name}")
+    for part, source in sorted(splits.items())
+    for photo in (example(source, index) for index in range(len(source)))
+  ]
+  photos.sort(key=lambda photo: (photo.identity, photo.name))
+  return photos, [builder.info.full_name, len(photos)]
+
+
+def _rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
+  """An image of one or three channels with three."""
+  return np.broadcast_to(image, (*image.shape[:2], 3))

@@ -1,0 +1,1 @@
+"""What a tracker does with features, and what protection is measured by."""
