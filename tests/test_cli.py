@@ -72,7 +72,7 @@ def test_help(command):
 
 def test_help_gives_the_default_of_each_mode():
   _, said, _ = run("cloak", "--help")
-  assert "0.004 low, 0.012 mid, 0.017 high" in " ".join(said.split())
+  assert "0.0045 low, 0.0135 mid, 0.0192 high" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("command", [(), ("cloak",), ("weights", "fetch")])

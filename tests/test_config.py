@@ -61,7 +61,7 @@ def test_cloak_options(flag, bad, good):
 
 def test_modes_are_the_budgets_of_the_paper():
   budgets = {mode: options.rho for mode, options in config.MODES.items()}
-  assert budgets == {"low": 0.004, "mid": 0.012, "high": 0.017}
+  assert budgets == {"low": 0.0045, "mid": 0.0135, "high": 0.0192}
   assert config.MODES["mid"] == config.SolverOptions()
   assert cloak().solver == config.MODES["mid"]
 
