@@ -18,8 +18,7 @@ _DOCS = {
   "steps": "optimisation steps of a face at most",
   "learning_rate": "first step size, in units of 0..255",
   "linf": "largest change of a pixel's channel, in units of 0..255",
-  "own_weight": "weight of the penalty on what is left of the own identity",
-  "own_margin": "how far below zero the cosine to the own identity is pushed",
+  "own_weight": "weight of leaving the own identity beside reaching the target",
   "jitter": "random shift, scale and turn of the alignment in each step, times"
   " the spread between recognisers",
   "jpeg": "random JPEG quantisation in each step, times the photo's tables",

@@ -49,6 +49,7 @@ def cloaker(tmp_path_factory):
       input=nowhere / "in",
       output=nowhere / "out",
       solver=config.SolverOptions(steps=FEW_STEPS),
+      extractors=("dlib_resnet",),
       crop_size=CROP_SIZE,
       batch_size=BATCH_SIZE,
     )

@@ -23,7 +23,10 @@ from fawkes_jax.archive import files
 from fawkes_jax.imaging import views
 
 STEPS = 6
-FLAGS = (f"--steps={STEPS}", "--crop_size=160", "--batch_size=2")
+FLAGS = (
+  *(f"--steps={STEPS}", "--crop_size=160", "--batch_size=2"),
+  *("--surrogates=dlib_resnet", "--rho=0.012"),
+)
 LIMIT = "--max_pixels=200000"
 RHO = 0.012
 LATIN_1 = os.fsdecode(b"caf\xe9.png")

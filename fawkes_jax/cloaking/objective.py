@@ -44,13 +44,13 @@ def attack(
 ) -> Float32[Array, ""]:
   """How far a face still is from its target, and how near to its identity.
 
-  The mean over the extractors of half the squared distance to the target
-  (1 - cosine), and of the cosine to the original as far as it is above
-  -`own_margin`; their weighted mean, with weights 1 and `own_weight`. Each
-  extractor sees its own random view of a crop that is turned for all.
+  The mean over the extractors of 1 - cosine to the target and 1 + cosine to
+  the original, weighted 1 to `own_weight`. Each extractor sees its own random
+  view of a crop that is turned for all.
 
-  The margin is for recognisers that were not cloaked against: what is below
-  zero for an extractor is near zero for them.
+  The original is left behind also where its cosine is negative already: what is
+  below zero for an extractor is near zero for recognisers that were not cloaked
+  against.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -61,7 +61,7 @@ def attack(
     key: of the random views.
 
   Returns:
-    The loss; 0 at the target, where that is far enough from the original.
+    The loss, 0..2.
   """
   spread = options.jitter * jax.random.truncated_normal(
     key, -2, 2, (len(extractors), 4)
@@ -84,8 +84,7 @@ def attack(
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalise(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
-    own = features @ problem.own[extractor.name]
-    left = jnp.maximum(own + options.own_margin, 0)
-    loss = to_target + options.own_weight * left
+    from_own = 1 + features @ problem.own[extractor.name]
+    loss = to_target + options.own_weight * from_own
     losses.append(loss / (1 + options.own_weight))
   return sum(losses) / len(losses)

@@ -9,9 +9,7 @@ from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import views
 
-STILL = config.SolverOptions(
-  jitter=0, blur=0, jpeg=0, own_weight=0.5, own_margin=0
-)
+STILL = config.SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
 
 
 def test_normalise():
@@ -52,7 +50,7 @@ def attack(recognition, cloaker):
 
 
 def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
-  """A weighted mean of 1 - cos(target) and max(cos(own), 0), by hand."""
+  """A weighted mean of 1 - cos(target) and 1 + cos(own), by hand."""
   [extractor] = recognition.extractors
   problem = problems[0]
   view = views.still_view(
@@ -68,33 +66,20 @@ def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
   own = features @ problem.own[extractor.name]
   assert own == pytest.approx(1, abs=1e-5)
   weight = STILL.own_weight
-  expected = (to_target + weight * own) / (1 + weight)
+  expected = (to_target + weight * (1 + own)) / (1 + weight)
   assert attack(problem.original, problem) == pytest.approx(expected, abs=1e-5)
 
 
 def test_attack_at_its_ends(attack, problems):
-  """The face itself as its target leaves only the penalty on it."""
+  """The face itself as its target leaves only the distance from it."""
   problem = problems[0]
   reached = problem._replace(target=problem.own)
   value = attack(problem.original, reached)
   weight = STILL.own_weight
-  assert value == pytest.approx(weight / (1 + weight), abs=1e-4)
-  # What points away from the own identity is not rewarded further.
+  assert value == pytest.approx(2 * weight / (1 + weight), abs=1e-4)
+  # At the target and opposite to the own identity nothing is left to do.
   away = reached._replace(own={k: -v for k, v in problem.own.items()})
   assert attack(problem.original, away) == pytest.approx(0, abs=1e-4)
-
-
-def test_own_margin(attack, problems):
-  """The own identity is pushed below zero, by so much and no more."""
-  problem = problems[0]._replace(target=problems[0].own)
-  pushed = dataclasses.replace(STILL, own_margin=0.5)
-  weight = STILL.own_weight
-  expected = weight * (1 + 0.5) / (1 + weight)
-  assert attack(problem.original, problem, pushed) == pytest.approx(
-    expected, abs=1e-4
-  )
-  away = problem._replace(own={k: -v for k, v in problem.own.items()})
-  assert attack(problem.original, away, pushed) == pytest.approx(0, abs=1e-4)
 
 
 def test_random_views(attack, problems):

@@ -48,7 +48,7 @@ def test_more_faces_than_slots(cloaker, many, solutions):
       problem.original, problem.original + solution.change, problem.weights
     )
     assert solution.dssim == pytest.approx(float(again), abs=4e-6)
-    assert solution.dssim <= 0.012
+    assert solution.dssim <= 0.0135
   assert (solutions[3].change != solutions[0].change).any()
   assert not np.ptp(solutions[4].change, axis=-1).any()
 
@@ -176,7 +176,7 @@ from pathlib import Path
 data = np.load(sys.argv[1])
 cloaker = cloaker.Cloaker(config.CloakOptions(
   input=Path("in"), output=Path("out"), solver=config.SolverOptions(steps=6),
-  crop_size=160, batch_size=2))
+  extractors=("dlib_resnet",), crop_size=160, batch_size=2))
 assert cloaker.recognition.mesh.size == 4
 problems = []
 for i in range(5):
