@@ -43,7 +43,7 @@ def cloak(places, *flags):
 
 
 HELP = {
-  (): ("cloak", "bank", "weights"),
+  (): ("cloak", "bank", "train", "weights", "evaluate"),
   ("cloak",): (
     *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
     *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
@@ -52,6 +52,10 @@ HELP = {
     *("--patience", "--seed"),
   ),
   ("bank",): ("--input", "--output", "--min_photos", "--identities"),
+  ("evaluate",): (
+    *("--data", "--output", "--experiments", "--mode", "--trackers", "--steps"),
+    *("--detector", "--surrogates", "--ablations", "jpeg=0;blur=0"),
+  ),
   ("weights",): ("list", "fetch", "import"),
   ("weights", "fetch"): ("NAME", "--mirror", "--accept_research_licence"),
   ("weights", "import"): (
@@ -75,7 +79,9 @@ def test_help_gives_the_default_of_each_mode():
   assert "0.0045 low, 0.0135 mid, 0.0192 high" in " ".join(said.split())
 
 
-@pytest.mark.parametrize("command", [(), ("cloak",), ("weights", "fetch")])
+@pytest.mark.parametrize(
+  "command", [(), ("cloak",), ("evaluate",), ("weights", "fetch")]
+)
 def test_help_is_fast_and_needs_no_jax(command):
   """Under two seconds of a processor, however busy the machine is."""
   script = (
