@@ -19,7 +19,12 @@ from fawkes_jax.models import registry
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 SMALL = ("--identities=4", "--train=3", "--test=2", "--draws=100")
-FEW_STEPS = ("--steps=6", "--crop_size=160", "--batch_size=2")
+FEW_STEPS = (
+  "--surrogates=dlib_resnet",
+  "--steps=6",
+  "--crop_size=160",
+  "--batch_size=2",
+)
 
 
 def run(*arguments):
@@ -193,7 +198,10 @@ def test_references_agree_with_the_face_frame():
     (["--ablations=jpg=0"], "--ablations must be options of the solver"),
     (["--ablations=jpeg=9"], "--jpeg must be in [0, 4], got 9"),
     (["--steps=0"], "--steps must be in [1,"),
-    (["--experiments=leaveoneout"], "--surrogates must be two or more"),
+    (
+      ["--experiments=leaveoneout", "--surrogates=dlib_resnet"],
+      "--surrogates must be two or more",
+    ),
     (["--train=40"], "--data must hold 20 identities"),
     (["--data=/no/where"], "--data must be a folder of identities"),
   ],
