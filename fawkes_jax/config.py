@@ -456,6 +456,7 @@ class EvaluateOptions(FaceOptions):
   adaptive_people: int = 20
   ablations: tuple[tuple[tuple[str, float], ...], ...] = (
     (("own_weight", 0.0),),
+    (("linf", 24.0),),
     (("jpeg", 0.0),),
     (("blur", 0.0),),
     (("jitter", 0.0),),
