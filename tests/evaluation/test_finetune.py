@@ -27,6 +27,7 @@ class Tiny(nn.Module):
 @pytest.fixture
 def tiny(monkeypatch):
   monkeypatch.setitem(students.STUDENTS, "student_resnet", Tiny)
+  monkeypatch.setattr(finetune, "_BATCH", 12)
 
 
 def crops(numbers):
