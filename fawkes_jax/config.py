@@ -59,7 +59,7 @@ class SolverOptions:
   own_weight: float = 4.0
   jitter: float = 1.0
   jpeg: float = 1.0
-  blur: float = 0.3
+  blur: float = 1.2
   patience: int = 15
   seed: int = 0
 

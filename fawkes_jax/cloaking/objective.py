@@ -17,6 +17,11 @@ from fawkes_jax.imaging import views
 from fawkes_jax.models import registry
 
 
+# Of the soft maximum over the extractors: the difference of two losses that
+# makes one count e times as much as the other.
+_TEMPERATURE = 0.1
+
+
 def normalise(
   embeddings: Float32[Array, "... d"], centre: Float32[Array, " d"]
 ) -> Float32[Array, "... d"]:
@@ -44,9 +49,10 @@ def attack(
 ) -> Float32[Array, ""]:
   """How far a face still is from its target, and how near to its identity.
 
-  The mean over the extractors of 1 - cosine to the target and 1 + cosine to
-  the original, weighted 1 to `own_weight`. Each extractor sees its own random
-  view of a crop that is turned for all.
+  For each extractor the weighted mean of 1 - cosine to the target and 1 +
+  cosine to the original, with weights 1 and `own_weight`; over the extractors
+  their soft maximum (log of the mean of exponentials). Each extractor sees its
+  own random view of a crop that is turned for all.
 
   The original is left behind also where its cosine is negative already: what is
   below zero for an extractor is near zero for recognisers that were not cloaked
@@ -87,4 +93,7 @@ def attack(
     from_own = 1 + features @ problem.own[extractor.name]
     loss = to_target + options.own_weight * from_own
     losses.append(loss / (1 + options.own_weight))
-  return sum(losses) / len(losses)
+  # The mean, but more of those that are far from done: otherwise the easiest
+  # extractor takes the budget of all.
+  exponents = jnp.stack(losses) / _TEMPERATURE
+  return _TEMPERATURE * (jax.nn.logsumexp(exponents) - jnp.log(len(losses)))
