@@ -16,7 +16,6 @@ from fawkes_jax import config
 from fawkes_jax.imaging import views
 from fawkes_jax.models import registry
 
-
 # Of the soft maximum over the extractors: the difference of two losses that
 # makes one count e times as much as the other.
 _TEMPERATURE = 0.1
