@@ -17,8 +17,8 @@ def test_the_astronaut(find, astronaut):
   assert all(isinstance(value, int) for value in face.box)
   np.testing.assert_allclose(face.box, (176, 66, 276, 166), atol=12)
   assert face.score > 0.5
-  # The whole face at its own resolution.
-  assert face.alignment.side == pytest.approx(153, abs=3)
+  # The whole face at its own resolution, or nearly.
+  assert face.alignment.side == pytest.approx(160, abs=3)
   assert face.alignment.scale == pytest.approx(1, abs=0.01)
   side = face.alignment.side
   np.testing.assert_array_equal(
@@ -71,7 +71,7 @@ def test_a_large_face_is_scaled_down(recognition, small_astronaut):
   [[face]] = finder.find([small_astronaut])
   assert face.crop.shape == (96, 96, 3)
   assert face.alignment.side == 96
-  assert face.alignment.extent == pytest.approx(153, abs=3)
+  assert face.alignment.extent == pytest.approx(160.5, abs=3)
 
 
 def test_small_faces_where_asked_for(recognition, astronaut):
