@@ -24,7 +24,7 @@ class Recognition:
 
   Attributes:
     mesh: the devices.
-    batch_size: faces that go through the extractors at once.
+    batch_size: faces that are solved at once.
     extractors: those of the options.
     finder: of faces.
     embedder: of their crops.
@@ -50,8 +50,11 @@ class Recognition:
       crop_size=options.crop_size,
       min_face_pixels=options.min_face_pixels,
     )
+    # Few: the faces of one photo, which are measured when it is saved, would
+    # fill no more.
+    few = min(self.batch_size, 2 if on_cpu else 16)
     self.embedder = embedder.Embedder(
-      self.extractors, batch_size=self.batch_size, mesh=self.mesh
+      self.extractors, batch_size=few, mesh=self.mesh
     )
 
   def embed(

@@ -18,8 +18,9 @@ from fawkes_jax.models import registry
 class Embedder:
   """Looks at crops as each extractor does, without random views.
 
-  One program is compiled for full batches and one for as many faces as there
-  are devices, whatever the number of faces asked for.
+  All faces go through one program of one batch size, whatever their number:
+  another batch size would round differently, and a face's embedding, and with
+  it the cloak, would depend on the faces that it happens to meet.
   """
 
   def __init__(
@@ -33,12 +34,11 @@ class Embedder:
 
     Args:
       extractors: at least one.
-      batch_size: faces of a full batch; rounded up to a multiple of the
-        number of devices.
+      batch_size: faces of a batch; rounded up to a multiple of the number of
+        devices.
       mesh: the devices.
     """
-    self._least = mesh.size
-    self._full = -(-batch_size // mesh.size) * mesh.size
+    self._size = -(-batch_size // mesh.size) * mesh.size
     self._variables = mesh_lib.replicate(
       mesh, {e.name: e.variables for e in extractors}
     )
@@ -75,28 +75,33 @@ class Embedder:
       By extractor, the raw embeddings.
     """
     chunks: list[dict[str, np.ndarray]] = []
-    start = 0
-    while start < len(crops) or not chunks:
-      left = len(crops) - start
-      size = self._least if left <= self._least else self._full
+    size = self._size
+    for start in range(0, max(len(crops), 1), size):
       part = slice(start, start + size)
       result = self._program(
         _padded(crops[part], size), _padded(sides[part], size), self._variables
       )
+      left = len(crops) - start
       chunks.append({k: np.asarray(v)[:left] for k, v in result.items()})
-      start += size
     return {k: np.concatenate([c[k] for c in chunks]) for k in chunks[0]}
 
 
 def normalised(
   embeddings: Mapping[str, np.ndarray], centres: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """`objective.normalise` for each extractor's embeddings, on the host."""
+  """`objective.normalise` for each extractor's embeddings, on the host.
+
+  One row at a time, so that each is rounded as it would be alone.
+  """
+
+  def rows(e: np.ndarray, centre: jax.Array) -> np.ndarray:
+    result = [
+      np.asarray(objective.normalise(jnp.asarray(row), centre)) for row in e
+    ]
+    return np.stack(result) if result else np.empty_like(e)
+
   return {
-    name: np.asarray(
-      objective.normalise(jnp.asarray(e), jnp.asarray(centres[name]))
-    )
-    for name, e in embeddings.items()
+    name: rows(e, jnp.asarray(centres[name])) for name, e in embeddings.items()
   }
 
 

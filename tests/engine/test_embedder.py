@@ -56,11 +56,23 @@ def test_no_faces(recognition, inputs):
   assert found.dtype == np.float32
 
 
-def test_two_programs_for_any_number_of_faces(recognition, inputs):
+def test_a_face_does_not_depend_on_the_others(recognition, inputs, cloaker):
+  """To the last bit: cloaks follow from embeddings, step by step."""
   crops, sides = inputs
-  for count in (5, 1, 4, 2, 3):
-    recognition.embedder.embed(crops[:count], sides[:count])
-  assert recognition.embedder._program._cache_size() <= 2
+  together = recognition.embedder.embed(crops, sides)
+  unit = embedder.normalised(together, cloaker.centres)["dlib_resnet"]
+  for count in (1, 2, 3):
+    part = recognition.embedder.embed(
+      crops[2 : 2 + count], sides[2 : 2 + count]
+    )
+    np.testing.assert_array_equal(
+      part["dlib_resnet"], together["dlib_resnet"][2 : 2 + count]
+    )
+    np.testing.assert_array_equal(
+      embedder.normalised(part, cloaker.centres)["dlib_resnet"],
+      unit[2 : 2 + count],
+    )
+  assert recognition.embedder._program._cache_size() == 1
 
 
 def test_normalised(cloaker, expected):
