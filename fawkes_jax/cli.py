@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_bank(commands)
   _add_train(commands)
   _add_evaluate(commands)
+  _add_benchmark(commands)
   _add_weights(commands)
   return parser
 
@@ -60,12 +61,7 @@ def _add_cloak(commands: Any) -> None:
   add = parser.add_argument
   add("--input", type=Path, required=True, help="folder of photos, or one")
   add("--output", type=Path, required=True, help="folder for the results")
-  add(
-    "--mode",
-    choices=config.MODES,
-    default="mid",
-    help="how strong, and how visible: sets the flags of the solver",
-  )
+  _add_mode(parser)
   add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
   add("--bank", type=Path, help="target identities, made by `fawkes-jax bank`")
   add(
@@ -86,6 +82,15 @@ def _add_cloak(commands: Any) -> None:
   )
   _add_faces(parser)
   _add_solver(parser)
+
+
+def _add_mode(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--mode",
+    choices=config.MODES,
+    default="mid",
+    help="how strong, and how visible: sets the flags of the solver",
+  )
 
 
 def _add_faces(parser: argparse.ArgumentParser) -> None:
@@ -315,6 +320,52 @@ def _add_evaluate(commands: Any) -> None:
   _add_solver(parser)
 
 
+def _add_benchmark(commands: Any) -> None:
+  parser = commands.add_parser(
+    "benchmark",
+    help="measure the speed of this machine",
+    description="Measures the solver, the detector, the codecs and the whole"
+    " pipeline on this machine, in rounds in which each has its turn, and"
+    " writes the tables to OUTPUT.",
+    allow_abbrev=False,
+    conflict_handler="resolve",
+  )
+  _add_faces(parser)
+  _add_solver(parser)
+  add = parser.add_argument
+  add("--output", type=Path, required=True, help="folder for the results")
+  default = config.BenchmarkOptions(output=Path())
+  for name, kind, what in (
+    ("data", Path, "folder of photos (one that scikit-image brings)"),
+    ("parts", _words, f"of {', '.join(config.PARTS)} (all there are photos for)"),
+    ("batch_sizes", _numbers(int), "faces at once (1,8,32 on a CPU, else more)"),
+    ("devices", _numbers(int), "how many of this host (one, and all)"),
+    ("rounds", int, "in which everything is measured once"),
+    ("round_seconds", float, "that each measurement takes at least"),
+    ("photos", int, "in the pipeline at most (16 on a CPU, 512 elsewhere)"),
+    ("bank", Path, "target identities, made by `fawkes-jax bank`"),
+    ("price_per_hour", float, "of this host, to say what a million cost"),
+    ("profile_dir", Path, "folder for a trace of a few steps of the solver"),
+  ):
+    value = getattr(default, name)
+    add(
+      "--batch_size" if name == "batch_sizes" else f"--{name}",
+      dest=name,
+      type=kind,
+      default=value,
+      help=what if value is None else f"{what} ({_shown(value)})",
+    )
+  add(
+    "--surrogates",
+    dest="ensembles",
+    type=lambda text: tuple(map(_words, text.split(";"))),
+    default=default.ensembles,
+    help="extractors with commas; several such ensembles with semicolons"
+    f" ({';'.join(map(_shown, default.ensembles))})",
+  )
+  _add_mode(parser)
+
+
 def _add_weights(commands: Any) -> None:
   parser = commands.add_parser(
     "weights",
@@ -410,10 +461,12 @@ def _options(arguments: argparse.Namespace) -> Any:
   changes = {
     name: value for name in names if (value := given.pop(name)) is not None
   }
-  if command == "evaluate":
-    return config.EvaluateOptions(
-      solver_changes=tuple(changes.items()), **given
-    )
+  if command in ("evaluate", "benchmark"):
+    kind = {
+      "evaluate": config.EvaluateOptions,
+      "benchmark": config.BenchmarkOptions,
+    }[command]
+    return kind(solver_changes=tuple(changes.items()), **given)
   solver = dataclasses.replace(config.MODES[given.pop("mode")], **changes)
   return config.CloakOptions(solver=solver, **given)
 

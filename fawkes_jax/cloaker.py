@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32, UInt16
 
@@ -60,16 +59,12 @@ class Cloaker:
     names = [e.name for e in self.recognition.extractors]
     bank = bank_lib.load(names, file=options.bank)
     self.centres = bank.centres
-    # A compiled loop over steps keeps an accelerator busy; on a CPU, XLA runs
-    # it several times slower than single steps.
-    on_cpu = jax.default_backend() == "cpu"
     self.executor: executor.Executor[Any] = executor.Executor(
       self.recognition.extractors,
       self.centres,
       options.solver,
       slots=self.recognition.batch_size,
       mesh=self.recognition.mesh,
-      steps_per_call=1 if on_cpu else 10,
     )
     if options.target_dir is None:
       self.candidates = self.normalised(bank.embeddings)
@@ -132,26 +127,49 @@ class Cloaker:
   def seconds_per_face(self) -> float:
     """How long all steps of a face take here, with all slots busy.
 
-    Measured on blank faces, after a first round that compiles.
+    Measured on random faces, after a first round that compiles.
     """
-    size = self._options.crop_size
-    blank = solver.Problem(
-      original=np.full((size, size, 3), 128, np.float32),
-      coverage=np.ones((size, size), np.float32),
-      weights=np.full((size, size), 1 / size**2, np.float32),
-      side=np.float32(size),
-      tables=_tables_in_crop(None, 1.0),
-      colour=np.float32(1),
+    random = random_problem(
+      self._options.crop_size,
       own={name: e[0] for name, e in self.candidates.items()},
       target={name: e[-1] for name, e in self.candidates.items()},
-      seed=np.uint32(0),
     )
-    problems = [(i, blank) for i in range(self.recognition.batch_size)]
+    problems = [(i, random) for i in range(self.recognition.batch_size)]
     for _ in range(2):
       started = time.monotonic()
       steps = sum(s.steps for _, s in self.executor.solve(problems))
       seconds = time.monotonic() - started
     return seconds / steps * self._options.solver.steps
+
+
+def random_problem(
+  size: int,
+  *,
+  own: Mapping[str, Float32[np.ndarray, " d"]],
+  target: Mapping[str, Float32[np.ndarray, " d"]],
+) -> solver.Problem:
+  """A face of random pixels, to measure time with.
+
+  Args:
+    size: the crop's side in pixels, all of it filled.
+    own: by extractor, its normalised embedding.
+    target: by extractor, the target's.
+
+  Returns:
+    The problem, always the same, with numpy leaves.
+  """
+  pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3))
+  return solver.Problem(
+    original=pixels.astype(np.float32),
+    coverage=np.ones((size, size), np.float32),
+    weights=np.full((size, size), 1 / size**2, np.float32),
+    side=np.float32(size),
+    tables=_tables_in_crop(None, 1.0),
+    colour=np.float32(1),
+    own=dict(own),
+    target=dict(target),
+    seed=np.uint32(0),
+  )
 
 
 def _tables_in_crop(

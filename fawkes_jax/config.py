@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,37 @@ def _require_number(
   rule = f"in {'(' if open_low else '['}{low:g}, {high:g}]"
   valid = math.isfinite(value) and low <= value <= high
   _require(flag, rule, value, valid and not (open_low and value == low))
+
+
+def _require_choice(
+  flag: str, values: Collection[str], known: Collection[str]
+) -> None:
+  """Requires one or more of the known values, each once."""
+  _require(
+    flag,
+    f"of {', '.join(known)}, each once",
+    ",".join(values) or "none",
+    0 < len(values) == len(set(values)) and set(values) <= set(known),
+  )
+
+
+def _require_list(
+  flag: str,
+  values: Collection[float],
+  low: float,
+  high: float,
+  *,
+  open_low: bool = False,
+) -> None:
+  """Requires one or more numbers in a range, each once."""
+  _require(
+    flag,
+    "one or more numbers, each once",
+    ",".join(map(str, values)) or "none",
+    0 < len(values) == len(set(values)),
+  )
+  for value in values:
+    _require_number(flag, value, low, high, open_low=open_low)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +115,14 @@ MODES = {
   "mid": SolverOptions(rho=0.0135),
   "high": SolverOptions(rho=0.0192),
 }
+
+
+def _changed(mode: str, *changes: tuple[str, float]) -> SolverOptions:
+  """The solver of a mode with some options set otherwise."""
+  base = MODES[mode]
+  return dataclasses.replace(
+    base, **{k: type(getattr(base, k))(v) for k, v in dict(changes).items()}
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -467,12 +507,9 @@ class EvaluateOptions(FaceOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    for name, known in (
-      ("experiments", EXPERIMENTS),
-      ("modes", tuple(MODES)),
-      ("heads", HEADS),
-    ):
-      self._require_choice(name, known)
+    _require_choice("experiments", self.experiments, EXPERIMENTS)
+    _require_choice("mode", self.modes, MODES)
+    _require_choice("heads", self.heads, HEADS)
     stems = [Path(name).stem for name in self.trackers]
     _require(
       "trackers",
@@ -483,10 +520,10 @@ class EvaluateOptions(FaceOptions):
     _require_number("identities", self.identities, 2, 1_000_000)
     _require_number("train", self.train, 1, 1_000_000)
     _require_number("test", self.test, 1, 1_000_000)
-    self._require_list("rhos", 0, 0.5, open_low=True)
-    self._require_list("sizes", 2, 1_000_000)
-    self._require_list("leaks", 0, 1)
-    self._require_list("rates", 0, 1, open_low=True)
+    _require_list("rhos", self.rhos, 0, 0.5, open_low=True)
+    _require_list("sizes", self.sizes, 2, 1_000_000)
+    _require_list("leaks", self.leaks, 0, 1)
+    _require_list("rates", self.rates, 0, 1, open_low=True)
     _require_number("adaptive_people", self.adaptive_people, 1, 1_000_000)
     _require_number("finetune_steps", self.finetune_steps, 1, 10**9)
     _require_number("draws", self.draws, 1, 1_000_000)
@@ -508,39 +545,9 @@ class EvaluateOptions(FaceOptions):
       for change in ((), *self.ablations):
         self.solver(mode, *change)
 
-  def _require_choice(self, name: str, known: tuple[str, ...]) -> None:
-    """Requires one or more of the known values, each once."""
-    values = getattr(self, name)
-    flag = "mode" if name == "modes" else name
-    _require(
-      flag,
-      f"of {', '.join(known)}, each once",
-      ",".join(values) or "none",
-      0 < len(values) == len(set(values)) and set(values) <= set(known),
-    )
-
-  def _require_list(
-    self, name: str, low: float, high: float, *, open_low: bool = False
-  ) -> None:
-    """Requires one or more numbers in a range, each once."""
-    values = getattr(self, name)
-    _require(
-      name,
-      "one or more numbers, each once",
-      ",".join(map(str, values)) or "none",
-      0 < len(values) == len(set(values)),
-    )
-    for value in values:
-      _require_number(name, value, low, high, open_low=open_low)
-
   def solver(self, mode: str, *changes: tuple[str, float]) -> SolverOptions:
     """The solver of a mode with this run's changes, and some more."""
-    everything = dict((*self.solver_changes, *changes))
-    base = MODES[mode]
-    return dataclasses.replace(
-      base,
-      **{k: type(getattr(base, k))(v) for k, v in everything.items()},
-    )
+    return _changed(mode, *self.solver_changes, *changes)
 
   def cloak(
     self, solver: SolverOptions, source: Path, output: Path, **changes: Any
@@ -555,4 +562,110 @@ class EvaluateOptions(FaceOptions):
       input=source,
       output=output,
       solver=solver,
+    )
+
+
+PARTS = ("solver", "detector", "codecs", "pipeline")
+"""What `fawkes-jax benchmark` can measure; see docs/performance.md."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+  """A run of `fawkes-jax benchmark`.
+
+  Attributes:
+    output: the folder that gets the results.
+    data: a folder of photos, or one photo; None for a photo that scikit-image
+      brings.
+    parts: what to measure, of `PARTS`; None for all that there are photos for.
+    mode: how strong the cloaks are, which decides the steps of a face.
+    solver_changes: what the solver does otherwise than in the mode.
+    ensembles: of extractors, each as in `FaceOptions`.
+    batch_sizes: faces that are solved at once; None to choose.
+    devices: numbers of devices; None for one and for all.
+    rounds: in each of which everything is measured once.
+    round_seconds: that each measurement of a round takes at least.
+    photos: at most so many go through the pipeline; None to choose.
+    bank: a file made by `fawkes-jax bank`; None for the package's bank.
+    price_per_hour: of this host.
+    profile_dir: a folder that gets a trace of a few steps; None for none.
+    crop_size: as in `FaceOptions`, like the rest.
+    min_face_pixels: see there.
+    max_pixels: see there.
+    threads: see there.
+  """
+
+  output: Path
+  data: Path | None = None
+  parts: tuple[str, ...] | None = None
+  mode: str = "mid"
+  solver_changes: tuple[tuple[str, float], ...] = ()
+  ensembles: tuple[tuple[str, ...], ...] = (FaceOptions.extractors,)
+  batch_sizes: tuple[int, ...] | None = None
+  devices: tuple[int, ...] | None = None
+  rounds: int = 5
+  round_seconds: float = 1.0
+  photos: int | None = None
+  bank: Path | None = None
+  price_per_hour: float | None = None
+  profile_dir: Path | None = None
+  crop_size: int = FaceOptions.crop_size
+  min_face_pixels: float | None = None
+  max_pixels: int = FaceOptions.max_pixels
+  threads: int = FaceOptions.threads
+
+  def __post_init__(self):
+    if self.parts is not None:
+      _require_choice("parts", self.parts, PARTS)
+    _require_choice("mode", (self.mode,), MODES)
+    _require(
+      "surrogates",
+      "one or more ensembles, each once",
+      ";".join(map(",".join, self.ensembles)) or "none",
+      0 < len(self.ensembles) == len(set(self.ensembles)),
+    )
+    if self.batch_sizes is not None:
+      _require_list("batch_size", self.batch_sizes, 1, 65_536)
+    if self.devices is not None:
+      _require_list("devices", self.devices, 1, 65_536)
+    _require_number("rounds", self.rounds, 1, 1000)
+    _require_number("round_seconds", self.round_seconds, 0, 3600)
+    if self.photos is not None:
+      _require_number("photos", self.photos, 1, 1_000_000)
+    if self.price_per_hour is not None:
+      _require_number("price_per_hour", self.price_per_hour, 0, 1e6)
+    _require(
+      "profile_dir",
+      "left out where --parts has no solver",
+      self.profile_dir,
+      self.profile_dir is None or self.parts is None or "solver" in self.parts,
+    )
+    for ensemble in self.ensembles:
+      self.cloak(Path(), Path(), ensemble)  # Checks the rest.
+
+  @property
+  def solver(self) -> SolverOptions:
+    """How a cloak is computed."""
+    return _changed(self.mode, *self.solver_changes)
+
+  def cloak(
+    self, source: Path, output: Path, ensemble: tuple[str, ...]
+  ) -> CloakOptions:
+    """The run of `fawkes-jax cloak` that is measured.
+
+    It solves as many faces at once as it would choose, unless there is exactly
+    one batch size.
+    """
+    sizes = self.batch_sizes or ()
+    return CloakOptions(
+      input=source,
+      output=output,
+      solver=self.solver,
+      extractors=ensemble,
+      bank=self.bank,
+      crop_size=self.crop_size,
+      min_face_pixels=self.min_face_pixels,
+      max_pixels=self.max_pixels,
+      batch_size=sizes[0] if len(sizes) == 1 else None,
+      threads=self.threads,
     )

@@ -88,14 +88,24 @@ class Outcome:
 
 
 def cloak_archive(
-  options: config.CloakOptions, report: Callable[[Outcome], None]
-) -> None:
+  options: config.CloakOptions,
+  report: Callable[[Outcome], None],
+  *,
+  cloaker: cloaker_lib.Cloaker | None = None,
+) -> dict[str, float]:
   """Cloaks all faces of an archive.
 
   Args:
     options: of the run.
     report: called with the outcome of each input file as soon as it is known,
       in no particular order.
+    cloaker: of the same options, but for the folders, from an earlier run,
+      which need not be loaded and compiled again.
+
+  Returns:
+    How many seconds the run spent on each stage, without what its threads did
+    at the same time: "loading" is waiting for photos, "finding", "embedding",
+    "solving", and "measuring" includes waiting for what is saved.
 
   Raises:
     FawkesError: the run cannot begin or go on: the folders, the weights, or
@@ -107,8 +117,20 @@ def cloak_archive(
     manifest.Manifest(options.output) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
   ):
-    _Run(options, record, pool, report).run(sources)
+    run = _Run(
+      options, record, pool, report, cloaker or cloaker_lib.Cloaker(options)
+    )
+    started = time.monotonic()
+    run.run(sources)
+    spent = time.monotonic() - started
     record.finish()
+  return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+
+
+def forget_people(options: config.CloakOptions) -> None:
+  """Removes what a run remembers of the people it has met."""
+  with contextlib.suppress(OSError):
+    _people_file(options).unlink(missing_ok=True)
 
 
 def count_faces(
@@ -158,9 +180,13 @@ class _Run:
     record: manifest.Manifest,
     pool: concurrent.futures.Executor,
     report: Callable[[Outcome], None],
+    cloaker: cloaker_lib.Cloaker,
   ):
+    self.seconds = dict.fromkeys(
+      ("loading", "finding", "embedding", "measuring"), 0.0
+    )
     self._options = options
-    self._cloaker = cloaker_lib.Cloaker(options)
+    self._cloaker = cloaker
     self._record = record
     self._pool = pool
     self._report = report
@@ -169,6 +195,13 @@ class _Run:
     self._people_file = _people_file(options)
     first = self._cloaker.recognition.extractors[0].name
     self._people = _load_people(self._people_file, first)
+
+  @contextlib.contextmanager
+  def _stage(self, name: str) -> Iterator[None]:
+    """Adds up the time that is spent in a stage."""
+    started = time.monotonic()
+    yield
+    self.seconds[name] += time.monotonic() - started
 
   def run(self, sources: Iterator[scan.SourceFile]) -> None:
     """Brings every source to its outcome."""
@@ -190,7 +223,12 @@ class _Run:
     self, sources: Iterator[scan.SourceFile]
   ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
     """The faces of an archive; photos without any are settled on the way."""
-    for wave in _waves(sources, self._load, self._options, self._pool):
+    waves = _waves(sources, self._load, self._options, self._pool)
+    while True:
+      with self._stage("loading"):
+        wave = next(waves, None)
+      if wave is None:
+        return
       started = time.monotonic()
       good = []
       for source, item in wave:
@@ -198,9 +236,10 @@ class _Run:
           good.append((source, item))
         else:
           self._finish(item)
-      found = self._cloaker.recognition.finder.find(
-        [item.photo.pixels for _, item in good]
-      )
+      with self._stage("finding"):
+        found = self._cloaker.recognition.finder.find(
+          [item.photo.pixels for _, item in good]
+        )
       jobs = []
       for (source, item), faces in zip(good, found, strict=True):
         if faces:
@@ -287,8 +326,9 @@ class _Run:
     if not jobs:
       return
     cloaker = self._cloaker
-    raw = cloaker.recognition.embed([f for job in jobs for f in job.faces])
-    own = cloaker.normalised(raw)
+    with self._stage("embedding"):
+      raw = cloaker.recognition.embed([f for job in jobs for f in job.faces])
+      own = cloaker.normalised(raw)
     known = len(self._people.targets)
     _, chosen = self._people.assign(own, cloaker.candidates)
     if len(self._people.targets) > known:
@@ -317,28 +357,33 @@ class _Run:
     self, job: _Job, saved: "concurrent.futures.Future[tuple[bytes, Photo]]"
   ) -> None:
     """Measures a saved photo's faces and records its outcome."""
+    with self._stage("measuring"):
+      self._finish(self._outcome(job, saved))
+
+  def _outcome(
+    self, job: _Job, saved: "concurrent.futures.Future[tuple[bytes, Photo]]"
+  ) -> Outcome:
+    """The outcome of a photo that was, or could not be, saved."""
     seconds = time.monotonic() - job.started
     try:
       data, photo = saved.result()
     except types.PhotoError as error:
-      outcome = self._new(
+      return self._new(
         job.source,
         "failed",
         str(error),
         source_sha256=job.sha256,
         seconds=seconds,
       )
-    else:
-      outcome = self._new(
-        job.source,
-        "cloaked",
-        None,
-        source_sha256=job.sha256,
-        output_sha256=hashlib.sha256(data).hexdigest(),
-        seconds=seconds,
-        faces=self._measure(job, photo),
-      )
-    self._finish(outcome)
+    return self._new(
+      job.source,
+      "cloaked",
+      None,
+      source_sha256=job.sha256,
+      output_sha256=hashlib.sha256(data).hexdigest(),
+      seconds=seconds,
+      faces=self._measure(job, photo),
+    )
 
   def _save(self, job: _Job) -> tuple[bytes, Photo]:
     """Saves a cloaked photo and reads it back from the disk."""

@@ -77,10 +77,15 @@ def scan(root: Path, *, flag: str = "input") -> Iterator[SourceFile]:
   return _walk(entries, "", _resolve(root))
 
 
-def check_output(source: Path, output: Path) -> None:
+def check_output(source: Path, output: Path, *, flag: str = "input") -> None:
   """Makes sure that writing the output can never touch the input.
 
   Symbolic links are resolved first.
+
+  Args:
+    source: the input.
+    output: where results go.
+    flag: that the input comes from, for messages.
 
   Raises:
     types.FawkesError: one of the two lies inside the other, both are the
@@ -88,7 +93,7 @@ def check_output(source: Path, output: Path) -> None:
   """
   inner, outer = _resolve(source), _resolve(output)
   flags = (
-    f"--output={files.printable(output)} and --input={files.printable(source)}"
+    f"--output={files.printable(output)} and --{flag}={files.printable(source)}"
   )
   if inner == outer:
     raise types.FawkesError(f"{flags} must not be the same")

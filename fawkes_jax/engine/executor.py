@@ -40,7 +40,11 @@ class Solution:
 
 
 class Executor(Generic[Key]):
-  """Solves a stream of problems on all devices of the host."""
+  """Solves a stream of problems on all devices of the host.
+
+  Attributes:
+    steps_per_call: steps between two looks at which faces have ended.
+  """
 
   def __init__(
     self,
@@ -50,7 +54,7 @@ class Executor(Generic[Key]):
     *,
     slots: int,
     mesh: Mesh,
-    steps_per_call: int,
+    steps_per_call: int | None = None,
   ):
     """Compiles nothing yet.
 
@@ -61,10 +65,14 @@ class Executor(Generic[Key]):
       slots: how many faces at once; rounded up to a multiple of the number of
         devices.
       mesh: the devices.
-      steps_per_call: steps between two looks at which faces have ended. A
-        compiled loop over steps keeps a GPU or TPU busy; XLA runs it several
-        times slower than single steps on a CPU.
+      steps_per_call: steps between two looks at which faces have ended; None
+        for 1 on a CPU and 10 elsewhere. A compiled loop over steps keeps a GPU
+        or TPU busy; XLA runs it several times slower than single steps on a
+        CPU.
     """
+    if steps_per_call is None:
+      steps_per_call = 1 if jax.default_backend() == "cpu" else 10
+    self.steps_per_call = steps_per_call
     self._mesh = mesh
     self._per_device = -(-slots // mesh.size)
     self._options = options
@@ -125,7 +133,7 @@ class Executor(Generic[Key]):
     """
     source = iter(problems)
     devices = self._mesh.size
-    keys: list[Key | None] = [None] * (devices * self._per_device)
+    keys: list[Key | None] = [None] * self.slots
     states, exhausted = None, False
     while True:
       # Each round gives every device at most one new face.
@@ -158,6 +166,37 @@ class Executor(Generic[Key]):
         if done is not None:
           yield done, self._result(states, index)
 
+  @property
+  def slots(self) -> int:
+    """How many faces are solved at once, on all devices together."""
+    return self._mesh.size * self._per_device
+
+  def states(self, problem: solver.Problem) -> solver.State:
+    """The states before the first step of one face in all slots."""
+    return self._fill(
+      jax.tree.map(lambda x: np.stack([x] * self.slots), problem)
+    )
+
+  def lower(self, states: solver.State) -> jax.stages.Lowered:
+    """The program of `advance`, to be compiled and looked at."""
+    return self._advance.lower(states, self._variables)
+
+  def advance(
+    self, states: solver.State, program: jax.stages.Compiled
+  ) -> solver.State:
+    """Takes `steps_per_call` steps, as `solve` does, and waits for them.
+
+    Args:
+      states: of all slots; given away.
+      program: from `lower`, compiled.
+
+    Returns:
+      The states afterwards.
+    """
+    states, ended = program(states, self._variables)
+    np.asarray(ended)
+    return states
+
   def _free(self, keys: list[Any]) -> list[list[int]]:
     """By device, the slots without a face."""
     return [
@@ -171,11 +210,7 @@ class Executor(Generic[Key]):
 
   def _empty(self, like: solver.Problem) -> solver.State:
     """States of idle slots: a blank face that has already ended."""
-    count = self._mesh.size * self._per_device
-    blank = jax.tree.map(
-      lambda x: np.ones((count, *np.shape(x)), np.asarray(x).dtype), like
-    )
-    states = self._fill(blank)
+    states = self.states(jax.tree.map(np.ones_like, like))
     return states._replace(
       steps=jnp.full_like(states.steps, self._options.steps)
     )

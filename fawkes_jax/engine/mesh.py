@@ -10,9 +10,9 @@ FACES = PartitionSpec("faces")
 EVERYWHERE = PartitionSpec()
 
 
-def local_mesh() -> Mesh:
-  """All devices of this host, in one axis named "faces"."""
-  devices = jax.local_devices()
+def local_mesh(count: int | None = None) -> Mesh:
+  """The first devices of this host, or all, in one axis named "faces"."""
+  devices = jax.local_devices()[:count]
   return jax.make_mesh(
     (len(devices),), ("faces",), (AxisType.Auto,), devices=devices
   )

@@ -1,11 +1,10 @@
 """Pictures of an evaluation, as PNG."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax.archive import files
+from fawkes_jax import reports
 from fawkes_jax.evaluation import runtimes
 
 Rows = Sequence[Mapping[str, Any]]
@@ -48,10 +47,8 @@ def write(
     else:
       continue
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
     path = folder / f"{name}.png"
-    files.write_atomically(path, buffer.getvalue())
+    reports.picture(figure, path)
     drawn.append(path)
   return drawn
 

@@ -1,15 +1,11 @@
 """What is written of an evaluation: JSON, Markdown, plots."""
 
 import dataclasses
-import json
-import math
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config, identities, version
-from fawkes_jax.archive import files
+from fawkes_jax import config, reports, version
 from fawkes_jax.evaluation import people, runtimes
 
 # At most so many names in the Markdown; the JSON has all.
@@ -44,11 +40,13 @@ def summary(
   Returns:
     What JSON can hold, without NaN.
   """
-  return _plain(
+  return reports.plain(
     {
       "fawkes_jax": version.__version__,
-      "packages": runtimes.versions(),
-      "command": command(options),
+      "packages": reports.versions(runtimes.PACKAGES.values()),
+      "command": reports.command(
+        "evaluate", options, untold=("output", "threads")
+      ),
       "options": dataclasses.asdict(options),
       "people": {
         "protected": [person.name for person in everybody.protected],
@@ -69,9 +67,7 @@ def write(summary: Mapping[str, Any], folder: Path) -> None:
   Raises:
     FawkesError: they cannot be written.
   """
-  text = json.dumps(summary, indent=2, ensure_ascii=False)
-  files.write_atomically(folder / "evaluation.json", text.encode() + b"\n")
-  files.write_atomically(folder / "evaluation.md", markdown(summary).encode())
+  reports.write(summary, markdown(summary), folder, "evaluation")
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -95,32 +91,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
   for name, tables in summary["experiments"].items():
     lines += [f"## {_TITLES[name]}", ""]
     for rows in tables.values():
-      lines += [*_table(rows), ""]
+      lines += [*reports.table(rows), ""]
       lines += _left_out(rows)
   return "\n".join(lines)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-  """Rows as a table in Markdown."""
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  yield f"| {' | '.join(columns)} |"
-  yield f"|{'---|' * len(columns)}"
-  for row in rows:
-    cells = (_cell(row.get(name)) for name in columns)
-    yield f"| {' | '.join(cells)} |"
-
-
-def _cell(value: Any) -> str:
-  if value is None:
-    return "-"
-  if isinstance(value, Mapping):
-    if value["value"] is None:
-      return "-"
-    low, high = value["low"], value["high"]
-    return f"{value['value']:.2f} [{low:.2f}, {high:.2f}]"
-  if isinstance(value, list):
-    return str(len(value))
-  return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -139,49 +112,3 @@ def _names(names: Sequence[str]) -> str:
   """Some names in brackets."""
   more = ", ..." if len(names) > _NAMES else ""
   return f" ({', '.join(names[:_NAMES])}{more})" if names else ""
-
-
-def command(options: config.EvaluateOptions) -> str:
-  """The command with the options that are not the default.
-
-  Paths appear by their last part only: results travel, folders do not.
-  """
-  names = {"modes": "mode", "extractors": "surrogates"}
-  words = ["fawkes-jax", "evaluate"]
-  for field in dataclasses.fields(options):
-    value = getattr(options, field.name)
-    if field.name in ("output", "threads") or value == field.default:
-      continue
-    if field.name == "solver_changes":
-      words += [f"--{name}={number:g}" for name, number in value]
-    elif field.name == "ablations":
-      text = ";".join(
-        ",".join(f"{name}={number:g}" for name, number in change)
-        for change in value
-      )
-      words.append(f"--ablations={shlex.quote(text)}")
-    else:
-      words.append(
-        f"--{names.get(field.name, field.name)}={shlex.quote(_shown(value))}"
-      )
-  return " ".join(words)
-
-
-def _shown(value: Any) -> str:
-  if isinstance(value, tuple):
-    return ",".join(map(_shown, value))
-  text = str(value)
-  if isinstance(value, float) or text.startswith(identities.TFDS_PREFIX):
-    return text
-  return Path(text).name
-
-
-def _plain(value: Any) -> Any:
-  """Without paths, and None for what is not a number."""
-  if isinstance(value, Mapping):
-    return {str(key): _plain(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float):
-    return float(f"{value:.6g}") if math.isfinite(value) else None
-  return str(value) if isinstance(value, Path) else value

@@ -1,7 +1,6 @@
 """Packages that only an evaluation needs."""
 
 import importlib
-import importlib.metadata
 from typing import Any
 
 from fawkes_jax import types
@@ -31,14 +30,3 @@ def load(module: str) -> Any:
       f"{package} must be installed for this evaluation: pip install"
       f" 'fawkes-jax[evaluate]' ({error})"
     ) from error
-
-
-def versions() -> dict[str, str]:
-  """The versions of those that are installed, and of JAX and numpy."""
-  found = {}
-  for package in sorted({*PACKAGES.values(), "jax", "numpy"}):
-    try:
-      found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return found

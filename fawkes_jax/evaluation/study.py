@@ -428,7 +428,7 @@ def _check_free(
   """Makes sure that the output is not within the data."""
   for photo in people.train_photos(everybody.chosen)[:1]:
     if not photo.path.is_relative_to(options.output / "photos"):
-      scan.check_output(Path(options.data), options.output)
+      scan.check_output(Path(options.data), options.output, flag="data")
 
 
 def _content(name: str) -> str | None:

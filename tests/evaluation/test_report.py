@@ -6,7 +6,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from fawkes_jax import config
+from fawkes_jax import config, reports
 from fawkes_jax.evaluation import experiments, plots, report
 
 
@@ -51,7 +51,9 @@ def test_the_command_shows_changes():
     rhos=(0.004,),
     detector=Path("/a/yunet.onnx"),
   )
-  assert report.command(options) == (
+  assert reports.command(
+    "evaluate", options, untold=("output", "threads")
+  ) == (
     "fawkes-jax evaluate --data=tfds:lfw --detector=yunet.onnx --rhos=0.004"
     " --ablations='jpeg=0,blur=0.5;steps=3'"
   )

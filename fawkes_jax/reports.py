@@ -1,0 +1,146 @@
+"""What the commands that measure write: JSON, Markdown, pictures."""
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fawkes_jax import identities
+from fawkes_jax.archive import files
+
+_FLAGS = {
+  "modes": "mode",
+  "extractors": "surrogates",
+  "ensembles": "surrogates",
+  "batch_sizes": "batch_size",
+}
+
+
+def write(
+  summary: Mapping[str, Any], markdown: str, folder: Path, name: str
+) -> None:
+  """Writes a summary as NAME.json and NAME.md.
+
+  Raises:
+    FawkesError: they cannot be written.
+  """
+  text = json.dumps(summary, indent=2, ensure_ascii=False)
+  files.write_atomically(folder / f"{name}.json", text.encode() + b"\n")
+  files.write_atomically(folder / f"{name}.md", markdown.encode())
+
+
+def picture(figure: Any, path: Path) -> None:
+  """Writes a figure of matplotlib as PNG.
+
+  Raises:
+    FawkesError: it cannot be written.
+  """
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=120)
+  files.write_atomically(path, buffer.getvalue())
+
+
+def table(
+  rows: Sequence[Mapping[str, Any]], *, interval: str = ".2f"
+) -> Iterable[str]:
+  """Rows as a table in Markdown.
+
+  Args:
+    rows: their cells by column; a mapping is a value from low to high, a list
+      is counted.
+    interval: the format of the numbers of such a mapping.
+
+  Returns:
+    Its lines.
+  """
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  yield f"| {' | '.join(columns)} |"
+  yield f"|{'---|' * len(columns)}"
+  for row in rows:
+    cells = (_cell(row.get(name), interval) for name in columns)
+    yield f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Any, interval: str) -> str:
+  if value is None:
+    return "-"
+  if isinstance(value, Mapping):
+    if value["value"] is None:
+      return "-"
+    middle, low, high = (
+      format(value[name], interval) for name in ("value", "low", "high")
+    )
+    return f"{middle} [{low}, {high}]"
+  if isinstance(value, list):
+    return str(len(value))
+  return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def command(name: str, options: Any, *, untold: Collection[str]) -> str:
+  """The command with the options that are not the default.
+
+  Paths appear by their last part only: results travel, folders do not.
+
+  Args:
+    name: of the command.
+    options: a dataclass of `config`.
+    untold: the options that are left out.
+
+  Returns:
+    What a person would type.
+  """
+  words = ["fawkes-jax", name]
+  for field in dataclasses.fields(options):
+    value = getattr(options, field.name)
+    if field.name in untold or value == field.default:
+      continue
+    if field.name == "solver_changes":
+      words += [f"--{_shown(change)}" for change in value]
+    else:
+      flag = _FLAGS.get(field.name, field.name)
+      words.append(f"--{flag}={shlex.quote(_shown(value))}")
+  return " ".join(words)
+
+
+def _is_change(value: Any) -> bool:
+  """Whether it is an option of the solver and its value."""
+  return isinstance(value, tuple) and isinstance(value[-1], int | float)
+
+
+def _shown(value: Any) -> str:
+  if _is_change(value) and isinstance(value[0], str):
+    return f"{value[0]}={value[1]:g}"
+  if isinstance(value, tuple):
+    nested = any(isinstance(v, tuple) and not _is_change(v) for v in value)
+    return (";" if nested else ",").join(map(_shown, value))
+  text = str(value)
+  if isinstance(value, float) or text.startswith(identities.TFDS_PREFIX):
+    return text
+  return Path(text).name
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+  """The versions of those that are installed, and of JAX and numpy."""
+  found = {}
+  for package in sorted({*packages, "jax", "numpy"}):
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def plain(value: Any) -> Any:
+  """What JSON can hold: without paths, and None for what is not a number."""
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [plain(item) for item in value]
+  if isinstance(value, float):
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+  return str(value) if isinstance(value, Path) else value
