@@ -337,8 +337,16 @@ def _add_benchmark(commands: Any) -> None:
   default = config.BenchmarkOptions(output=Path())
   for name, kind, what in (
     ("data", Path, "folder of photos (one that scikit-image brings)"),
-    ("parts", _words, f"of {', '.join(config.PARTS)} (all there are photos for)"),
-    ("batch_sizes", _numbers(int), "faces at once (1,8,32 on a CPU, else more)"),
+    (
+      "parts",
+      _words,
+      f"of {', '.join(config.PARTS)} (all, with photos)",
+    ),
+    (
+      "batch_sizes",
+      _numbers(int),
+      "faces at once (1,8,32 on a CPU)",
+    ),
     ("devices", _numbers(int), "how many of this host (one, and all)"),
     ("rounds", int, "in which everything is measured once"),
     ("round_seconds", float, "that each measurement takes at least"),

@@ -109,11 +109,16 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
 
 def _is_change(value: Any) -> bool:
   """Whether it is an option of the solver and its value."""
-  return isinstance(value, tuple) and isinstance(value[-1], int | float)
+  return (
+    isinstance(value, tuple)
+    and len(value) == 2
+    and isinstance(value[0], str)
+    and isinstance(value[1], int | float)
+  )
 
 
 def _shown(value: Any) -> str:
-  if _is_change(value) and isinstance(value[0], str):
+  if _is_change(value):
     return f"{value[0]}={value[1]:g}"
   if isinstance(value, tuple):
     nested = any(isinstance(v, tuple) and not _is_change(v) for v in value)

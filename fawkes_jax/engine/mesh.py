@@ -29,7 +29,7 @@ def over_faces(
   *,
   specs: tuple[PartitionSpec, ...],
   donate: tuple[int, ...] = (),
-) -> Callable[..., Any]:
+) -> jax.stages.Wrapped:
   """Compiles a function of faces for the mesh, without communication.
 
   Args:

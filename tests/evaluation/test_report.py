@@ -51,9 +51,7 @@ def test_the_command_shows_changes():
     rhos=(0.004,),
     detector=Path("/a/yunet.onnx"),
   )
-  assert reports.command(
-    "evaluate", options, untold=("output", "threads")
-  ) == (
+  assert reports.command("evaluate", options, untold=("output", "threads")) == (
     "fawkes-jax evaluate --data=tfds:lfw --detector=yunet.onnx --rhos=0.004"
     " --ablations='jpeg=0,blur=0.5;steps=3'"
   )

@@ -1,0 +1,91 @@
+"""Which subjects a benchmark has, and what surrounds their measurement."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from fawkes_jax import cloaker, config, types
+from fawkes_jax.benchmarking import archiving, device, rounds, solving
+
+
+def parts(options: config.BenchmarkOptions) -> tuple[str, ...]:
+  """What can be measured: without photos only the solver.
+
+  Raises:
+    FawkesError: a part was asked for by name that needs photos.
+  """
+  if options.data or importlib.util.find_spec("skimage"):
+    return options.parts or config.PARTS
+  wanted = set(options.parts or ()) - {"solver"}
+  if wanted:
+    raise types.FawkesError(
+      "--data must be a folder of photos, or scikit-image must be installed"
+      f" (pip install 'fawkes-jax[evaluate]'), for --parts="
+      f"{','.join(sorted(wanted))}"
+    )
+  return ("solver",)
+
+
+def subjects(
+  options: config.BenchmarkOptions, parts: Sequence[str], folder: Path
+) -> Iterator[rounds.Subject]:
+  """All that is to be measured.
+
+  Args:
+    options: of the run.
+    parts: of `config.PARTS`.
+    folder: for photos, before and after.
+
+  Yields:
+    The subjects, the solver first: photos and networks are loaded before it,
+    so that what is wrong with them is found at once.
+
+  Raises:
+    FawkesError: something cannot be loaded.
+  """
+  solvers = list(solving.subjects(options)) if "solver" in parts else []
+  if set(parts) > {"solver"} or not solvers:
+    photos = archiving.gather(options, folder / "photos")
+    cloak = options.cloak(
+      folder / "photos", folder / "cloaked", options.ensembles[0]
+    )
+    loaded = cloaker.Cloaker(cloak)
+  yield from solvers
+  yield from device.ceilings()
+  if "detector" in parts:
+    yield from archiving.finding(loaded, photos)
+  if "codecs" in parts:
+    yield from archiving.coding(photos, options)
+  if "pipeline" in parts:
+    yield archiving.Pipeline(options=cloak, loaded=loaded)
+
+
+def profile(results: Sequence[rounds.Result], folder: Path) -> None:
+  """Traces a few steps of the last solver that could be measured."""
+  for result in reversed(results):
+    if isinstance(result.subject, solving.Solver) and not result.problem:
+      result.subject.profile(folder)
+      return
+
+
+@contextlib.contextmanager
+def fresh_programs(folder: Path) -> Iterator[None]:
+  """Keeps compiled programs in another folder than usual.
+
+  What earlier runs have compiled would be loaded, not compiled.
+  """
+  before = getattr(jax.config, "jax_compilation_cache_dir", None)
+  _keep_programs(str(folder))
+  try:
+    yield
+  finally:
+    _keep_programs(before)
+
+
+def _keep_programs(folder: str | None) -> None:
+  jax.config.update("jax_compilation_cache_dir", folder)
+  compilation_cache.reset_cache()

@@ -1,0 +1,150 @@
+"""The solver's speed: the engine's own program on random faces."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from fawkes_jax import cloaker, config, types
+from fawkes_jax.benchmarking import device, rounds
+from fawkes_jax.engine import executor
+from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.models import registry
+from fawkes_jax.weights import extractors
+
+_TRACED_CALLS = 3
+
+
+class Solver(rounds.Subject):
+  """The steps of some faces at once on some devices."""
+
+  part = "solver"
+
+  def __init__(
+    self,
+    ensemble: Sequence[registry.Extractor],
+    options: config.BenchmarkOptions,
+    *,
+    batch_size: int,
+    devices: int,
+  ):
+    """Compiles nothing yet."""
+    self._ensemble = ensemble
+    self._options = options
+    self._devices = devices
+    # As the executor rounds it.
+    slots = -(-batch_size // devices) * devices
+    self.title = {
+      "surrogates": "+".join(e.name for e in ensemble),
+      "devices": devices,
+      "batch size": slots,
+    }
+
+  def prepare(self) -> Mapping[str, Any]:
+    """Compiles the program, runs it once and looks at what it is."""
+    size, options = self._options.crop_size, self._options
+    before = device.peak_bytes()
+    own, target, centre = (
+      {e.name: _embedding(e, seed) for e in self._ensemble} for seed in range(3)
+    )
+    self._problem = cloaker.random_problem(size, own=own, target=target)
+    self._executor: executor.Executor[int] = executor.Executor(
+      self._ensemble,
+      {name: 0.1 * e for name, e in centre.items()},
+      options.solver,
+      slots=self.title["batch size"],
+      mesh=mesh_lib.local_mesh(self._devices),
+    )
+    states = self._executor.states(self._problem)
+    started = time.perf_counter()
+    lowered = self._executor.lower(states)
+    self._program = lowered.compile()
+    compiling = time.perf_counter() - started
+    self._executor.advance(states, self._program)
+    after = device.peak_bytes()
+    memory = self._program.memory_analysis()
+    return {
+      "compile s": compiling,
+      # XLA counts the body of a loop once, and what one device does.
+      "GFLOP": self._devices * _cost(lowered, "flops") / 1e9,
+      "GB": self._devices * _cost(self._program, "bytes accessed") / 1e9,
+      "program bytes": memory
+      and memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes
+      + memory.temp_size_in_bytes,
+      # Where an earlier program took more, this one's peak is not known.
+      "device bytes": after if before != after else None,
+    }
+
+  def measure(self, seconds: float) -> Mapping[str, float]:
+    """Solves fresh faces."""
+    solve = self._executor
+    states = jax.block_until_ready(solve.states(self._problem))
+
+    def call() -> None:
+      nonlocal states
+      states = solve.advance(states, self._program)
+
+    calls, spent = rounds.repeat(call, seconds)
+    steps = calls * solve.steps_per_call * solve.slots
+    return {"face-steps/s": steps / spent}
+
+  def profile(self, folder: Path) -> None:
+    """Writes a trace of a few calls of the program."""
+    states = jax.block_until_ready(self._executor.states(self._problem))
+    with jax.profiler.trace(str(folder)):
+      for _ in range(_TRACED_CALLS):
+        states = self._executor.advance(states, self._program)
+
+
+def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
+  """All combinations of ensembles, numbers of devices and batch sizes.
+
+  Raises:
+    FawkesError: an extractor cannot be loaded, or there are fewer devices.
+  """
+  there = len(jax.local_devices())
+  for count in options.devices or ():
+    if count > there:
+      raise types.FawkesError(
+        f"--devices must be in [1, {there}] on this host, got {count}"
+      )
+  sizes = options.batch_sizes or (
+    (1, 8, 32) if jax.default_backend() == "cpu" else (32, 128, 256, 512, 1024)
+  )
+  loaded: dict[str, registry.Extractor] = {}
+  for ensemble in options.ensembles:
+    for name in ensemble:
+      if name not in loaded:
+        loaded[name] = extractors.load_extractor(name)
+    for devices in options.devices or sorted({1, there}):
+      # Small ones first: the peak of a device's memory only ever grows.
+      for batch_size in sorted(sizes):
+        yield Solver(
+          [loaded[name] for name in ensemble],
+          options,
+          batch_size=batch_size,
+          devices=devices,
+        )
+
+
+def _embedding(
+  extractor: registry.Extractor, seed: int
+) -> Float32[np.ndarray, " d"]:
+  """A random direction in an extractor's space."""
+  size = extractor.input_size
+  image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  shape = jax.eval_shape(extractor.apply, extractor.variables, image).shape
+  vector = np.random.default_rng(seed).normal(size=shape[1])
+  return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def _cost(program: Any, name: str) -> float:
+  """What XLA's cost analysis says; not a number where it says nothing."""
+  analysis = program.cost_analysis() or {}
+  return analysis.get(name, float("nan"))

@@ -1,0 +1,77 @@
+"""`fawkes-jax benchmark`: measures the speed of this machine."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import rich.console
+
+from fawkes_jax import config, types
+from fawkes_jax.archive import files, scan
+
+
+def run(options: config.BenchmarkOptions) -> int:
+  """Measures, and writes tables.
+
+  Args:
+    options: of the run.
+
+  Returns:
+    0.
+
+  Raises:
+    FawkesError: the photos, a surrogate or a device cannot be used, or the
+      output cannot be written.
+  """
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
+  # After the command line is known to be right: JAX takes a second.
+  from fawkes_jax.benchmarking import device, measuring, report, rounds
+
+  parts = measuring.parts(options)
+  with _workplace(options) as folder, measuring.fresh_programs(folder / "xla"):
+    console.print(f"measuring {', '.join(parts)}")
+    host = device.host()
+    results = rounds.run(
+      measuring.subjects(options, parts, folder),
+      count=options.rounds,
+      seconds=options.round_seconds,
+      say=console.print,
+    )
+    if options.profile_dir is not None:
+      measuring.profile(results, options.profile_dir)
+  summary = report.summary(options, host, results)
+  text = report.markdown(summary)
+  report.write(summary, options.output)
+  console.print(f"\n{text}")
+  console.print(f"{options.output / 'benchmark.md'}")
+  return 0
+
+
+@contextlib.contextmanager
+def _workplace(options: config.BenchmarkOptions) -> Iterator[Path]:
+  """A folder in the output that is removed afterwards.
+
+  Raises:
+    FawkesError: a folder cannot be written to.
+  """
+  if options.data is not None:
+    scan.check_output(options.data, options.output, flag="data")
+  flag, folder = "output", options.output
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    place = tempfile.TemporaryDirectory(
+      dir=folder, prefix=files.TEMPORARY_PREFIX, ignore_cleanup_errors=True
+    )
+    if options.profile_dir is not None:
+      flag, folder = "profile_dir", options.profile_dir
+      folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise types.FawkesError(
+      f"--{flag} must be a folder that can be written to, got"
+      f" {files.printable(folder)}: {error.strerror}"
+    ) from error
+  with place as name:
+    yield Path(name)
