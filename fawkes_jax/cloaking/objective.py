@@ -16,10 +16,6 @@ from fawkes_jax import config
 from fawkes_jax.imaging import views
 from fawkes_jax.models import registry
 
-# Of the soft maximum over the extractors: the difference of two losses that
-# makes one count e times as much as the other.
-_TEMPERATURE = 0.1
-
 
 def normalise(
   embeddings: Float32[Array, "... d"], centre: Float32[Array, " d"]
@@ -48,10 +44,9 @@ def attack(
 ) -> Float32[Array, ""]:
   """How far a face still is from its target, and how near to its identity.
 
-  For each extractor the weighted mean of 1 - cosine to the target and 1 +
-  cosine to the original, with weights 1 and `own_weight`; over the extractors
-  their soft maximum (log of the mean of exponentials). Each extractor sees its
-  own random view of a crop that is turned for all.
+  The mean over the extractors of the weighted mean of 1 - cosine to the target
+  and 1 + cosine to the original, with weights 1 and `own_weight`. Each
+  extractor sees its own random view of a crop that is turned for all.
 
   The original is left behind also where its cosine is negative already: what is
   below zero for an extractor is near zero for recognisers that were not cloaked
@@ -74,7 +69,7 @@ def attack(
   if options.jitter:
     turn = views.TURN_SPREAD * spread[0, 3]
     image = views.turn(image, problem.side, turn)
-  losses = []
+  total = jnp.float32(0)
   for i, extractor in enumerate(extractors):
     softness = jax.random.uniform(jax.random.fold_in(key, i))
     view = views.template_view(
@@ -90,9 +85,5 @@ def attack(
     features = normalise(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
     from_own = 1 + features @ problem.own[extractor.name]
-    loss = to_target + options.own_weight * from_own
-    losses.append(loss / (1 + options.own_weight))
-  # The mean, but more of those that are far from done: otherwise the easiest
-  # extractor takes the budget of all.
-  exponents = jnp.stack(losses) / _TEMPERATURE
-  return _TEMPERATURE * (jax.nn.logsumexp(exponents) - jnp.log(len(losses)))
+    total += to_target + options.own_weight * from_own
+  return total / ((1 + options.own_weight) * len(extractors))
