@@ -43,7 +43,7 @@ def cloak(places, *flags):
 
 
 HELP = {
-  (): ("cloak", "bank", "train", "weights", "evaluate"),
+  (): ("cloak", "bank", "train", "weights", "evaluate", "benchmark"),
   ("cloak",): (
     *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
     *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
@@ -55,6 +55,10 @@ HELP = {
   ("evaluate",): (
     *("--data", "--output", "--experiments", "--mode", "--trackers", "--steps"),
     *("--detector", "--surrogates", "--ablations", "jpeg=0;blur=0"),
+  ),
+  ("benchmark",): (
+    *("--output", "--data", "--parts", "--batch_size", "--surrogates"),
+    *("--devices", "--rounds", "--price_per_hour", "--profile_dir", "--steps"),
   ),
   ("weights",): ("list", "fetch", "import"),
   ("weights", "fetch"): ("NAME", "--mirror", "--accept_research_licence"),
@@ -80,7 +84,8 @@ def test_help_gives_the_default_of_each_mode():
 
 
 @pytest.mark.parametrize(
-  "command", [(), ("cloak",), ("evaluate",), ("weights", "fetch")]
+  "command",
+  [(), ("cloak",), ("evaluate",), ("benchmark",), ("weights", "fetch")],
 )
 def test_help_is_fast_and_needs_no_jax(command):
   """Under two seconds of a processor, however busy the machine is."""

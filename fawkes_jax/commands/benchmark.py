@@ -59,19 +59,19 @@ def _workplace(options: config.BenchmarkOptions) -> Iterator[Path]:
   """
   if options.data is not None:
     scan.check_output(options.data, options.output, flag="data")
-  flag, folder = "output", options.output
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    place = tempfile.TemporaryDirectory(
-      dir=folder, prefix=files.TEMPORARY_PREFIX, ignore_cleanup_errors=True
-    )
-    if options.profile_dir is not None:
-      flag, folder = "profile_dir", options.profile_dir
-      folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise types.FawkesError(
-      f"--{flag} must be a folder that can be written to, got"
-      f" {files.printable(folder)}: {error.strerror}"
-    ) from error
-  with place as name:
+  for flag in ("profile_dir", "output"):
+    folder = getattr(options, flag)
+    if folder is not None:
+      try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+          pass
+      except OSError as error:
+        raise types.FawkesError(
+          f"--{flag} must be a folder that can be written to, got"
+          f" {files.printable(folder)}: {error.strerror}"
+        ) from error
+  with tempfile.TemporaryDirectory(
+    dir=options.output, prefix=files.TEMPORARY_PREFIX
+  ) as name:
     yield Path(name)
