@@ -56,7 +56,8 @@ class Result:
 
   def values(self, unit: str) -> list[float]:
     """The figures of all rounds; none where there was a problem."""
-    return [] if self.problem else [figures[unit] for figures in self.rounds]
+    rounds = [] if self.problem else self.rounds
+    return [figures[unit] for figures in rounds if unit in figures]
 
   def spread(self, unit: str) -> dict[str, Any] | None:
     """The median, the extremes and all figures; None without any."""
