@@ -48,8 +48,9 @@ def subjects(
     FawkesError: something cannot be loaded.
   """
   solvers = list(solving.subjects(options)) if "solver" in parts else []
-  if set(parts) > {"solver"} or not solvers:
+  if set(parts) - {"solver"}:
     photos = archiving.gather(options, folder / "photos")
+  if {"detector", "pipeline"} & set(parts):
     cloak = options.cloak(
       folder / "photos", folder / "cloaked", options.ensembles[0]
     )
