@@ -350,7 +350,7 @@ def _add_benchmark(commands: Any) -> None:
     ("devices", _numbers(int), "how many of this host (one, and all)"),
     ("rounds", int, "in which everything is measured once"),
     ("round_seconds", float, "that each measurement takes at least"),
-    ("photos", int, "in the pipeline at most (16 on a CPU, 512 elsewhere)"),
+    ("photos", int, "in the pipeline at most (8 on a CPU, 512 elsewhere)"),
     ("bank", Path, "target identities, made by `fawkes-jax bank`"),
     ("price_per_hour", float, "of this host, to say what a million cost"),
     ("profile_dir", Path, "folder for a trace of a few steps of the solver"),

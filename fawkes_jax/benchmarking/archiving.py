@@ -40,7 +40,7 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   Raises:
     FawkesError: there is no photo.
   """
-  most = options.photos or (16 if jax.default_backend() == "cpu" else 512)
+  most = options.photos or (8 if jax.default_backend() == "cpu" else 512)
   found = _from_data(options, most) if options.data else _astronauts(most)
   photos: list[Photo] = []
   room = _WAVE_BYTES

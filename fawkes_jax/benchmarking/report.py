@@ -194,5 +194,8 @@ def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
       label=f"{kind[0]}, devices {kind[1]}",
     )
   axes.set_ylim(0)
+  sizes = sorted({row["batch size"] for row in rows})
+  axes.set_xticks(sizes, sizes)
+  axes.minorticks_off()
   axes.legend(fontsize="small")
   reports.picture(canvas, path)
