@@ -18,6 +18,7 @@ _DOCS = {
   "steps": "optimisation steps of a face at most",
   "learning_rate": "first step size, in units of 0..255",
   "linf": "largest change of a pixel's channel, in units of 0..255",
+  "chroma": "largest change of a channel apart from the pixel's grey",
   "own_weight": "weight of leaving the own identity beside reaching the target",
   "jitter": "random shift, scale and turn of the alignment in each step, times"
   " the spread between recognisers",

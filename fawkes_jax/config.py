@@ -71,6 +71,8 @@ class SolverOptions:
     learning_rate: Adam's first step size, in units of 0..255; it decays to
       zero along a cosine.
     linf: the largest change of a pixel's channel, in units of 0..255.
+    chroma: how far the change of a channel may be from the pixel's mean change
+      of all three, in the same units; 0 for changes of brightness alone.
     own_weight: weight of the distance from the own identity, beside that of
       the nearness to the target.
     jitter: by how much the alignment is moved, scaled and turned at random in
@@ -88,6 +90,7 @@ class SolverOptions:
   steps: int = 60
   learning_rate: float = 2.0
   linf: float = 48.0
+  chroma: float = 8.0
   own_weight: float = 4.0
   jitter: float = 1.0
   jpeg: float = 1.0
@@ -100,6 +103,7 @@ class SolverOptions:
     _require_number("steps", self.steps, 1, 100_000)
     _require_number("learning_rate", self.learning_rate, 0, 255, open_low=True)
     _require_number("linf", self.linf, 1, 255)
+    _require_number("chroma", self.chroma, 0, 255)
     _require_number("own_weight", self.own_weight, 0, 100)
     _require_number("jitter", self.jitter, 0, 4)
     _require_number("jpeg", self.jpeg, 0, 4)
@@ -497,6 +501,7 @@ class EvaluateOptions(FaceOptions):
   ablations: tuple[tuple[tuple[str, float], ...], ...] = (
     (("own_weight", 0.0),),
     (("linf", 24.0),),
+    (("chroma", 255.0),),
     (("jpeg", 0.0),),
     (("blur", 0.0),),
     (("jitter", 0.0),),

@@ -161,7 +161,7 @@ def step(
   update, adam = _adam(options).update(gradient, state.adam)
   # DSSIM grows like the square of the change.
   shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
-  change = jnp.clip(shrink * state.change + update, -options.linf, options.linf)
+  change = _bounded(shrink * state.change + update, options)
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
   within = dssim <= options.rho
@@ -193,6 +193,16 @@ def finished(state: State, options: config.SolverOptions) -> Bool[Array, ""]:
   if options.patience:
     done |= state.steps - state.gain_step > options.patience
   return done
+
+
+def _bounded(change: jax.Array, options: config.SolverOptions) -> jax.Array:
+  """The change with what is too large for a pixel, or too colourful, cut off.
+
+  DSSIM hardly sees a tint; the eye does.
+  """
+  grey = change.mean(axis=-1, keepdims=True)
+  tint = jnp.clip(change - grey, -options.chroma, options.chroma)
+  return jnp.clip(grey + tint, -options.linf, options.linf)
 
 
 def _candidate(change: jax.Array, problem: Problem) -> jax.Array:

@@ -239,6 +239,21 @@ def test_patience_ends_early(small, small_problem):
   assert solve.run(small_problem)[-1].steps > hasty.steps + 3
 
 
+def test_a_tint_is_bounded(small, small_problem):
+  """Rounding of four numbers adds up to one to the bound."""
+
+  def tint(**options):
+    solve = small_runner(small, linf=24, rho=0.5, steps=20, **options)
+    change = np.asarray(solve.run(small_problem)[-1].best_change)
+    inside = (small_problem.original > 30) & (small_problem.original < 225)
+    apart = np.abs(change - change.mean(axis=-1, keepdims=True))
+    return apart[inside.all(axis=-1)].max()
+
+  assert tint(chroma=255.0) > 5
+  assert 2 <= tint(chroma=3.0) <= 4
+  assert tint(chroma=0.0) == pytest.approx(0, abs=1e-5)
+
+
 def test_a_finished_face_stays_as_it_is(solve, solved, problems):
   """However long the others of its batch go on."""
   states = solve.run(problems[0], steps=OPTIONS.steps + 3)
