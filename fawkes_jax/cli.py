@@ -228,9 +228,7 @@ def _add_train(commands: Any) -> None:
     ("threads", int, "threads that draw the student's views"),
     ("seed", int, "of everything that is random"),
   ):
-    value = getattr(default, name)
-    shown = "" if value is None else f" ({value})"
-    add(f"--{name}", type=kind, default=value, help=f"{what}{shown}")
+    _add_flag(parser, name, kind, what, getattr(default, name))
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -265,6 +263,33 @@ def _shown(value: Any) -> str:
   return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+# Options of several values whose flag is named as if there were one.
+_FLAGS = {"modes": "mode", "batch_sizes": "batch_size"}
+
+
+def _add_flag(
+  parser: argparse.ArgumentParser,
+  name: str,
+  kind: Callable[[str], Any],
+  what: str,
+  default: Any,
+) -> None:
+  """Adds the flag of an option; the help ends with the default, if any."""
+  if name == "ablations":
+    shown = ";".join(
+      ",".join(f"{k}={v:g}" for k, v in change) for change in default
+    )
+  else:
+    shown = _shown(default)
+  parser.add_argument(
+    f"--{_FLAGS.get(name, name)}",
+    dest=name,
+    type=kind,
+    default=default,
+    help=what if default is None else f"{what} ({shown})",
+  )
+
+
 def _add_evaluate(commands: Any) -> None:
   parser = commands.add_parser(
     "evaluate",
@@ -286,7 +311,7 @@ def _add_evaluate(commands: Any) -> None:
   default = config.EvaluateOptions(data="", output=Path())
   for name, kind, what in (
     ("experiments", _words, f"of {', '.join(config.EXPERIMENTS)}"),
-    ("mode", _words, f"strengths of the cloaks: {', '.join(config.MODES)}"),
+    ("modes", _words, f"strengths of the cloaks: {', '.join(config.MODES)}"),
     ("trackers", _words, "dlib, or recognisers in .onnx or .xml files"),
     ("detector", Path, "YuNet in an .onnx file, for the recognisers in files"),
     ("heads", _words, f"of the trackers: {', '.join(config.HEADS)}"),
@@ -304,19 +329,7 @@ def _add_evaluate(commands: Any) -> None:
     ("finetune_steps", int, "of its training"),
     ("draws", int, "of people, for confidence intervals"),
   ):
-    value = getattr(default, "modes" if name == "mode" else name)
-    shown = (
-      ";".join(",".join(f"{k}={v:g}" for k, v in change) for change in value)
-      if name == "ablations"
-      else _shown(value)
-    )
-    add(
-      f"--{name}",
-      dest="modes" if name == "mode" else name,
-      type=kind,
-      default=value,
-      help=what if value is None else f"{what} ({shown})",
-    )
+    _add_flag(parser, name, kind, what, getattr(default, name))
   _add_faces(parser)
   _add_solver(parser)
 
@@ -356,14 +369,7 @@ def _add_benchmark(commands: Any) -> None:
     ("price_per_hour", float, "of this host, to say what a million cost"),
     ("profile_dir", Path, "folder for a trace of a few steps of the solver"),
   ):
-    value = getattr(default, name)
-    add(
-      "--batch_size" if name == "batch_sizes" else f"--{name}",
-      dest=name,
-      type=kind,
-      default=value,
-      help=what if value is None else f"{what} ({_shown(value)})",
-    )
+    _add_flag(parser, name, kind, what, getattr(default, name))
   add(
     "--surrogates",
     dest="ensembles",

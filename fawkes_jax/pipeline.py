@@ -30,8 +30,8 @@ from fawkes_jax.imaging import geometry, ssim
 from fawkes_jax.weights import cache
 
 # A wave ends at this many photos or decoded bytes.
-_WAVE_PHOTOS = 16
-_WAVE_BYTES = 128 << 20
+WAVE_PHOTOS = 16
+WAVE_BYTES = 128 << 20
 
 # Files of other kinds lie in photo folders without harm; a file with one of
 # these names that is not an image is damaged.
@@ -200,8 +200,10 @@ class _Run:
   def _stage(self, name: str) -> Iterator[None]:
     """Adds up the time that is spent in a stage."""
     started = time.monotonic()
-    yield
-    self.seconds[name] += time.monotonic() - started
+    try:
+      yield
+    finally:
+      self.seconds[name] += time.monotonic() - started
 
   def run(self, sources: Iterator[scan.SourceFile]) -> None:
     """Brings every source to its outcome."""
@@ -509,7 +511,7 @@ def _waves(
     wave.append((source, item))
     photo = getattr(item, "photo", item)
     size += photo.pixels.nbytes if isinstance(photo, Photo) else 0
-    if len(wave) >= _WAVE_PHOTOS or size >= _WAVE_BYTES:
+    if len(wave) >= WAVE_PHOTOS or size >= WAVE_BYTES:
       yield wave
       wave, size = [], 0
   if wave:

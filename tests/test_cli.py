@@ -1,7 +1,5 @@
 """What a person sees at the command line, before any photo is read."""
 
-import contextlib
-import io
 import os
 import resource
 import subprocess
@@ -9,23 +7,12 @@ import sys
 
 import pytest
 from PIL import Image
+from terminal import run
 
 from fawkes_jax import cli, version
 from fawkes_jax.weights import extractors
 
 MODULE = (sys.executable, "-m", "fawkes_jax")
-
-
-def run(*arguments):
-  """The command line in this process: its exit code, output and errors."""
-  out, err = io.StringIO(), io.StringIO()
-  with (
-    contextlib.redirect_stdout(out),
-    contextlib.redirect_stderr(err),
-    pytest.raises(SystemExit) as ended,
-  ):
-    cli.entry([str(argument) for argument in arguments])
-  return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
 
 @pytest.fixture

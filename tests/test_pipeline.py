@@ -1,9 +1,7 @@
 """A small archive through the command line, and what became of it."""
 
 import contextlib
-import dataclasses
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,8 +15,8 @@ import numpy as np
 import pytest
 import skimage.metrics
 from PIL import Image
+from terminal import run
 
-from fawkes_jax import cli
 from fawkes_jax.archive import files
 from fawkes_jax.imaging import views
 
@@ -53,25 +51,6 @@ BAD = {
   "trip/truncated.jpg": ("failed", "truncated"),
 }
 CLOAKED = ("astronaut.jpg", "grey.jpg", "trip/deep/two.png")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  code: int
-  said: str
-  errors: str
-
-
-def run(*arguments):
-  """The command line in this process."""
-  out, err = io.StringIO(), io.StringIO()
-  with (
-    contextlib.redirect_stdout(out),
-    contextlib.redirect_stderr(err),
-    pytest.raises(SystemExit) as ended,
-  ):
-    cli.entry([str(argument) for argument in arguments])
-  return Run(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def cloak(source, output, *flags):

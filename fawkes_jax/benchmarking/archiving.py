@@ -21,10 +21,6 @@ from fawkes_jax.archive import codec, files, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.benchmarking import rounds
 
-# What finder and codecs get: as much as the pipeline looks at in one go.
-_WAVE_PHOTOS = 16
-_WAVE_BYTES = 128 << 20
-
 
 def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   """Copies photos into a folder.
@@ -43,10 +39,11 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   most = options.photos or (8 if jax.default_backend() == "cpu" else 512)
   found = _from_data(options, most) if options.data else _astronauts(most)
   photos: list[Photo] = []
-  room = _WAVE_BYTES
+  # What finder and codecs get: what the pipeline looks at in one go.
+  room = pipeline.WAVE_BYTES
   for index, (suffix, photo) in enumerate(found):
     files.write_atomically(folder / f"{index:06}{suffix}", photo.source)
-    if len(photos) < _WAVE_PHOTOS and room > 0:
+    if len(photos) < pipeline.WAVE_PHOTOS and room > 0:
       photos.append(photo)
       room -= photo.pixels.nbytes
   if not photos:

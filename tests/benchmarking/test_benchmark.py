@@ -1,7 +1,5 @@
 """`fawkes-jax benchmark`, from flags to tables. No test looks at a clock."""
 
-import contextlib
-import io
 import json
 import math
 import re
@@ -12,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import terminal
 
-from fawkes_jax import cli, cloaker, config
+from fawkes_jax import cloaker, config
 from fawkes_jax.benchmarking import measuring, report, rounds, solving
 from fawkes_jax.engine import executor, mesh
 
@@ -28,15 +27,7 @@ DOES_NOT_FIT = 2
 
 
 def run(*arguments):
-  """The command in this process: its exit code, output and errors."""
-  out, err = io.StringIO(), io.StringIO()
-  with (
-    contextlib.redirect_stdout(out),
-    contextlib.redirect_stderr(err),
-    pytest.raises(SystemExit) as ended,
-  ):
-    cli.entry(["benchmark", *map(str, arguments)])
-  return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+  return terminal.run("benchmark", *arguments)
 
 
 def too_much(*_):

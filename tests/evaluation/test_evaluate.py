@@ -1,16 +1,15 @@
 """The command, on real photographs where there are any."""
 
-import contextlib
 import importlib
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+import terminal
 from PIL import Image
 
-from fawkes_jax import cli, pipeline, types
+from fawkes_jax import pipeline, types
 from fawkes_jax.evaluation import detectors, trackers
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import registry
@@ -28,15 +27,7 @@ FEW_STEPS = (
 
 
 def run(*arguments):
-  """The command line in this process: its exit code, output and errors."""
-  out, err = io.StringIO(), io.StringIO()
-  with (
-    contextlib.redirect_stdout(out),
-    contextlib.redirect_stderr(err),
-    pytest.raises(SystemExit) as ended,
-  ):
-    cli.entry(["evaluate", *map(str, arguments)])
-  return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+  return terminal.run("evaluate", *arguments)
 
 
 @pytest.fixture
