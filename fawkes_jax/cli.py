@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   commands = parser.add_subparsers(dest="command", required=True)
   _add_cloak(commands)
+  _add_verify(commands)
   _add_bank(commands)
   _add_train(commands)
   _add_evaluate(commands)
@@ -83,6 +84,21 @@ def _add_cloak(commands: Any) -> None:
   )
   _add_faces(parser)
   _add_solver(parser)
+
+
+def _add_verify(commands: Any) -> None:
+  parser = commands.add_parser(
+    "verify",
+    help="look whether the results of cloak are whole",
+    description="Reads every result again and compares it with"
+    " OUTPUT/manifest.jsonl; with --input also whether every photo has an"
+    " outcome and is what it was. Names each file that is missing or altered;"
+    " the exit code is 1 if there is one. Writes nothing.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--output", type=Path, required=True, help="folder written by cloak")
+  add("--input", type=Path, help="the folder of photos that it was made from")
 
 
 def _add_mode(parser: argparse.ArgumentParser) -> None:
@@ -460,6 +476,8 @@ def _options(arguments: argparse.Namespace) -> Any:
   """The options of the chosen subcommand."""
   given = dict(vars(arguments))
   command = given.pop("command")
+  if command == "verify":
+    return config.VerifyOptions(**given)
   if command == "bank":
     return config.BankOptions(**given)
   if command == "train":

@@ -226,6 +226,19 @@ class CloakOptions(FaceOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+  """A run of `fawkes-jax verify`.
+
+  Attributes:
+    output: a folder that `fawkes-jax cloak` has written.
+    input: what it was made from; None to look at the results alone.
+  """
+
+  output: Path
+  input: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BankOptions(FaceOptions):
   """A run of `fawkes-jax bank`.
 

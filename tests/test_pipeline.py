@@ -322,6 +322,13 @@ def test_greyscale_stays_greyscale(done):
     assert image.mode == "L"
 
 
+def test_what_a_run_wrote_is_whole(archive, done):
+  _, output, rows = done
+  ended = run("verify", f"--input={archive}", f"--output={output}")
+  assert ended.code == 0, ended.said
+  assert f"{len(rows)} outcomes" in ended.said
+
+
 def test_the_same_person_has_one_target(done):
   _, _, rows = done
   faces = [face for name in CLOAKED for face in rows[name]["faces"]]

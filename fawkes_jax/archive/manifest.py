@@ -1,11 +1,13 @@
 """The record of a run: `manifest.jsonl`, one row for each input file."""
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -198,35 +200,82 @@ class Manifest:
     if not self._path.exists():
       return
     data = self._path.read_bytes()
-    whole, _, torn = data.rpartition(b"\n")
+    self.rows, self.notes, torn = _parse(data, self._path)
     if torn:
-      self.notes.append(f"{self._path}: dropped a last line that is not whole")
-      os.truncate(self._path, len(data) - len(torn))
-    for number, line in enumerate(whole.split(b"\n"), start=1):
-      if line.strip():
-        self._read_line(number, line)
+      os.truncate(self._path, len(data) - torn)
 
-  def _read_line(self, number: int, line: bytes) -> None:
+
+@contextlib.contextmanager
+def reading(output: Path) -> Iterator[tuple[dict[str, Row], list[str]]]:
+  """The rows of an output folder that nobody writes to meanwhile.
+
+  Nothing is written, so that the folder may be read-only.
+
+  Args:
+    output: the folder.
+
+  Yields:
+    The last row of each path, and what was noticed, in words.
+
+  Raises:
+    types.FawkesError: a process writes to the folder, or there is no manifest
+      that can be read.
+  """
+  path = output / NAME
+  with contextlib.ExitStack() as stack:
     try:
-      row = Row.from_json(line)
-    except ValueError:
-      self.notes.append(f"{self._path}: ignored line {number}, not a row")
-      return
-    self.rows[row.path] = row
+      if (output / LOCK_NAME).exists():
+        lock = stack.enter_context((output / LOCK_NAME).open("rb"))
+        _hold(lock, fcntl.LOCK_SH, output)
+      data = path.read_bytes()
+    except FileNotFoundError:
+      raise types.FawkesError(
+        f"--output must hold a {NAME}, got {files.printable(output)}"
+      ) from None
+    except OSError as error:
+      raise _failure(path, error) from error
+    rows, notes, _ = _parse(data, path)
+    yield rows, notes
+
+
+def _parse(data: bytes, path: Path) -> tuple[dict[str, Row], list[str], int]:
+  """The last row of each path, notes, and the bytes of a torn last line."""
+  rows: dict[str, Row] = {}
+  notes = []
+  whole, _, torn = data.rpartition(b"\n")
+  if torn:
+    notes.append(f"{path}: dropped a last line that is not whole")
+  for number, line in enumerate(whole.split(b"\n"), start=1):
+    if line.strip():
+      try:
+        row = Row.from_json(line)
+      except ValueError:
+        notes.append(f"{path}: ignored line {number}, not a row")
+      else:
+        rows[row.path] = row
+  return rows, notes, len(torn)
 
 
 def _take_lock(output: Path) -> IO[bytes]:
   """Holds the folder's lock; it ends with the process at the latest."""
   lock = (output / LOCK_NAME).open("ab")
   try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+    _hold(lock, fcntl.LOCK_EX, output)
+  except types.FawkesError:
     lock.close()
+    raise
+  return lock
+
+
+def _hold(lock: IO[bytes], kind: int, output: Path) -> None:
+  """Takes a lock at once, or says who has it."""
+  try:
+    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+  except BlockingIOError:
     raise types.FawkesError(
       f"--output={output} is being written by another process;"
       " one at a time is allowed"
     ) from None
-  return lock
 
 
 def _failure(path: Path, error: OSError) -> types.FawkesError:

@@ -1,0 +1,55 @@
+"""`fawkes-jax verify`: looks whether an output folder is whole."""
+
+import collections
+
+import rich.console
+import rich.progress
+
+from fawkes_jax import config
+from fawkes_jax.archive import audit, files, manifest
+
+
+def run(options: config.VerifyOptions) -> int:
+  """Reads all results again and compares them with the manifest.
+
+  Args:
+    options: of the run.
+
+  Returns:
+    0, or 1 if something is missing or was altered.
+
+  Raises:
+    FawkesError: there is no manifest, a process is writing to the folder, or
+      the input cannot be listed.
+  """
+  console = rich.console.Console(
+    emoji=False, highlight=False, markup=False, soft_wrap=True
+  )
+  problems: collections.Counter[str] = collections.Counter()
+  with manifest.reading(options.output) as (rows, notes):
+    for note in notes:
+      console.print(note)
+    for finding in rich.progress.track(
+      audit.audit(rows, options.output, options.input),
+      "reading",
+      total=len(rows),
+      console=console,
+      disable=not console.is_terminal,
+    ):
+      if finding.problem:
+        problems[finding.problem] += 1
+        console.print(f"{finding.problem}: {finding.path}")
+  statuses = collections.Counter(row.status for row in rows.values())
+  counts = ", ".join(f"{n} {status}" for status, n in statuses.most_common())
+  console.print(
+    f"{len(rows)} outcomes ({counts or 'none'}) in"
+    f" {files.printable(options.output)}"
+  )
+  for problem, count in problems.most_common():
+    console.print(f"  {count} {problem}")
+  if not problems:
+    what = "" if options.input is None else ", and every input file has one"
+    console.print(f"  every result is as it was written{what}")
+  elif options.input is not None:
+    console.print("  the `cloak` command of this output does them again")
+  return 1 if problems else 0
