@@ -28,6 +28,9 @@ _DOCS = {
   "seed": "of the random views; the same seed gives the same bytes",
 }
 
+# Commands that keep what they have done when they are interrupted.
+_CONTINUED = ("cloak", "evaluate", "train", "weights")
+
 
 def _parser() -> argparse.ArgumentParser:
   """The parser of all subcommands."""
@@ -515,9 +518,10 @@ def _main(arguments: argparse.Namespace) -> int:
     print(f"fawkes-jax: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print(
-      "fawkes-jax: interrupted; the same command continues", file=sys.stderr
-    )
+    what = "; the same command continues"
+    if arguments.command not in _CONTINUED:
+      what = ""
+    print(f"fawkes-jax: interrupted{what}", file=sys.stderr)
     return 130
 
 

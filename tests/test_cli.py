@@ -1,5 +1,6 @@
 """What a person sees at the command line, before any photo is read."""
 
+import importlib
 import os
 import resource
 import subprocess
@@ -351,3 +352,18 @@ def test_flags_of_an_import():
     "scale": (1, 2, 3),
     "template": (-0.3, -0.5, 1.6),
   }
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("cloak", 1), ("verify", 0)])
+def test_interrupted(monkeypatch, places, command, goes_on):
+  """A person is told to go on only where work was kept."""
+
+  def interrupt(_):
+    raise KeyboardInterrupt
+
+  module = importlib.import_module(f"fawkes_jax.commands.{command}")
+  monkeypatch.setattr(module, "run", interrupt)
+  ended = run(command, f"--input={places[0]}", f"--output={places[1]}")
+  assert ended.code == 130
+  assert ended.errors.startswith("fawkes-jax: interrupted")
+  assert ("the same command continues" in ended.errors) == goes_on
