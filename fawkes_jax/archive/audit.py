@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from fawkes_jax.archive import files, manifest, scan
+from fawkes_jax.archive import manifest, scan
 
 _AHEAD = 64
 """Files that are read before their turn."""
@@ -38,9 +38,9 @@ def audit(
 
   Yields:
     One finding for each row in the order of paths, and one for each input file
-    without a row. The problems are "output missing", "output altered", "output
-    cannot be read: ...", and with an input "no outcome", "source altered" and
-    "source cannot be read: ...". An input file that is gone is none: people
+    without a row. The problems are "output missing" and "output altered",
+    and with an input "no outcome", "source altered" and "source cannot be read:
+    ...". An input file that is gone is none: people
     may keep the cloaked photos only.
 
   Raises:
@@ -51,7 +51,7 @@ def audit(
 
   def look(name: str) -> Finding:
     row, entry = rows.get(name), entries.get(name)
-    problem = "no outcome" if row is None else _output(row, output)
+    problem = "no outcome" if row is None else row.output_problem(output)
     if row and entry and problem is None:
       problem = _source(row, entry)
     return Finding(path=name, problem=problem)
@@ -67,27 +67,12 @@ def audit(
       yield ahead.popleft().result()
 
 
-def _output(row: manifest.Row, output: Path) -> str | None:
-  """What is wrong with the output of a row."""
-  if row.output_sha256 is None:
-    return None
-  path = output / files.from_printable(row.path)
-  return _differs(path, row.output_sha256, "output")
-
-
 def _source(row: manifest.Row, entry: scan.SourceFile) -> str | None:
   """What is wrong with the input of a row."""
   if row.source_sha256 is None or entry.status is not None:
     return None
-  return _differs(entry.path, row.source_sha256, "source")
-
-
-def _differs(path: Path, sha256: str, what: str) -> str | None:
   try:
-    with path.open("rb") as file:
-      digest = hashlib.file_digest(file, "sha256").hexdigest()
-  except FileNotFoundError:
-    return f"{what} missing"
+    digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
   except OSError as error:
-    return f"{what} cannot be read: {error.strerror or error}"
-  return None if digest == sha256 else f"{what} altered"
+    return f"source cannot be read: {error.strerror or error}"
+  return None if digest == row.source_sha256 else "source altered"

@@ -74,6 +74,18 @@ class Row:
     except TypeError as error:
       raise ValueError("not a row of a manifest") from error
 
+  def output_problem(self, output: Path) -> str | None:
+    """Reads the output again: "output missing", "output altered" or None."""
+    if self.output_sha256 is None:
+      return None
+    try:
+      data = (output / files.from_printable(self.path)).read_bytes()
+    except OSError:
+      return "output missing"
+    if hashlib.sha256(data).hexdigest() != self.output_sha256:
+      return "output altered"
+    return None
+
 
 class Manifest:
   """The rows of an output folder, as they are and as they become.
@@ -145,8 +157,8 @@ class Manifest:
 
     Returns:
       None if the file is finished. Otherwise the reason that it is not:
-      "new", "failed before", "changed source", "changed configuration",
-      "output missing" or "output altered".
+      "new", "failed before", "changed source", "changed configuration", or
+      what `Row.output_problem` says.
     """
     row = self.rows.get(path)
     if row is None:
@@ -157,15 +169,7 @@ class Manifest:
       return "changed configuration"
     if row.status == "failed":
       return "failed before"
-    if row.output_sha256 is None:
-      return None
-    try:
-      data = (self._output / files.from_printable(path)).read_bytes()
-    except OSError:
-      return "output missing"
-    if hashlib.sha256(data).hexdigest() != row.output_sha256:
-      return "output altered"
-    return None
+    return row.output_problem(self._output)
 
   def finish(self) -> None:
     """Leaves exactly one row for each path, in the order of paths.
