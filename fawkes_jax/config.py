@@ -293,6 +293,13 @@ class TrainOptions:
       input, in units of 0..255, reached after a third of the run; 0 trains
       on clean input.
     adversarial_steps: projected gradient steps that find the change.
+    cloaking: L-infinity bound of the cloaks that the student's input gets, in
+      units of 0..255. They are computed against the student; the teachers
+      look at the cloaked face, so that the student learns which changes move
+      them and which do not. 0 makes none, and the teachers look at each crop
+      once.
+    cloaking_steps: gradient steps that make a cloak.
+    repeats: steps on each batch of cloaked faces, each on other views.
     dtype: of the student's computation.
     holdout: a file of identities, one a line, that are never trained on.
     holdout_min_photos: identities with so many photos or more are never
@@ -325,6 +332,9 @@ class TrainOptions:
   identities: float = 0.0
   adversarial: float = 0.0
   adversarial_steps: int = 1
+  cloaking: float = 0.0
+  cloaking_steps: int = 4
+  repeats: int = 4
   dtype: str = "float32"
   holdout: Path | None = None
   holdout_min_photos: int = 0
@@ -361,6 +371,16 @@ class TrainOptions:
       _require_number(name, getattr(self, name), 0, 1000)
     _require_number("adversarial", self.adversarial, 0, 64)
     _require_number("adversarial_steps", self.adversarial_steps, 1, 100)
+    _require_number("cloaking", self.cloaking, 0, 64)
+    _require_number("cloaking_steps", self.cloaking_steps, 1, 100)
+    _require_number("repeats", self.repeats, 1, 100)
+    _require(
+      "cloaking",
+      "0 with --adversarial or --identities above 0, or without teachers",
+      self.cloaking,
+      not self.cloaking
+      or bool(self.teachers and not (self.adversarial or self.identities)),
+    )
     _require_number("holdout_min_photos", self.holdout_min_photos, 0, 10**9)
     _require_number("validation", self.validation, 0, 0.9)
     _require_number(

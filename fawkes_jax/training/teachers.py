@@ -47,10 +47,26 @@ class Teacher:
   Attributes:
     name: the extractor's, or the file's without suffix.
     embeddings: of the crops plain and mirrored; raw.
+    extractor: that computed them; None where they come from a file.
   """
 
   name: str
   embeddings: Float32[np.ndarray, "2 n d"]
+  extractor: registry.Extractor | None = None
+
+  @property
+  def looking(self) -> registry.Extractor:
+    """The extractor, for images that were not embedded before.
+
+    Raises:
+      FawkesError: there is none.
+    """
+    if self.extractor is None:
+      raise types.FawkesError(
+        "--teachers must be extractors with --cloaking above 0, got the"
+        f" embeddings {self.name}"
+      )
+    return self.extractor
 
   @property
   def licence(self) -> str:
@@ -113,7 +129,9 @@ def load_teacher(
         f" that ends in .npz or .safetensors: {error}"
       ) from error
     embeddings = _embed(extractor, faces, console)
-    result = Teacher(name=extractor.name, embeddings=embeddings)
+    result = Teacher(
+      name=extractor.name, embeddings=embeddings, extractor=extractor
+    )
   if not np.isfinite(result.embeddings).all():
     raise types.FawkesError(
       f"--teachers must give finite embeddings, {teacher} does not"

@@ -24,8 +24,16 @@ from jaxtyping import Float32, Int, UInt8
 from fawkes_jax import config, types
 from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
-from fawkes_jax.training import data, losses, teachers, verification, views
+from fawkes_jax.training import (
+  cloaks,
+  data,
+  losses,
+  teachers,
+  verification,
+  views,
+)
 from fawkes_jax.weights import variables
 
 _STATE = Path("state", "state.safetensors")
@@ -37,6 +45,9 @@ _PAIRS = 3000
 
 _LINE_SECONDS = 20.0
 _EVALUATION_BATCH = 64
+_FITTED = 2048
+"""Crops that the first linear maps to the teachers are fitted to, at most."""
+
 _AHEAD = 4
 """Batches that are drawn before they are needed."""
 
@@ -57,8 +68,9 @@ class Batch:
   """What one step sees.
 
   Attributes:
-    images: the student's views, RGB.
-    targets: by teacher, centred, rows of length one.
+    images: the student's views, RGB; whole crops where cloaks are made.
+    targets: by teacher, centred, rows of length one; none where the teachers
+      look for themselves.
     labels: the identities, counted among those that are trained on.
   """
 
@@ -162,7 +174,13 @@ class _Trainer:
     self._teachers = taught
     self._mesh = mesh
     self._console = console
-    self._targets = {t.name: t.targets(parts.training)[0] for t in taught}
+    self._targets, self._frozen = {}, {}
+    for teacher in taught:
+      self._targets[teacher.name], centre = teacher.targets(parts.training)
+      if options.cloaking:
+        variables = teacher.looking.variables
+        self._frozen[teacher.name] = {"weights": variables, "centre": centre}
+    self._frozen = mesh_lib.replicate(mesh, self._frozen)
     _, self._labels = np.unique(
       faces.identities[parts.training], return_inverse=True
     )
@@ -177,6 +195,7 @@ class _Trainer:
         lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
       ),
     )
+    self._cloak = jax.jit(self._cloaked)
     self._step = jax.jit(self._advance, donate_argnums=0)
     self._embed = jax.jit(
       lambda student, images: self._module.apply(student, images)
@@ -199,15 +218,14 @@ class _Trainer:
     done: list[dict[str, jax.Array]] = []
     batches = self._batches(step)
     while self._progress(step, time.monotonic() - begun) < 1:
-      batch = next(batches)
+      batch = self._place(next(batches))
       rate, bound = self._schedule(step, time.monotonic() - begun)
-      state, values = self._step(
-        state,
-        self._place(batch),
-        jnp.float32(rate),
-        jnp.float32(bound),
-        jnp.uint32(step),
-      )
+      rate, bound = jnp.float32(rate), jnp.float32(bound)
+      if options.cloaking:
+        batch = self._cloak(state, batch, self._frozen, bound, jnp.uint32(step))
+      for repeat in range(options.repeats if options.cloaking else 1):
+        draw = jnp.uint32(step * options.repeats + repeat)
+        state, values = self._step(state, batch, rate, bound, draw)
       step += 1
       if done:  # Draw one step ahead of the device, not more.
         jax.block_until_ready(done[-1])
@@ -249,17 +267,21 @@ class _Trainer:
     return 1.0 if late else step / options.steps
 
   def _schedule(self, step: int, seconds: float) -> tuple[float, float]:
-    """The learning rate and the bound of adversarial changes.
+    """The learning rate and the bound of the changes to the input.
 
-    The rate goes up along a line and down along a cosine; the bound grows in
-    the first third, as nothing is learned from changes that are too large.
+    The rate goes up along a line and down along a cosine; the bound of
+    adversarial changes grows in the first third, as nothing is learned from
+    changes that are too large.
     """
     options = self._options
     warm = min(_WARM_UP, (options.steps or 10 * _WARM_UP) // 10 + 1)
+    if options.cloaking:
+      warm = warm // options.repeats + 1
     progress = min(1.0, self._progress(step, seconds))
     fall = 0.5 * (1 + math.cos(math.pi * progress))
     rate = options.learning_rate * min(1.0, (step + 1) / warm) * fall
-    return rate, options.adversarial * min(1.0, 3 * progress)
+    bound = options.adversarial * min(1.0, 3 * progress)
+    return rate, options.cloaking or bound
 
   # Batches.
 
@@ -291,10 +313,11 @@ class _Trainer:
     chosen = order[turn * size : (turn + 1) * size]
     rng = np.random.default_rng((options.seed, 1, step))
     mirrored = rng.integers(0, 2, size)
+    template, output = students.TEMPLATE, students.INPUT_SIZE
+    if options.cloaking:
+      template, output = geometry.CROP, self._faces.crops.shape[1]
     images = [
-      views.augmented(
-        self._faces.crops[row], students.TEMPLATE, students.INPUT_SIZE, rng
-      )
+      views.augmented(self._faces.crops[row], template, output, rng)
       for row in rows[chosen]
     ]
     return Batch(
@@ -307,6 +330,7 @@ class _Trainer:
       targets={
         name: array[mirrored, rows[chosen]]
         for name, array in self._targets.items()
+        if not options.cloaking
       },
       labels=self._labels[chosen].astype(np.int32),
     )
@@ -373,6 +397,44 @@ class _Trainer:
       change = jnp.clip(change, -bound, bound)
     return jnp.clip(images + change, 0, 255)
 
+  def _cloaked(
+    self,
+    state: dict[str, Any],
+    batch: dict[str, Any],
+    frozen: dict[str, Any],
+    bound: jax.Array,
+    step: jax.Array,
+  ) -> dict[str, Any]:
+    """The batch with mixed and cloaked faces, as the teachers embed them."""
+    options = self._options
+    key = jax.random.fold_in(jax.random.key(options.seed + 1), step)
+    mixing, making = jax.random.split(key)
+    student = {
+      "params": state["params"]["student"],
+      "batch_stats": state["stats"],
+    }
+
+    def embed(crops):
+      view = cloaks.still(crops, students.TEMPLATE, students.INPUT_SIZE)
+      return self._module.apply(student, view)
+
+    crops = cloaks.cloaked(
+      cloaks.mixed(batch["images"].astype(jnp.float32), mixing),
+      embed,
+      bound=bound,
+      steps=options.cloaking_steps,
+      key=making,
+    )
+    targets = {}
+    for teacher in self._teachers:
+      known, looking = frozen[teacher.name], teacher.looking
+      view = cloaks.still(
+        crops.astype(jnp.float32), looking.template, looking.input_size
+      )
+      raw = looking.apply(known["weights"], view)
+      targets[teacher.name] = losses.normalised(raw - known["centre"])
+    return batch | {"images": crops, "targets": targets}
+
   def _advance(
     self,
     state: dict[str, Any],
@@ -385,9 +447,11 @@ class _Trainer:
     options = self._options
     params, stats = state["params"], state["stats"]
     images = batch["images"].astype(jnp.float32)
+    key = jax.random.fold_in(jax.random.key(options.seed), step)
     if options.adversarial:
-      key = jax.random.fold_in(jax.random.key(options.seed), step)
       images = self._attacked(params, stats, images, batch, bound, key)
+    elif options.cloaking:
+      images = cloaks.moved(images, students.TEMPLATE, students.INPUT_SIZE, key)
     gradients, (parts, stats) = jax.grad(self._losses, has_aux=True)(
       params, stats, images, batch
     )
@@ -417,19 +481,15 @@ class _Trainer:
       student = students.initialise(self._module, options.seed)
     else:
       student = _initial(options.initial, options.student)
-    keys = jax.random.split(jax.random.key(options.seed + 1), 64)
-    width = students.EMBEDDING_SIZE
-    draw = jax.nn.initializers.lecun_normal()
     params: dict[str, Any] = {
       "student": student["params"],
-      "heads": {
-        name: draw(keys[i], (width, array.shape[-1]))
-        for i, (name, array) in enumerate(self._targets.items())
-      },
+      "heads": self._heads(student),
     }
     if options.identities:
       count = int(self._labels.max()) + 1
-      params["centres"] = draw(keys[-1], (count, width))
+      draw = jax.nn.initializers.lecun_normal()
+      key = jax.random.key(options.seed + 1)
+      params["centres"] = draw(key, (count, students.EMBEDDING_SIZE))
     both = {"params": params, "stats": student.get("batch_stats", {})}
     state = {
       **both,
@@ -444,6 +504,18 @@ class _Trainer:
         f"continues {path} at step {step}, {seconds / 60:.1f} minutes"
       )
     return mesh_lib.replicate(self._mesh, state), step, seconds
+
+  def _heads(self, student: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The linear maps to the teachers that suit a student as it is."""
+    rows = self._parts.training[:_FITTED]
+    known = self._embeddings(student, rows)
+    products = known.T @ known
+    ridge = 0.01 * np.trace(products) / len(products)
+    products += ridge * np.eye(len(products), dtype=np.float32)
+    return {
+      name: np.linalg.solve(products, known.T @ array[0, rows])
+      for name, array in self._targets.items()
+    }
 
   def _fingerprint(self) -> dict[str, str]:
     """What a state must have begun with to be continued."""

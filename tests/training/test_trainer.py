@@ -12,7 +12,8 @@ import safetensors.numpy
 from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import registry, students
-from fawkes_jax.training import trainer
+from fawkes_jax.training import trainer, views
+from fawkes_jax.weights import extractors
 
 
 @pytest.fixture
@@ -43,17 +44,35 @@ def test_a_few_people_are_learned(options, console, people, monkeypatch):
   assert not trained & set(people.identities[result.split.validation])
 
 
-@pytest.mark.parametrize("adversarial", [0, 4])
+@pytest.fixture
+def looking(monkeypatch, tiny, tmp_path) -> str:
+  """A teacher that can look at faces: a student with weights of its own."""
+  extractor = registry.Extractor(
+    name="looking",
+    module=students.STUDENTS["tiny"](),
+    variables=students.initialise(students.STUDENTS["tiny"](), 5),
+    input_size=students.INPUT_SIZE,
+    template=students.TEMPLATE,
+  )
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(extractors, "load_extractor", lambda _: extractor)
+  return extractor.name
+
+
+@pytest.mark.parametrize(
+  "changes", [{}, {"adversarial": 4}, {"cloaking": 8, "repeats": 2}]
+)
 def test_a_stopped_run_goes_on_to_the_same_weights(
-  adversarial, options, console, monkeypatch, tmp_path
+  changes, options, console, looking, monkeypatch, tmp_path
 ):
+  if "cloaking" in changes:
+    changes = {**changes, "teachers": (looking,)}
   whole = trainer.train(
-    options(output=tmp_path / "whole", adversarial=adversarial),
-    console=console,
+    options(output=tmp_path / "whole", **changes), console=console
   )
   parts = options(
     output=tmp_path / "parts",
-    adversarial=adversarial,
+    **changes,
     report_minutes=1e-9,  # A checkpoint after each step.
   )
   real = trainer._Trainer._batch
@@ -122,6 +141,39 @@ def test_adversarial_changes_reach_the_training(options, console, tmp_path):
     for bound in (1, 8)
   )
   assert not np.allclose(_flat(weak), _flat(strong))
+
+
+def test_teachers_look_at_the_cloaked_faces(
+  options, console, looking, people, monkeypatch
+):
+  seen = []
+  real = trainer._Trainer._cloaked
+
+  def spy(self, *arguments):
+    batch = real(self, *arguments)
+    jax.debug.callback(
+      lambda *x: seen.append(x), batch["images"], batch["targets"][looking]
+    )
+    return batch
+
+  monkeypatch.setattr(trainer._Trainer, "_cloaked", spy)
+  result = trainer.train(
+    options(teachers=(looking,), cloaking=16, steps=60), console=console
+  )
+  assert result.cosines[looking] > 0.6  # 0.74 measured.
+  assert len(seen) == 60
+  teacher = result.teachers[0]
+  _, centre = teacher.targets(result.split.training)
+  images, targets = (np.asarray(x) for x in seen[-1])
+  still = [views.still(x, students.TEMPLATE, 112) for x in images]
+  expected = teacher.looking.embed(np.stack(still)) - centre
+  expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+  assert (expected * targets).sum(axis=1).min() > 0.99
+
+
+def test_stored_embeddings_cannot_look_at_cloaks(options, console):
+  with pytest.raises(types.FawkesError, match=r"extractors with --cloaking"):
+    trainer.train(options(cloaking=8), console=console)
 
 
 def test_the_command_writes_weights_and_a_card(options, tmp_path, capsys):
@@ -206,6 +258,9 @@ def test_mistakes_are_named(options, console, changes, message):
     ({"learning_rate": float("nan")}, "--learning_rate must be in"),
     ({"validation": 1.5}, "--validation must be in"),
     ({"crop_size": 5}, "--crop_size must be in"),
+    ({"cloaking": 65}, "--cloaking must be in"),
+    ({"cloaking": 8, "adversarial": 2}, "--cloaking must be 0 with"),
+    ({"cloaking": 8, "repeats": 0}, "--repeats must be in"),
   ],
 )
 def test_options_are_checked_where_they_are_built(changes, message, tmp_path):
