@@ -67,6 +67,9 @@ def convolve(
     The images' correlation with the kernel, without a bias.
   """
   _, _, depth, outputs = kernel.shape
+  single = kernel.shape[:2] == strides == dilations == (1, 1)
+  if groups == 1 and single and not any(map(any, padding)):
+    return x @ kernel[0, 0]
   if groups == 1:
     return jax.lax.conv_general_dilated(
       x,
@@ -224,8 +227,18 @@ def _depthwise_backward(
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   rows, columns = gradient.shape[1:3]
   views = _windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
-  to_kernel = jnp.stack([(v * gradient).sum(axis=(0, 1, 2)) for v in views])
+  to_kernel = jnp.stack([_channel_products(v, gradient) for v in views])
   return to_x, to_kernel.reshape(kernel.shape)
+
+
+def _channel_products(x: jax.Array, y: jax.Array) -> jax.Array:
+  """The sums over all places of images of the products of two.
+
+  Rows first, one after the other: XLA's reduction on a CPU takes twice as long.
+  """
+  rows = [x[:, i] * y[:, i] for i in range(x.shape[1])]
+  columns = jax.lax.optimization_barrier(functools.reduce(operator.add, rows))
+  return columns.sum(axis=(0, 1))
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)

@@ -515,6 +515,9 @@ def test_weights_have_gradients(network):
   ("shape", "options"),
   [
     ((3, 3, 4, 6), {"padding": ((1, 1), (0, 2))}),
+    ((1, 1, 4, 6), {}),
+    ((1, 1, 4, 6), {"strides": (2, 1)}),
+    ((1, 1, 4, 6), {"padding": ((1, 0), (0, 0))}),
     ((3, 3, 1, 4), {"groups": 4, "padding": ((1, 1), (1, 1))}),
     ((3, 3, 1, 4), {"groups": 4, "strides": (2, 3)}),
     ((3, 2, 1, 8), {"groups": 4, "strides": (2, 1), "padding": ((2, 0),) * 2}),
