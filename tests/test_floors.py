@@ -30,6 +30,7 @@ FLOORS = {
   "evaluation": 9,
   "benchmarking": 9,
   "commands": 10,
+  "allocator": 11,
   "cli": 11,
   "__main__": 12,
 }
