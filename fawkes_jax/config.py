@@ -264,6 +264,10 @@ class BankOptions(FaceOptions):
     _require_number("identities", self.identities, 2, 1_000_000)
 
 
+TWIN = "twin"
+"""The student that has its teacher's architecture."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
   """A run of `fawkes-jax train`.
@@ -272,7 +276,8 @@ class TrainOptions:
     data: a folder with a folder of photos for each identity, or `tfds:NAME`.
     data_note: what the model card says of the data: source and licence.
     output: the folder that gets the weights, the model card and the state.
-    student: the architecture, a key of `models.students.STUDENTS`.
+    student: the architecture, a key of `models.students.STUDENTS`; or "twin"
+      for the only teacher's, to be taught block by block.
     teachers: each an extractor, by its name or file, or an .npz or
       .safetensors file of embeddings. May be empty where identities are
       learned.
@@ -380,6 +385,17 @@ class TrainOptions:
       self.cloaking,
       not self.cloaking
       or bool(self.teachers and not (self.adversarial or self.identities)),
+    )
+    _require(
+      "student",
+      f"{TWIN} with one teacher, and without --relations, --identities and"
+      " --adversarial",
+      self.student,
+      self.student != TWIN
+      or (
+        len(self.teachers) == 1
+        and not (self.relations or self.identities or self.adversarial)
+      ),
     )
     _require_number("holdout_min_photos", self.holdout_min_photos, 0, 10**9)
     _require_number("validation", self.validation, 0, 0.9)

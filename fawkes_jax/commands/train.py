@@ -23,7 +23,7 @@ def run(options: config.TrainOptions) -> int:
   console = rich.console.Console(highlight=False, soft_wrap=True)
   result = trainer.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
-  trainer.save_student(result.student, weights, name=options.student)
+  trainer.save_student(result.student, weights, name=result.architecture)
   files.write_atomically(
     weights.with_name(f"{options.model_name}.md"),
     card.text(options, result).encode(),

@@ -169,6 +169,22 @@ def _apply(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
   return module.apply(variables, images)  # type: ignore[return-value]
 
 
+def architecture_of(module: nn.Module) -> str | None:
+  """The key of `ARCHITECTURES` that a module is of, whatever its type.
+
+  Args:
+    module: of an extractor.
+
+  Returns:
+    The key; None where the module is of none.
+  """
+  for name, about in ARCHITECTURES.items():
+    plain = about.module()
+    if type(plain) is type(module) and plain == module.clone(dtype=plain.dtype):
+      return name
+  return None
+
+
 def build(
   architecture: str,
   variables: Any,

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from fawkes_jax import config, identities, version
-from fawkes_jax.models import students
 from fawkes_jax.training import trainer
 
 # Flags of the command that say nothing about the weights.
@@ -28,16 +27,17 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
     The card.
   """
   leaves = jax.tree.leaves(result.student["params"])
+  size, template = result.input_size, result.template
   faces, split = result.faces, result.split
   lines = [
     f"# {options.model_name}",
     "",
-    f"A face feature extractor, `{options.student}` of fawkes_jax"
+    f"A face feature extractor, `{result.architecture}` of fawkes_jax"
     f" {version.__version__}: {sum(leaf.size for leaf in leaves):,} weights,"
-    f" {students.INPUT_SIZE}x{students.INPUT_SIZE} RGB pixels in 0..255 to"
-    f" {students.EMBEDDING_SIZE} numbers, stored in half precision. It sees the"
-    f" square of the face frame with left {students.TEMPLATE.left:g}, top"
-    f" {students.TEMPLATE.top:g} and side {students.TEMPLATE.side:g}.",
+    f" {size}x{size} RGB pixels in 0..255 to {result.embedding_size} numbers,"
+    " stored in half precision. It sees the square of the face frame with left"
+    f" {template.left:g}, top {template.top:g} and side"
+    f" {template.side:g}.",
     "",
     "It is meant as a surrogate: something to cloak faces against.",
     "",

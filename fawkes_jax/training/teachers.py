@@ -63,8 +63,8 @@ class Teacher:
     """
     if self.extractor is None:
       raise types.FawkesError(
-        "--teachers must be extractors with --cloaking above 0, got the"
-        f" embeddings {self.name}"
+        "--teachers must be extractors with --student=twin or --cloaking above"
+        f" 0, got the embeddings {self.name}"
       )
     return self.extractor
 

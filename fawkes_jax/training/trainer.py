@@ -6,10 +6,11 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,13 @@ from fawkes_jax import config, types
 from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import students
+from fawkes_jax.models import registry, students
 from fawkes_jax.training import (
   cloaks,
   data,
   losses,
   teachers,
+  twins,
   verification,
   views,
 )
@@ -47,6 +49,12 @@ _LINE_SECONDS = 20.0
 _EVALUATION_BATCH = 64
 _FITTED = 2048
 """Crops that the first linear maps to the teachers are fitted to, at most."""
+
+_APART = 0.5
+"""The share of a run in which the blocks of a twin learn apart."""
+
+_TWIN_RATE = 15.0
+"""A twin's weights move by this times their own size and the learning rate."""
 
 _AHEAD = 4
 """Batches that are drawn before they are needed."""
@@ -85,6 +93,10 @@ class Result:
 
   Attributes:
     student: the averaged weights: "params" and perhaps "batch_stats".
+    architecture: of the student, a key of `registry.ARCHITECTURES`.
+    input_size: height and width of its input, in pixels.
+    template: the square of the face frame that the input shows.
+    embedding_size: length of its embedding.
     step: steps done, over all runs.
     seconds: of training, over all runs.
     cosines: by teacher, between predicted and true embeddings of the
@@ -96,6 +108,10 @@ class Result:
   """
 
   student: dict[str, Any]
+  architecture: str
+  input_size: int
+  template: geometry.Template
+  embedding_size: int
   step: int
   seconds: float
   cosines: dict[str, float]
@@ -123,10 +139,10 @@ def train(
   """
   clock = time.monotonic()
   files.write_atomically(options.output / "state" / "README", _README)
-  if options.student not in students.STUDENTS:
+  known = [*students.STUDENTS, config.TWIN]
+  if options.student not in known:
     raise types.FawkesError(
-      f"--student must be of {', '.join(students.STUDENTS)}, got"
-      f" {options.student}"
+      f"--student must be of {', '.join(known)}, got {options.student}"
     )
   mesh = mesh_lib.local_mesh()
   if options.batch_size % mesh.size:
@@ -153,11 +169,18 @@ def train(
     f" {mesh.size} x {jax.devices()[0].device_kind};"
     f" prepared in {time.monotonic() - clock:.0f} s"
   )
-  return _Trainer(options, faces, parts, taught, mesh, console).run()
+  kind = _TwinTrainer if options.student == config.TWIN else _Trainer
+  return kind(options, faces, parts, taught, mesh, console).run()
 
 
 class _Trainer:
   """One run, with everything that stays the same in it."""
+
+  _architecture: str
+  _module: nn.Module
+  _template: geometry.Template
+  _size: int
+  _optimiser: optax.GradientTransformation
 
   def __init__(
     self,
@@ -177,24 +200,14 @@ class _Trainer:
     self._targets, self._frozen = {}, {}
     for teacher in taught:
       self._targets[teacher.name], centre = teacher.targets(parts.training)
-      if options.cloaking:
+      if self._whole:
         variables = teacher.looking.variables
         self._frozen[teacher.name] = {"weights": variables, "centre": centre}
     self._frozen = mesh_lib.replicate(mesh, self._frozen)
     _, self._labels = np.unique(
       faces.identities[parts.training], return_inverse=True
     )
-    self._module = students.STUDENTS[options.student](
-      dtype=jnp.dtype(options.dtype)
-    )
-    self._optimiser = optax.chain(
-      optax.clip_by_global_norm(1.0),
-      optax.scale_by_adam(),
-      optax.add_decayed_weights(
-        options.weight_decay,
-        lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
-      ),
-    )
+    self._prepare()
     self._cloak = jax.jit(self._cloaked)
     self._step = jax.jit(self._advance, donate_argnums=0)
     self._embed = jax.jit(
@@ -209,6 +222,28 @@ class _Trainer:
     if options.pairs:
       self._pairs["file"] = data.read_pairs(options.pairs, faces, rows)
 
+  def _prepare(self) -> None:
+    """Chooses the student and how it learns."""
+    options = self._options
+    self._architecture = options.student
+    self._module = students.STUDENTS[options.student](
+      dtype=jnp.dtype(options.dtype)
+    )
+    self._template, self._size = students.TEMPLATE, students.INPUT_SIZE
+    self._optimiser = optax.chain(
+      optax.clip_by_global_norm(1.0),
+      optax.scale_by_adam(),
+      optax.add_decayed_weights(
+        options.weight_decay,
+        lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
+      ),
+    )
+
+  @property
+  def _whole(self) -> bool:
+    """Whether a batch has whole crops, for teachers to look at."""
+    return bool(self._options.cloaking)
+
   def run(self) -> Result:
     """Trains until time or steps are used up."""
     options, console = self._options, self._console
@@ -219,13 +254,9 @@ class _Trainer:
     batches = self._batches(step)
     while self._progress(step, time.monotonic() - begun) < 1:
       batch = self._place(next(batches))
-      rate, bound = self._schedule(step, time.monotonic() - begun)
-      rate, bound = jnp.float32(rate), jnp.float32(bound)
-      if options.cloaking:
-        batch = self._cloak(state, batch, self._frozen, bound, jnp.uint32(step))
-      for repeat in range(options.repeats if options.cloaking else 1):
-        draw = jnp.uint32(step * options.repeats + repeat)
-        state, values = self._step(state, batch, rate, bound, draw)
+      state, values, rate = self._learn(
+        state, batch, step, time.monotonic() - begun
+      )
       step += 1
       if done:  # Draw one step ahead of the device, not more.
         jax.block_until_ready(done[-1])
@@ -244,9 +275,15 @@ class _Trainer:
     cosines, accuracies = self._measure(state)
     self._say_measured(cosines, accuracies)
     self._save(state, step, seconds)
+    images = jax.ShapeDtypeStruct((1, self._size, self._size, 3), jnp.float32)
+    embeddings = jax.eval_shape(self._embed, self._student(state), images)
     console.print(f"{step} steps in {seconds / 60:.1f} minutes")
     return Result(
       student=jax.device_get(self._student(state)),
+      architecture=self._architecture,
+      input_size=self._size,
+      template=self._template,
+      embedding_size=embeddings.shape[-1],
       step=step,
       seconds=seconds,
       cosines=cosines,
@@ -255,6 +292,26 @@ class _Trainer:
       split=self._parts,
       teachers=self._teachers,
     )
+
+  def _learn(
+    self,
+    state: dict[str, Any],
+    batch: dict[str, Any],
+    step: int,
+    seconds: float,
+  ) -> tuple[dict[str, Any], dict[str, jax.Array], float]:
+    """What is done with one batch: the new state, errors, learning rate."""
+    options = self._options
+    rate, bound = self._schedule(step, seconds)
+    rates = jnp.float32(rate), jnp.float32(bound)
+    if options.cloaking:
+      batch = self._cloak(
+        state, batch, self._frozen, rates[1], jnp.uint32(step)
+      )
+    for repeat in range(options.repeats if options.cloaking else 1):
+      draw = jnp.uint32(step * options.repeats + repeat)
+      state, values = self._step(state, batch, self._frozen, *rates, draw)
+    return state, values, rate
 
   # Time.
 
@@ -313,8 +370,8 @@ class _Trainer:
     chosen = order[turn * size : (turn + 1) * size]
     rng = np.random.default_rng((options.seed, 1, step))
     mirrored = rng.integers(0, 2, size)
-    template, output = students.TEMPLATE, students.INPUT_SIZE
-    if options.cloaking:
+    template, output = self._template, self._size
+    if self._whole:
       template, output = geometry.CROP, self._faces.crops.shape[1]
     images = [
       views.augmented(self._faces.crops[row], template, output, rng)
@@ -330,7 +387,7 @@ class _Trainer:
       targets={
         name: array[mirrored, rows[chosen]]
         for name, array in self._targets.items()
-        if not options.cloaking
+        if not self._whole
       },
       labels=self._labels[chosen].astype(np.int32),
     )
@@ -349,8 +406,10 @@ class _Trainer:
     stats: Any,
     images: jax.Array,
     batch: dict[str, Any],
+    frozen: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
     """The whole loss, its parts, and the new statistics."""
+    del frozen  # The teachers have looked already.
     options = self._options
     embeddings, updates = self._module.apply(
       {"params": params["student"], "batch_stats": stats},
@@ -388,7 +447,7 @@ class _Trainer:
     size = 1.25 * bound if steps == 1 else 2 * bound / steps
     gradient = jax.grad(
       lambda change: self._losses(
-        params, stats, jnp.clip(images + change, 0, 255), batch
+        params, stats, jnp.clip(images + change, 0, 255), batch, {}
       )[0]
     )
     change = bound * jax.random.uniform(key, images.shape, minval=-1)
@@ -415,7 +474,7 @@ class _Trainer:
     }
 
     def embed(crops):
-      view = cloaks.still(crops, students.TEMPLATE, students.INPUT_SIZE)
+      view = cloaks.still(crops, self._template, self._size)
       return self._module.apply(student, view)
 
     crops = cloaks.cloaked(
@@ -425,6 +484,12 @@ class _Trainer:
       steps=options.cloaking_steps,
       key=making,
     )
+    return batch | {"images": crops, "targets": self._shown(crops, frozen)}
+
+  def _shown(
+    self, crops: jax.Array, frozen: dict[str, Any]
+  ) -> dict[str, jax.Array]:
+    """What each teacher says of whole crops."""
     targets = {}
     for teacher in self._teachers:
       known, looking = frozen[teacher.name], teacher.looking
@@ -433,27 +498,29 @@ class _Trainer:
       )
       raw = looking.apply(known["weights"], view)
       targets[teacher.name] = losses.normalised(raw - known["centre"])
-    return batch | {"images": crops, "targets": targets}
+    return targets
 
   def _advance(
     self,
     state: dict[str, Any],
     batch: dict[str, Any],
+    frozen: dict[str, Any],
     rate: jax.Array,
     bound: jax.Array,
     step: jax.Array,
+    loss: Callable[..., Any] | None = None,
   ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
-    """One step of AdamW and of the moving average."""
+    """One step of the optimiser and of the moving average."""
     options = self._options
     params, stats = state["params"], state["stats"]
     images = batch["images"].astype(jnp.float32)
     key = jax.random.fold_in(jax.random.key(options.seed), step)
     if options.adversarial:
       images = self._attacked(params, stats, images, batch, bound, key)
-    elif options.cloaking:
-      images = cloaks.moved(images, students.TEMPLATE, students.INPUT_SIZE, key)
-    gradients, (parts, stats) = jax.grad(self._losses, has_aux=True)(
-      params, stats, images, batch
+    elif self._whole:
+      images = cloaks.moved(images, self._template, self._size, key)
+    gradients, (parts, stats) = jax.grad(loss or self._losses, has_aux=True)(
+      params, stats, images, batch, frozen
     )
     updates, optimiser = self._optimiser.update(
       gradients, state["optimiser"], params
@@ -478,9 +545,9 @@ class _Trainer:
     """The state to start with, steps done and seconds used."""
     options = self._options
     if options.initial is None:
-      student = students.initialise(self._module, options.seed)
+      student = self._drawn()
     else:
-      student = _initial(options.initial, options.student)
+      student = _initial(options.initial, self._architecture)
     params: dict[str, Any] = {
       "student": student["params"],
       "heads": self._heads(student),
@@ -504,6 +571,10 @@ class _Trainer:
         f"continues {path} at step {step}, {seconds / 60:.1f} minutes"
       )
     return mesh_lib.replicate(self._mesh, state), step, seconds
+
+  def _drawn(self) -> dict[str, Any]:
+    """Random variables of the student."""
+    return students.initialise(self._module, self._options.seed)
 
   def _heads(self, student: dict[str, Any]) -> dict[str, np.ndarray]:
     """The linear maps to the teachers that suit a student as it is."""
@@ -568,9 +639,9 @@ class _Trainer:
     embeddings = self._embeddings(student, rows)
     count = len(self._parts.validation)
     cosines = {}
-    for name, head in state["average"]["params"]["heads"].items():
-      target = self._targets[name][0, rows[:count]]
-      predicted = losses.normalised(jnp.asarray(embeddings[:count]) @ head)
+    for name, targets in self._targets.items():
+      target = targets[0, rows[:count]]
+      predicted = self._predicted(state, name, embeddings[:count])
       cosines[name] = float((np.asarray(predicted) * target).sum(-1).mean())
     moved = embeddings - embeddings.mean(axis=0)
     unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
@@ -586,9 +657,16 @@ class _Trainer:
       accuracies[name] = value, len(pairs)
     return (cosines if count else {}), accuracies
 
+  def _predicted(
+    self, state: dict[str, Any], teacher: str, embeddings: np.ndarray
+  ) -> jax.Array:
+    """What embeddings of the student say of a teacher's, of length one."""
+    head = state["average"]["params"]["heads"][teacher]
+    return losses.normalised(jnp.asarray(embeddings) @ head)
+
   def _embeddings(
     self, student: dict[str, Any], rows: Int[np.ndarray, " k"]
-  ) -> Float32[np.ndarray, "k 256"]:
+  ) -> Float32[np.ndarray, "k d"]:
     """The student's embeddings of crops, plain and exactly aligned."""
     chunks = []
     for start in range(0, len(rows), _EVALUATION_BATCH):
@@ -596,9 +674,7 @@ class _Trainer:
       padded = np.resize(wanted, _EVALUATION_BATCH)  # One shape for all.
       images = np.stack(
         [
-          views.still(
-            self._faces.crops[i], students.TEMPLATE, students.INPUT_SIZE
-          )
+          views.still(self._faces.crops[i], self._template, self._size)
           for i in padded
         ]
       )
@@ -636,6 +712,134 @@ class _Trainer:
     ]
     if said:
       self._console.print(f"validation: {', '.join(said)}")
+
+
+class _TwinTrainer(_Trainer):
+  """Teaches a network block by block what a teacher of its shape does."""
+
+  def _prepare(self) -> None:
+    (teacher,) = self._teachers
+    looking = teacher.looking
+    architecture = registry.architecture_of(looking.module)
+    if architecture is None or not twins.has_blocks(
+      looking.module, looking.variables, looking.input_size
+    ):
+      raise types.FawkesError(
+        "--teachers must be of an architecture of the package that has blocks,"
+        f" with --student={config.TWIN}; got {teacher.name}"
+      )
+    self._architecture = architecture
+    self._module = looking.module.clone(dtype=jnp.dtype(self._options.dtype))
+    self._template, self._size = looking.template, looking.input_size
+    rows = self._parts.training[: self._options.batch_size]
+    crops = jnp.asarray(self._faces.crops[rows], jnp.float32)
+    images = cloaks.still(crops, self._template, self._size)
+    self._weights, sizes = twins.fresh(
+      looking.module,
+      looking.variables,
+      images,
+      jax.random.key(self._options.seed),
+    )
+    self._optimiser = optax.chain(
+      optax.scale_by_adam(b2=0.99),
+      optax.stateless(
+        lambda updates, _: jax.tree.map(
+          lambda update, size: _TWIN_RATE * size * update,
+          updates,
+          {"student": sizes, "heads": {}},
+        )
+      ),
+    )
+    self._step_apart = jax.jit(self._advance_apart, donate_argnums=0)
+
+  @property
+  def _whole(self) -> bool:
+    return True
+
+  def _drawn(self) -> dict[str, Any]:
+    return self._weights
+
+  def _heads(self, student: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {}
+
+  def _shown(
+    self, crops: jax.Array, frozen: dict[str, Any]
+  ) -> dict[str, jax.Array]:
+    return {}  # The teacher looks at every view.
+
+  def _learn(
+    self,
+    state: dict[str, Any],
+    batch: dict[str, Any],
+    step: int,
+    seconds: float,
+  ) -> tuple[dict[str, Any], dict[str, jax.Array], float]:
+    if self._progress(step, seconds) >= _APART:
+      return super()._learn(state, batch, step, seconds)
+    rate, _ = self._schedule(step, seconds)
+    state, values = self._step_apart(
+      state, batch, self._frozen, jnp.float32(rate), jnp.uint32(step)
+    )
+    return state, values, rate
+
+  def _advance_apart(
+    self,
+    state: dict[str, Any],
+    batch: dict[str, Any],
+    frozen: dict[str, Any],
+    rate: jax.Array,
+    step: jax.Array,
+  ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """One step in which no block depends on another."""
+    key = jax.random.fold_in(jax.random.key(self._options.seed + 1), step)
+    mixed = cloaks.mixed(batch["images"].astype(jnp.float32), key)
+    batch = batch | {"images": mixed}
+    draw = step * self._options.repeats
+    return self._advance(
+      state, batch, frozen, rate, jnp.float32(0), draw, self._losses_apart
+    )
+
+  def _losses(
+    self,
+    params: Any,
+    stats: Any,
+    images: jax.Array,
+    batch: dict[str, Any],
+    frozen: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    return self._errors(twins.together, params, images, frozen)
+
+  def _losses_apart(
+    self,
+    params: Any,
+    stats: Any,
+    images: jax.Array,
+    batch: dict[str, Any],
+    frozen: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    return self._errors(twins.apart, params, images, frozen)
+
+  def _errors(
+    self,
+    compare: Callable[..., dict[str, jax.Array]],
+    params: Any,
+    images: jax.Array,
+    frozen: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    """The sum of the errors of all blocks, as `_Trainer._losses`."""
+    (teacher,) = self._teachers
+    weights = frozen[teacher.name]["weights"]
+    shown = twins.look(self._module, weights, images)
+    parts = compare(self._module, {"params": params["student"]}, images, *shown)
+    blocks = jnp.stack([v for k, v in parts.items() if k != twins.EMBEDDING])
+    said = {"blocks": blocks.mean(), "embedding": parts[twins.EMBEDDING]}
+    return blocks.sum() + parts[twins.EMBEDDING], (said, {})
+
+  def _predicted(
+    self, state: dict[str, Any], teacher: str, embeddings: np.ndarray
+  ) -> jax.Array:
+    centre = self._frozen[teacher]["centre"]
+    return losses.normalised(jnp.asarray(embeddings) - centre)
 
 
 def _initial(path: Path, student: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from fawkes_jax import config
-from fawkes_jax.models import students
+from fawkes_jax.models import mobilefacenet, registry, students
 from fawkes_jax.training import data
+from fawkes_jax.weights import extractors
 
 CROP = 64
 
@@ -24,6 +25,37 @@ class _Tiny(nn.Module):
     x = nn.Dense(32)(x)
     x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
     return nn.Dense(students.EMBEDDING_SIZE)(nn.relu(x))
+
+
+class Blocks(nn.Module):
+  """A network of blocks that compiles in no time."""
+
+  dtype: object = jnp.float32
+
+  @nn.compact
+  def __call__(self, images):
+    x = images.astype(self.dtype).reshape(len(images), 14, 8, 14, 8, 3)
+    x = x.mean(axis=(2, 4)) / 128 - 1
+    x = mobilefacenet.Convolution(6, size=3, stride=2, name="stem")(x)
+    x = mobilefacenet.InvertedResidual(9, 6, 1, name="block_0")(nn.relu(x))
+    x = mobilefacenet.InvertedResidual(9, 6, 1, name="block_1")(x)
+    return nn.Dense(8, name="embedding")(x.reshape(len(images), -1))
+
+
+@pytest.fixture
+def teacher(monkeypatch, tmp_path) -> str:
+  """An extractor of blocks with weights of its own."""
+  about = registry.Architecture(
+    module=Blocks, input_size=112, template=students.TEMPLATE
+  )
+  monkeypatch.setitem(registry.ARCHITECTURES, "blocks", about)
+  drawn = Blocks().init(jax.random.key(5), jnp.zeros((1, 112, 112, 3)))
+  extractor = registry.build(
+    "blocks", jax.tree.map(lambda x: 2 * x + 0.05, dict(drawn)), name="teacher"
+  )
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(extractors, "load_extractor", lambda _: extractor)
+  return extractor.name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import registry, students
 from fawkes_jax.training import trainer, views
-from fawkes_jax.weights import extractors
+from fawkes_jax.weights import extractors, variables
 
 
 @pytest.fixture
@@ -60,13 +60,19 @@ def looking(monkeypatch, tiny, tmp_path) -> str:
 
 
 @pytest.mark.parametrize(
-  "changes", [{}, {"adversarial": 4}, {"cloaking": 8, "repeats": 2}]
+  "changes",
+  [
+    {},
+    {"adversarial": 4},
+    {"teachers": ("looking",), "cloaking": 8, "repeats": 2},
+    {"teachers": ("teacher",), "student": "twin"},
+  ],
 )
 def test_a_stopped_run_goes_on_to_the_same_weights(
-  changes, options, console, looking, monkeypatch, tmp_path
+  changes, options, console, request, monkeypatch, tmp_path
 ):
-  if "cloaking" in changes:
-    changes = {**changes, "teachers": (looking,)}
+  for name in changes.get("teachers", ()):
+    request.getfixturevalue(name)
   whole = trainer.train(
     options(output=tmp_path / "whole", **changes), console=console
   )
@@ -171,8 +177,60 @@ def test_teachers_look_at_the_cloaked_faces(
   assert (expected * targets).sum(axis=1).min() > 0.99
 
 
+@pytest.mark.parametrize("cloaking", [0, 8])
+def test_a_twin_learns_its_teachers_blocks(
+  cloaking, options, console, teacher, tmp_path
+):
+  chosen = options(
+    teachers=(teacher,),
+    student="twin",
+    name="mine",
+    steps=150,
+    learning_rate=2e-3,
+    ema=0.9,
+    cloaking=cloaking,
+  )
+  result = trainer.train(chosen, console=console)
+  assert result.cosines[teacher] > 0.9
+  assert (result.architecture, result.embedding_size) == ("blocks", 8)
+  own = result.teachers[0].looking.variables["params"]
+  for name in ("block_0", "block_1"):
+    for layer in ("expand", "project"):  # Its own weights, all the same.
+      mine, kernel = (
+        np.ravel(tree[name][layer]["kernel"])
+        for tree in (result.student["params"], own)
+      )
+      assert abs(np.corrcoef(mine, kernel)[0, 1]) < 0.7
+  assert command.run(chosen) == 0
+  name, loaded = variables.load(tmp_path / "out" / "mine.safetensors")
+  assert name == "blocks"
+  np.testing.assert_allclose(
+    loaded["params"]["embedding"]["bias"],
+    result.student["params"]["embedding"]["bias"],
+    rtol=1e-3,
+  )
+  card = (tmp_path / "out" / "mine.md").read_text()
+  assert "`blocks` of fawkes_jax" in card
+  assert "to 8 numbers" in card
+
+
+def test_a_twin_needs_a_teacher_with_blocks(options, console, looking):
+  chosen = options(teachers=(looking,), student="twin")
+  with pytest.raises(types.FawkesError, match=r"--teachers must be .* blocks"):
+    trainer.train(chosen, console=console)
+
+
+def test_stored_embeddings_cannot_teach_a_twin(options, console):
+  with pytest.raises(
+    types.FawkesError, match=r"extractors with --student=twin"
+  ):
+    trainer.train(options(student="twin"), console=console)
+
+
 def test_stored_embeddings_cannot_look_at_cloaks(options, console):
-  with pytest.raises(types.FawkesError, match=r"extractors with --cloaking"):
+  with pytest.raises(
+    types.FawkesError, match=r"extractors with --student=twin or --cloaking"
+  ):
     trainer.train(options(cloaking=8), console=console)
 
 
@@ -261,6 +319,11 @@ def test_mistakes_are_named(options, console, changes, message):
     ({"cloaking": 65}, "--cloaking must be in"),
     ({"cloaking": 8, "adversarial": 2}, "--cloaking must be 0 with"),
     ({"cloaking": 8, "repeats": 0}, "--repeats must be in"),
+    (
+      {"student": "twin", "teachers": ("a", "b")},
+      "--student must be twin with",
+    ),
+    ({"student": "twin", "relations": 1}, "--student must be twin with"),
   ],
 )
 def test_options_are_checked_where_they_are_built(changes, message, tmp_path):

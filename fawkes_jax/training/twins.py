@@ -1,0 +1,245 @@
+"""A twin: a network like its teacher's, taught from random weights.
+
+The embedding of a face is a few hundred numbers, and a student that has only
+them to learn from needs millions of faces. A network of the same shape has more
+to compare: what each block makes of a face, at every place of it. First each
+block learns alone what the teacher's makes of the teacher's features, all of
+them at once ("Progressive Blockwise Knowledge Distillation for Neural Network
+Acceleration", Wang et al., 2018). Then they work one after the other, as they
+will be used, and still see what the teacher has at each place ("FitNets: Hints
+for Thin Deep Nets", Romero et al., 2014).
+
+Pure functions of one batch, in float32. Blocks are the modules of a network
+that are called `block_0`, `block_1` and so on.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+EMBEDDING = "embedding"
+"""The name of the last error, beside the blocks'."""
+
+_PLACES = 14
+"""Where a block sees wider images, it learns alone from fewer of them: what it
+learns from is places, and neighbours are alike."""
+
+_LEAST = 4
+"""But from one image in this many."""
+
+# What a block is given, and what it makes of it.
+_Features = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def look(
+  module: nn.Module,
+  variables: Any,
+  images: Float32[Array, "n size size 3"],
+) -> tuple[Float32[Array, "n d"], _Features]:
+  """Embeds faces and keeps what the blocks are given and make of it.
+
+  Args:
+    module: a network with blocks.
+    variables: its weights.
+    images: what it takes.
+
+  Returns:
+    The embeddings, and by block its input and its output.
+  """
+  features: _Features = {}
+
+  def keep(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    if _is_block(context):
+      features[context.module.name] = args[0], result
+    return result
+
+  with nn.intercept_methods(keep):
+    embeddings = module.apply(variables, images)
+  return embeddings, features  # type: ignore[return-value]
+
+
+def has_blocks(module: nn.Module, variables: Any, size: int) -> bool:
+  """Whether a network has blocks.
+
+  Args:
+    module: the network.
+    variables: its weights.
+    size: height and width of the images that it takes.
+
+  Returns:
+    Whether it has one or more.
+  """
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  shapes = jax.eval_shape(
+    lambda variables, images: look(module, variables, images), variables, images
+  )
+  return bool(shapes[1])
+
+
+def apart(
+  module: nn.Module,
+  variables: Any,
+  images: Float32[Array, "n size size 3"],
+  embeddings: Float32[Array, "n d"],
+  features: _Features,
+) -> dict[str, Float32[Array, ""]]:
+  """The errors of blocks that are given what the teacher's are given.
+
+  What comes before the first block belongs to it, and what comes after the
+  last one is a block of its own.
+
+  Args:
+    module: the network.
+    variables: the twin's weights.
+    images: faces.
+    embeddings: the teacher's.
+    features: the teacher's.
+
+  Returns:
+    By block, and for `EMBEDDING`, the mean square of the error, divided by the
+    variance of what the block adds.
+  """
+  errors = {}
+  count = len(images)
+
+  def replace(call, args, kwargs, context):
+    if context.method_name != "__call__" or len(context.module.path) != 1:
+      return call(*args, **kwargs)
+    x = args[0]
+    if len(x) == count and x.ndim == 4:
+      few = max(count * _PLACES // x.shape[1], -(-count // _LEAST))
+      x = x[: min(few, count)]
+    y = call(x, *args[1:], **kwargs)
+    if not _is_block(context):
+      return y
+    given, wanted = features[context.module.name]
+    errors[context.module.name] = error(y, wanted[: len(y)], given[: len(y)])
+    return wanted
+
+  with nn.intercept_methods(replace):
+    result: Any = module.apply(variables, images)
+  return errors | {EMBEDDING: error(result, embeddings)}
+
+
+def together(
+  module: nn.Module,
+  variables: Any,
+  images: Float32[Array, "n size size 3"],
+  embeddings: Float32[Array, "n d"],
+  features: _Features,
+) -> dict[str, Float32[Array, ""]]:
+  """The errors of blocks that are given what the blocks before have made.
+
+  Args are as in `apart`.
+
+  Returns:
+    By block, and for `EMBEDDING`, the mean square of the error, divided by the
+    variance of what is wanted.
+  """
+  result, own = look(module, variables, images)
+  errors = {
+    name: error(own[name][1], wanted) for name, (_, wanted) in features.items()
+  }
+  return errors | {EMBEDDING: error(result, embeddings)}
+
+
+def error(
+  x: Float32[Array, "n *places c"],
+  wanted: Float32[Array, "n *places c"],
+  given: jax.Array | None = None,
+) -> Float32[Array, ""]:
+  """The mean square of a difference, in variances of what is wanted.
+
+  Args:
+    x: features.
+    wanted: what they should be.
+    given: what they come from; of the same shape where there is a shortcut
+      around the block, whose part of the variance does not count then.
+
+  Returns:
+    0 where they are the same; 1 where only the mean is right.
+  """
+  added = wanted
+  if given is not None and given.shape == wanted.shape:
+    added = wanted - given
+  moved = added - added.mean(axis=tuple(range(added.ndim - 1)))
+  variance = (moved**2).sum(axis=-1).mean()
+  return ((x - wanted) ** 2).sum(axis=-1).mean() / jnp.maximum(variance, 1e-12)
+
+
+def fresh(
+  module: nn.Module,
+  teacher: Any,
+  images: Float32[Array, "n size size 3"],
+  key: jax.Array,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Random weights that keep features in the teacher's range.
+
+  Each kernel is drawn at random, then scaled, and its bias set, so that the
+  layer's output has the mean and the deviation of the teacher's, over all
+  faces, places and channels ("All you need is a good init", Mishkin and Matas,
+  2015). No weight of the teacher is used.
+
+  Args:
+    module: the network.
+    teacher: its teacher's weights.
+    images: some faces.
+    key: of the draw.
+
+  Returns:
+    The weights, and for each array of them its natural size, with which its
+    learning rate is multiplied.
+  """
+  ranges = {}
+
+  def measure(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    if _is_layer(context):
+      ranges[context.module.path] = result.mean(), result.std()
+    return result
+
+  with nn.intercept_methods(measure):
+    module.apply(teacher, images)
+  _, features = look(module, teacher, images)
+  drawn = module.init(key, images[:1])
+  weights = flax.traverse_util.flatten_dict(dict(drawn["params"]))
+  sizes = {name: jnp.sqrt((x**2).mean()) for name, x in weights.items()}
+
+  def adjust(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    path = context.module.path
+    if _is_layer(context):
+      mean, deviation = ranges[path]
+      scale = deviation / result.std()
+      kernel, bias = (*path, "kernel"), (*path, "bias")
+      weights[kernel] = weights[kernel] * scale
+      sizes[kernel] = jnp.sqrt((weights[kernel] ** 2).mean())
+      result = scale * result
+      if bias in weights:
+        move = mean - result.mean()
+        weights[bias] = weights[bias] + move
+        sizes[bias] = deviation
+        result = result + move
+    return features[path[0]][1] if _is_block(context) else result
+
+  with nn.intercept_methods(adjust):
+    module.apply(drawn, images)
+  params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
+  return {"params": params}, scales
+
+
+def _is_block(context: nn.module.InterceptorContext) -> bool:
+  name = context.module.name or ""
+  call = context.method_name == "__call__"
+  return call and len(context.module.path) == 1 and name.startswith("block_")
+
+
+def _is_layer(context: nn.module.InterceptorContext) -> bool:
+  """Whether it is a call of something with a kernel of its own."""
+  own = context.module.variables.get("params", {})
+  return context.method_name == "__call__" and "kernel" in own

@@ -1,0 +1,125 @@
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fawkes_jax.models import mobilefacenet
+from fawkes_jax.training import twins
+
+
+class Network(nn.Module):
+  """A stem, two blocks, of which one has a shortcut, and an embedding."""
+
+  @nn.compact
+  def __call__(self, images):
+    x = mobilefacenet.Convolution(8, size=3, stride=2, name="stem")(images)
+    x = mobilefacenet.InvertedResidual(12, 8, 2, name="block_0")(nn.relu(x))
+    x = mobilefacenet.InvertedResidual(12, 8, 1, name="block_1")(x)
+    x = x.reshape(len(images), -1)
+    return nn.Dense(5, use_bias=False, name="embedding")(x)
+
+
+MODULE = Network()
+IMAGES = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+
+
+def _variables(seed):
+  drawn = MODULE.init(jax.random.key(seed), IMAGES)
+  # Not the zeros that biases begin with, and of no common scale.
+  flat = flax.traverse_util.flatten_dict(dict(drawn["params"]))
+  rng = np.random.default_rng(seed)
+  moved = {
+    name: 3 * x + jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
+    for name, x in flat.items()
+  }
+  return {"params": flax.traverse_util.unflatten_dict(moved)}
+
+
+TEACHER = _variables(1)
+
+
+@pytest.fixture(scope="module")
+def shown():
+  return twins.look(MODULE, TEACHER, IMAGES)
+
+
+def _changed(name):
+  """The teacher's weights but for one module's."""
+  other = _variables(2)["params"][name]
+  return {"params": {**TEACHER["params"], name: other}}
+
+
+def test_looking_keeps_what_goes_into_blocks_and_comes_out(shown):
+  embeddings, features = shown
+  plain = MODULE.apply(TEACHER, IMAGES)
+  np.testing.assert_allclose(embeddings, plain, rtol=1e-5)
+  assert {k: (x.shape, y.shape) for k, (x, y) in features.items()} == {
+    "block_0": ((8, 16, 16, 8), (8, 8, 8, 8)),
+    "block_1": ((8, 8, 8, 8), (8, 8, 8, 8)),
+  }
+  np.testing.assert_array_equal(features["block_1"][0], features["block_0"][1])
+
+
+@pytest.mark.parametrize("compare", [twins.apart, twins.together])
+def test_the_teacher_itself_has_no_error(compare, shown):
+  errors = compare(MODULE, TEACHER, IMAGES, *shown)
+  assert set(errors) == {"block_0", "block_1", "embedding"}
+  assert max(map(float, errors.values())) < 1e-9
+
+
+@pytest.mark.parametrize(
+  ("changed", "apart", "together"),
+  [
+    ("stem", {"block_0"}, {"block_0", "block_1", "embedding"}),
+    ("block_0", {"block_0"}, {"block_0", "block_1", "embedding"}),
+    ("block_1", {"block_1"}, {"block_1", "embedding"}),
+    ("embedding", {"embedding"}, {"embedding"}),
+  ],
+)
+def test_apart_an_error_stays_in_its_block(changed, apart, together, shown):
+  for compare, wanted in ((twins.apart, apart), (twins.together, together)):
+    errors = compare(MODULE, _changed(changed), IMAGES, *shown)
+    assert {name for name, e in errors.items() if e > 1e-3} == wanted
+
+
+def test_the_error_counts_variances():
+  rng = np.random.default_rng(0)
+  wanted = jnp.asarray(rng.normal(2, 3, (6, 4, 4, 5)), jnp.float32)
+  mean = jnp.broadcast_to(wanted.mean(axis=(0, 1, 2)), wanted.shape)
+  assert twins.error(wanted, wanted) == 0
+  assert twins.error(mean, wanted) == pytest.approx(1, abs=1e-5)
+  # Around a shortcut, only what the block adds has to be explained.
+  given = wanted + 0.1 * jnp.asarray(rng.normal(size=wanted.shape))
+  assert twins.error(given, wanted, given) == pytest.approx(1, abs=0.05)
+  # Features of another shape have no shortcut.
+  assert twins.error(mean, wanted, given[:, :2]) == pytest.approx(1, abs=1e-5)
+
+
+def test_fresh_weights_are_random_and_keep_the_teachers_ranges(shown):
+  key = jax.random.key(3)
+  weights, sizes = twins.fresh(MODULE, TEACHER, IMAGES, key)
+  again, _ = twins.fresh(MODULE, TEACHER, IMAGES, key)
+  other, _ = twins.fresh(MODULE, TEACHER, IMAGES, jax.random.key(4))
+  flat, same, differs, teacher = (
+    flax.traverse_util.flatten_dict(tree["params"], sep="/")
+    for tree in (weights, again, other, TEACHER)
+  )
+  assert flat.keys() == teacher.keys()
+  for name, array in flat.items():
+    np.testing.assert_array_equal(array, same[name])
+    if name.endswith("kernel"):
+      against = [differs[name].ravel(), teacher[name].ravel()]
+      for values in against:  # Independent draws.
+        assert abs(np.corrcoef(array.ravel(), values)[0, 1]) < 0.5
+  assert jax.tree.structure(sizes) == jax.tree.structure(weights["params"])
+  assert all(size.shape == () and size > 0 for size in jax.tree.leaves(sizes))
+  # A block that is given the teacher's input answers in the teacher's range.
+  _, features = shown
+  given, wanted = features["block_1"]
+  block = mobilefacenet.InvertedResidual(12, 8, 1)
+  made = block.apply({"params": weights["params"]["block_1"]}, given) - given
+  added = wanted - given
+  assert made.mean() == pytest.approx(float(added.mean()), abs=1e-2)
+  assert made.std() == pytest.approx(float(added.std()), rel=1e-2)
