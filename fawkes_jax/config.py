@@ -144,7 +144,12 @@ class FaceOptions:
     threads: that decode and encode photos.
   """
 
-  extractors: tuple[str, ...] = ("dlib_resnet", "student_resnet")
+  extractors: tuple[str, ...] = (
+    "dlib_resnet",
+    "student_mobilefacenet",
+    "student_mobileface_v2",
+    "student_resnet",
+  )
   crop_size: int = 192
   min_face_pixels: float | None = None
   max_pixels: int = 100_000_000

@@ -14,6 +14,18 @@ from fawkes_jax.training import trainer
 _UNTOLD = ("output", "threads", "report_minutes", "data_note")
 
 
+_MAPPED = (
+  "The cosine is that of a linear map of the student's embedding and the"
+  " teacher's embedding around its mean."
+)
+_TWIN = (
+  "The student has the teacher's architecture and began with random weights."
+  " In the first half of the run each block learned what the teacher's block"
+  " makes of the teacher's features; in the second all learned together. The"
+  " cosine is that of both embeddings around the teacher's mean."
+)
+
+
 def text(options: config.TrainOptions, result: trainer.Result) -> str:
   """The card of a trained student, in Markdown.
 
@@ -69,8 +81,7 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
       for t in result.teachers
     ),
     "",
-    "The cosine is that of a linear map of the student's embedding and the"
-    " teacher's embedding around its mean.",
+    _TWIN if options.student == config.TWIN else _MAPPED,
     "",
     "## Measured",
     "",

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -52,6 +53,9 @@ _FITTED = 2048
 
 _APART = 0.5
 """The share of a run in which the blocks of a twin learn apart."""
+
+_JOINED = 0.75
+"""From which share on each is given all that the ones before have made."""
 
 _TWIN_RATE = 15.0
 """A twin's weights move by this times their own size and the learning rate."""
@@ -774,7 +778,10 @@ class _TwinTrainer(_Trainer):
     step: int,
     seconds: float,
   ) -> tuple[dict[str, Any], dict[str, jax.Array], float]:
-    if self._progress(step, seconds) >= _APART:
+    progress = self._progress(step, seconds)
+    if progress >= _APART:
+      share = min(1.0, (progress - _APART) / (_JOINED - _APART))
+      batch = batch | {"share": jnp.float32(share)}
       return super()._learn(state, batch, step, seconds)
     rate, _ = self._schedule(step, seconds)
     state, values = self._step_apart(
@@ -807,7 +814,8 @@ class _TwinTrainer(_Trainer):
     batch: dict[str, Any],
     frozen: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-    return self._errors(twins.together, params, images, frozen)
+    together = functools.partial(twins.together, share=batch["share"])
+    return self._errors(together, params, images, frozen)
 
   def _losses_apart(
     self,

@@ -5,9 +5,9 @@ them to learn from needs millions of faces. A network of the same shape has more
 to compare: what each block makes of a face, at every place of it. First each
 block learns alone what the teacher's makes of the teacher's features, all of
 them at once ("Progressive Blockwise Knowledge Distillation for Neural Network
-Acceleration", Wang et al., 2018). Then they work one after the other, as they
-will be used, and still see what the teacher has at each place ("FitNets: Hints
-for Thin Deep Nets", Romero et al., 2014).
+Acceleration", Wang et al., 2018). Then they work one after the other, more and
+more as they will be used, and still see what the teacher has at each place
+("FitNets: Hints for Thin Deep Nets", Romero et al., 2014).
 
 Pure functions of one batch, in float32. Blocks are the modules of a network
 that are called `block_0`, `block_1` and so on.
@@ -132,19 +132,35 @@ def together(
   images: Float32[Array, "n size size 3"],
   embeddings: Float32[Array, "n d"],
   features: _Features,
+  share: Float32[Array, ""],
 ) -> dict[str, Float32[Array, ""]]:
   """The errors of blocks that are given what the blocks before have made.
 
-  Args are as in `apart`.
+  Args:
+    module: the network.
+    variables: the twin's weights.
+    images: faces.
+    embeddings: the teacher's.
+    features: the teacher's.
+    share: of each block's error that the next one is given, 0..1. With all of
+      it from the start, small errors may grow from block to block without end.
 
   Returns:
     By block, and for `EMBEDDING`, the mean square of the error, divided by the
     variance of what is wanted.
   """
-  result, own = look(module, variables, images)
-  errors = {
-    name: error(own[name][1], wanted) for name, (_, wanted) in features.items()
-  }
+  errors = {}
+
+  def mix(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    if not _is_block(context):
+      return y
+    _, wanted = features[context.module.name]
+    errors[context.module.name] = error(y, wanted)
+    return wanted + share * (y - wanted)
+
+  with nn.intercept_methods(mix):
+    result: Any = module.apply(variables, images)
   return errors | {EMBEDDING: error(result, embeddings)}
 
 

@@ -193,13 +193,13 @@ def test_all_combinations_have_a_row(monkeypatch):
   monkeypatch.setattr(jax, "local_devices", lambda: [None] * 4)
   subjects = solving.subjects(
     options(
-      ensembles=(("dlib_resnet",), ("dlib_resnet", "student_resnet")),
+      ensembles=(("dlib_resnet",), ("dlib_resnet", "student_mobileface_v2")),
       batch_sizes=(8, 2),
     )
   )
   assert [tuple(subject.title.values()) for subject in subjects] == [
     (ensemble, devices, size)
-    for ensemble in ("dlib_resnet", "dlib_resnet+student_resnet")
+    for ensemble in ("dlib_resnet", "dlib_resnet+student_mobileface_v2")
     for devices, sizes in ((1, (2, 8)), (4, (4, 8)))
     for size in sizes
   ]

@@ -26,7 +26,9 @@ def main() -> None:
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--faces", type=int, default=16)
   parser.add_argument("--steps", default="10,20,40,60,100")
-  parser.add_argument("--extractors", default="dlib_resnet,student_resnet")
+  parser.add_argument(
+    "--extractors", default=",".join(config.FaceOptions.extractors)
+  )
   arguments = parser.parse_args()
   options = config.CloakOptions(
     input=arguments.data,

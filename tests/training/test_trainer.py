@@ -185,8 +185,8 @@ def test_a_twin_learns_its_teachers_blocks(
     teachers=(teacher,),
     student="twin",
     name="mine",
-    steps=150,
-    learning_rate=2e-3,
+    steps=300,
+    learning_rate=4e-3,
     ema=0.9,
     cloaking=cloaking,
   )

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import flax.traverse_util
 import jax
@@ -62,7 +64,10 @@ def test_looking_keeps_what_goes_into_blocks_and_comes_out(shown):
   np.testing.assert_array_equal(features["block_1"][0], features["block_0"][1])
 
 
-@pytest.mark.parametrize("compare", [twins.apart, twins.together])
+together = functools.partial(twins.together, share=jnp.float32(1))
+
+
+@pytest.mark.parametrize("compare", [twins.apart, together])
 def test_the_teacher_itself_has_no_error(compare, shown):
   errors = compare(MODULE, TEACHER, IMAGES, *shown)
   assert set(errors) == {"block_0", "block_1", "embedding"}
@@ -70,7 +75,7 @@ def test_the_teacher_itself_has_no_error(compare, shown):
 
 
 @pytest.mark.parametrize(
-  ("changed", "apart", "together"),
+  ("changed", "alone", "joined"),
   [
     ("stem", {"block_0"}, {"block_0", "block_1", "embedding"}),
     ("block_0", {"block_0"}, {"block_0", "block_1", "embedding"}),
@@ -78,10 +83,23 @@ def test_the_teacher_itself_has_no_error(compare, shown):
     ("embedding", {"embedding"}, {"embedding"}),
   ],
 )
-def test_apart_an_error_stays_in_its_block(changed, apart, together, shown):
-  for compare, wanted in ((twins.apart, apart), (twins.together, together)):
+def test_apart_an_error_stays_in_its_block(changed, alone, joined, shown):
+  for compare, wanted in ((twins.apart, alone), (together, joined)):
     errors = compare(MODULE, _changed(changed), IMAGES, *shown)
     assert {name for name, e in errors.items() if e > 1e-3} == wanted
+
+
+def test_together_a_share_of_the_errors_is_handed_on(shown):
+  errors = {
+    share: twins.together(
+      MODULE, _changed("block_0"), IMAGES, *shown, share=jnp.float32(share)
+    )
+    for share in (0, 0.01, 1)
+  }
+  assert errors[0]["block_0"] == errors[1]["block_0"] > 0.1
+  for name in ("block_1", "embedding"):
+    none, little, whole = (float(errors[share][name]) for share in errors)
+    assert none < 1e-9 < little < whole / 100
 
 
 def test_the_error_counts_variances():
