@@ -329,7 +329,7 @@ def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
   assert "built in" in rows["dlib_resnet"]
   assert "Apache-2.0" in rows["mobilefacenet"]
   assert "99.06 %" in rows["mobilefacenet"]
-  assert "not here: fetch" in rows["mobilefacenet"]
+  assert "to fetch" in rows["mobilefacenet"]
   assert "research only" in rows["buffalo_l"]
   file = data_dir / "weights" / "foamliu_mobilefacenet.onnx"
   code, said, _ = run("weights", "import", file)

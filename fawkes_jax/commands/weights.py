@@ -46,7 +46,7 @@ def _list(console: rich.console.Console) -> None:
   models, kept = known.models(), known.kept()
   table = rich.table.Table(box=rich.box.SIMPLE)
   for column in ("name", "licence", "use", "LFW", "state"):
-    table.add_column(column, overflow="fold")
+    table.add_column(column, overflow="fold", no_wrap=column == "name")
   for name in [n for n, model in models.items() if not model.files]:
     table.add_row(name, models[name].licence, "free", "", "built in")
   for name in extractors.shipped():
@@ -59,7 +59,7 @@ def _list(console: rich.console.Console) -> None:
         model.licence,
         "research only" if model.research_only else "free",
         "" if model.lfw is None else f"{model.lfw} %",
-        "in the cache" if name in kept else f"not here: {state}",
+        "in the cache" if name in kept else f"to {state}",
       )
   for name in sorted(kept.keys() - models.keys()):
     table.add_row(name, "one's own", "", "", "in the cache")
