@@ -1,13 +1,6 @@
 """`python -m fawkes_jax` is `fawkes-jax`."""
 
-from fawkes_jax import allocator, cli
-
-
-def main() -> None:
-  """The command in a process of its own."""
-  allocator.keep_memory()
-  cli.entry()
-
+from fawkes_jax import cli
 
 if __name__ == "__main__":
-  main()
+  cli.entry()

@@ -30,7 +30,6 @@ FLOORS = {
   "evaluation": 9,
   "benchmarking": 9,
   "commands": 10,
-  "allocator": 11,
   "cli": 11,
   "__main__": 12,
 }
