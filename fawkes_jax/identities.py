@@ -6,6 +6,7 @@ TensorFlow Datasets name (`tfds:lfw`) whose examples have an image and a label.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ class Photo:
   path: Path | None = None
 
 
-def read(data: str, faces: config.FaceOptions) -> tuple[list[Photo], list]:
+def read(
+  data: str, faces: config.FaceOptions
+) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """Lists the photos of a source by identity and name.
 
   Args:
@@ -46,7 +49,8 @@ def read(data: str, faces: config.FaceOptions) -> tuple[list[Photo], list]:
     faces: how photos are decoded.
 
   Returns:
-    The photos; and plain data that differs when they do.
+    The photos; and what gives plain data that differs when they do, which
+    reads all files of a folder.
 
   Raises:
     FawkesError: the source cannot be read.
@@ -58,19 +62,17 @@ def read(data: str, faces: config.FaceOptions) -> tuple[list[Photo], list]:
 
 def _folder(
   root: Path, faces: config.FaceOptions
-) -> tuple[list[Photo], list[Any]]:
+) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """The photos of a folder of identities."""
   if not root.is_dir():
     raise types.FawkesError(
       f"--data must be a folder of identities, or {TFDS_PREFIX}NAME; got {root}"
     )
-  photos, fingerprint = [], []
+  photos = []
   for source in scan.scan(root):
     identity, _, name = source.relative.partition("/")
     if source.status is not None or not name:
       continue
-    status = source.path.stat()
-    fingerprint.append((source.name, status.st_size, status.st_mtime_ns))
     photos.append(
       Photo(
         identity=files.printable(identity),
@@ -79,7 +81,17 @@ def _folder(
         path=source.path,
       )
     )
-  return photos, fingerprint
+  return photos, lambda: [(p.identity, p.name, _digest(p)) for p in photos]
+
+
+def _digest(photo: Photo) -> str | None:
+  """Of a file's content: a copy with another time is the same photo."""
+  assert photo.path is not None
+  try:
+    with photo.path.open("rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
+  except OSError:
+    return None  # Whoever loads it will say so.
 
 
 def _pixels(
@@ -88,7 +100,7 @@ def _pixels(
   return recognition.load_photo(source, faces).pixels
 
 
-def _dataset(data: str) -> tuple[list[Photo], list[Any]]:
+def _dataset(data: str) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """The photos of all splits of a dataset of TensorFlow Datasets."""
   name = data.removeprefix(TFDS_PREFIX)
   try:
@@ -128,7 +140,7 @@ def _dataset(data: str) -> tuple[list[Photo], list[Any]]:
     for photo in (example(source, index) for index in range(len(source)))
   ]
   photos.sort(key=lambda photo: (photo.identity, photo.name))
-  return photos, [builder.info.full_name, len(photos)]
+  return photos, lambda: [builder.info.full_name, len(photos)]
 
 
 def _rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:

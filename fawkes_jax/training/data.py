@@ -90,7 +90,7 @@ def load_faces(
   """
   photos, fingerprint = identities.read(options.data, options.faces)
   key = [
-    fingerprint,
+    fingerprint(),
     options.crop_size,
     options.min_face_pixels and float(options.min_face_pixels),
     dataclasses.astuple(geometry.CROP),

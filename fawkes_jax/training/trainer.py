@@ -834,14 +834,17 @@ class _TwinTrainer(_Trainer):
     images: jax.Array,
     frozen: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-    """The sum of the errors of all blocks, as `_Trainer._losses`."""
+    """The sum of the errors of all blocks, as `_Trainer._losses`.
+
+    Of what is far off, the logarithm: one block must not drown the others.
+    """
     (teacher,) = self._teachers
     weights = frozen[teacher.name]["weights"]
     shown = twins.look(self._module, weights, images)
     parts = compare(self._module, {"params": params["student"]}, images, *shown)
     blocks = jnp.stack([v for k, v in parts.items() if k != twins.EMBEDDING])
     said = {"blocks": blocks.mean(), "embedding": parts[twins.EMBEDDING]}
-    return blocks.sum() + parts[twins.EMBEDDING], (said, {})
+    return sum(jnp.log1p(v) for v in parts.values()), (said, {})
 
   def _predicted(
     self, state: dict[str, Any], teacher: str, embeddings: np.ndarray
