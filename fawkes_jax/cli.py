@@ -23,6 +23,8 @@ _DOCS = {
   "jitter": "random shift, scale and turn of the alignment in each step, times"
   " the spread between recognisers",
   "jpeg": "random JPEG quantisation in each step, times the photo's tables",
+  "jpeg_step": "coarsest quantisation step of a cloaked JPEG; coarser ones of"
+  " the photo are divided, and the file grows; 0 keeps them",
   "blur": "random blur in each step, in pixels of the extractor's input",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",
   "seed": "of the random views; the same seed gives the same bytes",
@@ -69,6 +71,13 @@ def _add_cloak(commands: Any) -> None:
   _add_mode(parser)
   add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
   add("--bank", type=Path, help="target identities, made by `fawkes-jax bank`")
+  add(
+    "--album",
+    type=int,
+    default=config.CloakOptions.album,
+    help="files that are looked through for the same people before the first is"
+    f" cloaked; more protect better ({config.CloakOptions.album})",
+  )
   add(
     "--on_no_face",
     choices=("copy", "skip"),

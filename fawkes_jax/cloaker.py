@@ -39,6 +39,7 @@ class Cloaker:
   """All that a run loads once, and what it makes of a face.
 
   Attributes:
+    options: of the run.
     recognition: what finds and embeds faces.
     centres: by extractor, the mean identity of the bank.
     executor: of the solver, for this run's options.
@@ -54,7 +55,7 @@ class Cloaker:
       FawkesError: weights, the target bank or the target's photos cannot be
         used.
     """
-    self._options = options
+    self.options = options
     self.recognition = recognition.Recognition(options)
     names = [e.name for e in self.recognition.extractors]
     bank = bank_lib.load(names, file=options.bank)
@@ -130,7 +131,7 @@ class Cloaker:
     Measured on random faces, after a first round that compiles.
     """
     random = random_problem(
-      self._options.crop_size,
+      self.options.crop_size,
       own={name: e[0] for name, e in self.candidates.items()},
       target={name: e[-1] for name, e in self.candidates.items()},
     )
@@ -139,7 +140,7 @@ class Cloaker:
       started = time.monotonic()
       steps = sum(s.steps for _, s in self.executor.solve(problems))
       seconds = time.monotonic() - started
-    return seconds / steps * self._options.solver.steps
+    return seconds / steps * self.options.solver.steps
 
 
 def random_problem(

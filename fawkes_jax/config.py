@@ -79,6 +79,9 @@ class SolverOptions:
       each step: times the spread between two recognisers' alignments.
     jpeg: the strength of the JPEG quantisation that each step puts the change
       through: up to this multiple of the photo's own tables, at random.
+    jpeg_step: the coarsest quantisation step of a cloaked JPEG. Coarser ones of
+      the source, which would swallow the cloak, are divided by whole numbers;
+      0 keeps them.
     blur: how much each step blurs the view at most, as the half width of a
       triangle beyond one pixel of the extractor's input.
     patience: a face ends early when this many steps have not lowered its
@@ -94,6 +97,7 @@ class SolverOptions:
   own_weight: float = 4.0
   jitter: float = 1.0
   jpeg: float = 1.0
+  jpeg_step: int = 4
   blur: float = 1.2
   patience: int = 15
   seed: int = 0
@@ -107,6 +111,7 @@ class SolverOptions:
     _require_number("own_weight", self.own_weight, 0, 100)
     _require_number("jitter", self.jitter, 0, 4)
     _require_number("jpeg", self.jpeg, 0, 4)
+    _require_number("jpeg_step", self.jpeg_step, 0, 255)
     _require_number("blur", self.blur, 0, 8)
     _require_number("patience", self.patience, 0, 100_000)
     _require_number("seed", self.seed, 0, 2**31 - 1)
@@ -186,6 +191,8 @@ class CloakOptions(FaceOptions):
     target_dir: a folder with photos of the target identity; None to take the
       farthest identity of the bank for each person.
     bank: a file made by `fawkes-jax bank`; None for the package's bank.
+    album: how many files, in the order of their names, are looked through for
+      photos of the same people before the first of them is cloaked.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
     dry_run: only count faces and estimate the time.
@@ -196,12 +203,14 @@ class CloakOptions(FaceOptions):
   solver: SolverOptions = MODES["mid"]
   target_dir: Path | None = None
   bank: Path | None = None
+  album: int = 128
   on_no_face: str = "copy"
   strip_location: bool = False
   dry_run: bool = False
 
   def __post_init__(self):
     super().__post_init__()
+    _require_number("album", self.album, 1, 1_000_000)
     _require(
       "on_no_face",
       "copy or skip",
@@ -220,6 +229,7 @@ class CloakOptions(FaceOptions):
       "extractors",
       "target_dir",
       "bank",
+      "album",
       "crop_size",
       "min_face_pixels",
       "on_no_face",

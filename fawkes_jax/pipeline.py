@@ -1,8 +1,12 @@
 """Cloaks an archive: the only place where files and devices meet.
 
-Photos go through in waves, a few at a time, so that memory is bounded
-by what is in flight and not by the archive. Faces of all photos share the
-solver's slots; a photo is saved as soon as its last face is solved.
+An archive is taken up album by album, so many files in the order of their
+names. First all photos of an album are looked through, a few at a time, and of
+each face its crop is kept: the photos of a person are cloaked against what they
+have in common. Then the faces go to the solver, which has slots for some; a
+photo is read again and saved as soon as its last face is solved. Memory is
+bounded by the faces of an album, not by the archive. An album is cloaked the
+same way whatever other albums there are.
 """
 
 import collections
@@ -13,12 +17,9 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from fawkes_jax import cloaker as cloaker_lib
 from fawkes_jax import config, recognition, types
@@ -27,7 +28,6 @@ from fawkes_jax.archive.photo import Photo
 from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.engine import executor, finder
 from fawkes_jax.imaging import geometry, ssim
-from fawkes_jax.weights import cache
 
 # A wave ends at this many photos or decoded bytes.
 WAVE_PHOTOS = 16
@@ -43,8 +43,8 @@ _PHOTO_SUFFIXES = frozenset(
   )
 )
 
-# The least cosine between two faces of one person, of centred embeddings of
-# the first extractor; docs/cloaking.md has the measurement.
+# The least cosine between a face and its person, of centred embeddings and as
+# the mean over the extractors; docs/cloaking.md has the measurement.
 _SAME_PERSON = 0.45
 
 # Saving costs or adds a little: the change is scaled until the saved file is
@@ -58,18 +58,48 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _Job:
-  """A photo with faces on its way through the solver."""
+  """A photo with faces on its way through the solver.
+
+  Attributes:
+    source: its file.
+    sha256: of the file.
+    grey: whether it is greyscale.
+    jpeg_tables: of the file, see `Photo`.
+    faces: found in it.
+    raw: by extractor, their embeddings.
+    own: the same, normalised.
+    target_names: of each face's target.
+    solutions: by the index of the face.
+    started: when the first face went to the solver.
+  """
 
   source: scan.SourceFile
   sha256: str
-  photo: Photo
+  grey: bool
+  jpeg_tables: np.ndarray | None
   faces: list[finder.AlignedFace]
-  started: float
-  embeddings: dict[str, np.ndarray]
-  target_names: list[str]
+  raw: dict[str, np.ndarray]
+  own: dict[str, np.ndarray]
+  target_names: list[str] = dataclasses.field(default_factory=list)
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
   )
+  started: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Saved:
+  """A cloaked photo, as it was read back from the disk.
+
+  Attributes:
+    photo: decoded.
+    sha256: of the file.
+    linf: the largest change in the box of each face.
+  """
+
+  photo: Photo
+  sha256: str
+  linf: list[int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +121,7 @@ def cloak_archive(
   options: config.CloakOptions,
   report: Callable[[Outcome], None],
   *,
+  look: Callable[[int], None] = lambda files: None,
   cloaker: cloaker_lib.Cloaker | None = None,
 ) -> dict[str, float]:
   """Cloaks all faces of an archive.
@@ -99,6 +130,8 @@ def cloak_archive(
     options: of the run.
     report: called with the outcome of each input file as soon as it is known,
       in no particular order.
+    look: called with a number of files whenever so many more have been looked
+      through for people.
     cloaker: of the same options, but for the folders, from an earlier run,
       which need not be loaded and compiled again.
 
@@ -118,19 +151,18 @@ def cloak_archive(
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
   ):
     run = _Run(
-      options, record, pool, report, cloaker or cloaker_lib.Cloaker(options)
+      options,
+      record,
+      pool,
+      report,
+      look,
+      cloaker or cloaker_lib.Cloaker(options),
     )
     started = time.monotonic()
     run.run(sources)
     spent = time.monotonic() - started
     record.finish()
   return {**run.seconds, "solving": spent - sum(run.seconds.values())}
-
-
-def forget_people(options: config.CloakOptions) -> None:
-  """Removes what a run remembers of the people it has met."""
-  with contextlib.suppress(OSError):
-    _people_file(options).unlink(missing_ok=True)
 
 
 def count_faces(
@@ -180,6 +212,7 @@ class _Run:
     record: manifest.Manifest,
     pool: concurrent.futures.Executor,
     report: Callable[[Outcome], None],
+    look: Callable[[int], None],
     cloaker: cloaker_lib.Cloaker,
   ):
     self.seconds = dict.fromkeys(
@@ -191,10 +224,8 @@ class _Run:
     self._pool = pool
     self._report = report
     self._config = options.fingerprint()
+    self._look = look
     self._redone: dict[str, str] = {}
-    self._people_file = _people_file(options)
-    first = self._cloaker.recognition.extractors[0].name
-    self._people = _load_people(self._people_file, first)
 
   @contextlib.contextmanager
   def _stage(self, name: str) -> Iterator[None]:
@@ -225,40 +256,128 @@ class _Run:
     self, sources: Iterator[scan.SourceFile]
   ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
     """The faces of an archive; photos without any are settled on the way."""
-    waves = _waves(sources, self._load, self._options, self._pool)
+    while album := list(itertools.islice(sources, self._options.album)):
+      jobs, finished = self._survey(album)
+      if jobs:
+        yield from self._album_problems(jobs, finished)
+
+  def _survey(
+    self, album: list[scan.SourceFile]
+  ) -> tuple[list[_Job], list[scan.SourceFile]]:
+    """Looks an album through, and settles what needs no solver.
+
+    Returns:
+      The photos with faces that are to be cloaked, and those that an earlier
+      run has cloaked.
+    """
+    jobs, finished = [], []
+    for source, item, job in self._seen(album, self._load):
+      if job is not None:
+        jobs.append(job)
+      elif isinstance(item, _Loaded):
+        self._finish(self._pass_through(source, item))
+      else:
+        if item.row.faces:
+          finished.append(source)
+        self._finish(item)
+    return jobs, finished
+
+  def _seen(
+    self,
+    sources: list[scan.SourceFile],
+    load: Callable[[scan.SourceFile], Any],
+  ) -> Iterator[tuple[scan.SourceFile, Any, _Job | None]]:
+    """Finds and embeds the faces of photos.
+
+    Args:
+      sources: their files.
+      load: gives a `_Loaded`, or something else where there is nothing to see.
+
+    Yields:
+      Each source, what `load` gave, and a job where there are faces.
+    """
+    recognition = self._cloaker.recognition
+    waves = _waves(iter(sources), load, self._options, self._pool)
     while True:
       with self._stage("loading"):
         wave = next(waves, None)
       if wave is None:
         return
-      started = time.monotonic()
-      good = []
-      for source, item in wave:
-        if isinstance(item, _Loaded):
-          good.append((source, item))
-        else:
-          self._finish(item)
+      seen = [
+        i for i, (_, item) in enumerate(wave) if isinstance(item, _Loaded)
+      ]
       with self._stage("finding"):
-        found = self._cloaker.recognition.finder.find(
-          [item.photo.pixels for _, item in good]
-        )
-      jobs = []
-      for (source, item), faces in zip(good, found, strict=True):
+        found = recognition.finder.find([wave[i][1].photo.pixels for i in seen])
+      with self._stage("embedding"):
+        everything = [face for faces in found for face in faces]
+        raw = recognition.embed(everything) if everything else {}
+        own = self._cloaker.normalised(raw)
+      jobs: dict[int, _Job] = {}
+      first = 0
+      for i, faces in zip(seen, found, strict=True):
+        rows = slice(first, first + len(faces))
+        first = rows.stop
         if faces:
-          jobs.append(
-            _Job(
-              source=source,
-              sha256=item.sha256,
-              photo=item.photo,
-              faces=faces,
-              started=started,
-              embeddings={},
-              target_names=[],
-            )
+          source, item = wave[i]
+          jobs[i] = _Job(
+            source=source,
+            sha256=item.sha256,
+            grey=item.photo.grey,
+            jpeg_tables=item.photo.jpeg_tables,
+            faces=faces,
+            raw={name: e[rows] for name, e in raw.items()},
+            own={name: e[rows] for name, e in own.items()},
           )
-        else:
-          self._finish(self._pass_through(source, item))
-      yield from self._wave_problems(jobs)
+      for i, (source, item) in enumerate(wave):
+        yield source, item, jobs.get(i)
+      self._look(len(wave))
+
+  def _album_problems(
+    self, jobs: list[_Job], finished: list[scan.SourceFile]
+  ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
+    """Targets and problems of an album's faces."""
+    cloaker = self._cloaker
+    # A person's mean is that of all photos, also after an interruption.
+    again = [job for _, _, job in self._seen(finished, self._load_again) if job]
+    everybody = sorted([*jobs, *again], key=lambda job: job.source.relative)
+    own = {
+      name: np.concatenate([job.own[name] for job in everybody])
+      for name in cloaker.candidates
+    }
+    counts = [len(job.faces) for job in everybody]
+    people = targets.people(
+      own, np.repeat(np.arange(len(counts)), counts), threshold=_SAME_PERSON
+    )
+    means = targets.identities(own, people)
+    chosen = targets.choose(own, people, cloaker.candidates)
+    wanted = set(map(id, jobs))
+    for job, end in zip(everybody, itertools.accumulate(counts), strict=True):
+      if id(job) not in wanted:
+        continue
+      at = end - len(job.faces)
+      job.target_names = [cloaker.target_names[t] for t in chosen[at:end]]
+      job.started = time.monotonic()
+      for index, face in enumerate(job.faces):
+        digest = hashlib.sha256(
+          f"{self._options.solver.seed} {job.sha256} {index}".encode()
+        ).digest()
+        problem = cloaker.problem(
+          face,
+          own={name: e[at + index] for name, e in means.items()},
+          target=chosen[at + index],
+          grey=job.grey,
+          seed=int.from_bytes(digest[:4], "little"),
+          jpeg_tables=job.jpeg_tables,
+        )
+        yield (job, index), problem
+
+  def _load_again(self, source: scan.SourceFile) -> _Loaded | None:
+    """Reads a photo that is finished, for the sake of others."""
+    with contextlib.suppress(types.PhotoError):
+      return _Loaded(
+        photo=recognition.load_photo(source, self._options), sha256=""
+      )
+    return None
 
   def _load(self, source: scan.SourceFile) -> _Loaded | Outcome:
     """Reads a photo, unless there is nothing left to do for it."""
@@ -321,81 +440,55 @@ class _Run:
     known["output_sha256"] = hashlib.sha256(data).hexdigest()
     return self._new(source, "no_face", None, **known)
 
-  def _wave_problems(
-    self, jobs: list[_Job]
-  ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
-    """Targets and problems of a wave's faces."""
-    if not jobs:
-      return
-    cloaker = self._cloaker
-    with self._stage("embedding"):
-      raw = cloaker.recognition.embed([f for job in jobs for f in job.faces])
-      own = cloaker.normalised(raw)
-    known = len(self._people.targets)
-    _, chosen = self._people.assign(own, cloaker.candidates)
-    if len(self._people.targets) > known:
-      _save_people(self._people_file, self._people)
-    first = 0
-    for job in jobs:
-      rows = slice(first, first + len(job.faces))
-      first = rows.stop
-      job.embeddings = {name: e[rows] for name, e in raw.items()}
-      job.target_names = [cloaker.target_names[t] for t in chosen[rows]]
-      for index, face in enumerate(job.faces):
-        digest = hashlib.sha256(
-          f"{self._options.solver.seed} {job.sha256} {index}".encode()
-        ).digest()
-        problem = cloaker.problem(
-          face,
-          own={name: e[rows][index] for name, e in own.items()},
-          target=chosen[rows][index],
-          grey=job.photo.grey,
-          seed=int.from_bytes(digest[:4], "little"),
-          jpeg_tables=job.photo.jpeg_tables,
-        )
-        yield (job, index), problem
-
   def _finish_job(
-    self, job: _Job, saved: "concurrent.futures.Future[tuple[bytes, Photo]]"
+    self, job: _Job, saving: "concurrent.futures.Future[_Saved]"
   ) -> None:
     """Measures a saved photo's faces and records its outcome."""
     with self._stage("measuring"):
-      self._finish(self._outcome(job, saved))
+      self._finish(self._outcome(job, saving))
 
   def _outcome(
-    self, job: _Job, saved: "concurrent.futures.Future[tuple[bytes, Photo]]"
+    self, job: _Job, saving: "concurrent.futures.Future[_Saved]"
   ) -> Outcome:
     """The outcome of a photo that was, or could not be, saved."""
-    seconds = time.monotonic() - job.started
+    known: dict[str, Any] = {
+      "source_sha256": job.sha256,
+      "seconds": time.monotonic() - job.started,
+    }
     try:
-      data, photo = saved.result()
+      saved = saving.result()
     except types.PhotoError as error:
-      return self._new(
-        job.source,
-        "failed",
-        str(error),
-        source_sha256=job.sha256,
-        seconds=seconds,
-      )
+      return self._new(job.source, "failed", str(error), **known)
     return self._new(
       job.source,
       "cloaked",
       None,
-      source_sha256=job.sha256,
-      output_sha256=hashlib.sha256(data).hexdigest(),
-      seconds=seconds,
-      faces=self._measure(job, photo),
+      output_sha256=saved.sha256,
+      faces=self._measure(job, saved),
+      **known,
     )
 
-  def _save(self, job: _Job) -> tuple[bytes, Photo]:
+  def _save(self, job: _Job) -> _Saved:
     """Saves a cloaked photo and reads it back from the disk."""
-    path = self._options.output / job.source.relative
-    data = self._encode_within_budget(job)
-    files.write_atomically(path, data)
+    options = self._options
+    data = recognition.read(job.source)
+    if hashlib.sha256(data).hexdigest() != job.sha256:
+      raise types.PhotoError("changed while it was being cloaked")
+    photo = codec.decode(data, max_pixels=options.max_pixels)
+    path = options.output / job.source.relative
+    files.write_atomically(path, self._encode_within_budget(job, photo))
     written = files.read_source(path, max_bytes=recognition.MAX_FILE_BYTES)
-    return written, codec.decode(written, max_pixels=self._options.max_pixels)
+    cloaked = codec.decode(written, max_pixels=options.max_pixels)
+    return _Saved(
+      photo=cloaked,
+      sha256=hashlib.sha256(written).hexdigest(),
+      linf=[
+        _largest_change(photo.pixels, cloaked.pixels, face.box)
+        for face in job.faces
+      ],
+    )
 
-  def _encode_within_budget(self, job: _Job) -> bytes:
+  def _encode_within_budget(self, job: _Job, photo: Photo) -> bytes:
     """Encodes a photo so that no face exceeds the budget once decoded.
 
     Resampling and the file's own quantisation swallow some of a change or add
@@ -409,9 +502,9 @@ class _Run:
     scales = np.ones(len(job.faces))
     best, most = None, -1.0
     for tried in range(1, 4 * _MAX_TRIES):
-      data = self._encode(job, scales)
-      photo = codec.decode(data, max_pixels=self._options.max_pixels)
-      dssim = self._dssim(job, photo)
+      data = self._encode(job, photo, scales)
+      cloaked = codec.decode(data, max_pixels=self._options.max_pixels)
+      dssim = self._dssim(job, cloaked)
       over = dssim > rho
       if not over.any() and dssim.sum() > most:
         best, most = data, dssim.sum()
@@ -426,9 +519,9 @@ class _Run:
       ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
       scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
     # The format alone costs more than the budget allows: no change at all.
-    return self._encode(job, np.zeros(len(job.faces)))
+    return self._encode(job, photo, np.zeros(len(job.faces)))
 
-  def _encode(self, job: _Job, scales: np.ndarray) -> bytes:
+  def _encode(self, job: _Job, photo: Photo, scales: np.ndarray) -> bytes:
     linf = np.float32(self._options.solver.linf)
     patches = []
     for i, face in enumerate(job.faces):
@@ -437,12 +530,15 @@ class _Run:
       left, top, change = geometry.paste(
         np.clip(change, -linf, linf),
         face.alignment,
-        job.photo.pixels.shape[:2],
+        face.shape,
       )
       if change.size:
         patches.append(types.Patch(left=left, top=top, change=change))
     return codec.encode(
-      job.photo, patches, strip_location=self._options.strip_location
+      photo,
+      patches,
+      largest_step=self._options.solver.jpeg_step,
+      strip_location=self._options.strip_location,
     )
 
   def _dssim(self, job: _Job, photo: Photo) -> np.ndarray:
@@ -454,41 +550,42 @@ class _Run:
       ]
     )
 
-  def _measure(self, job: _Job, photo: Photo) -> tuple[dict, ...]:
+  def _measure(self, job: _Job, saved: _Saved) -> tuple[dict, ...]:
     """A saved photo's faces for its row, measured on what was read back."""
-    crops = self._cloaker.recognition.finder.crops(photo.pixels, job.faces)
-    dssim = self._dssim(job, photo)
+    crops = self._cloaker.recognition.finder.crops(
+      saved.photo.pixels, job.faces
+    )
+    dssim = self._dssim(job, saved.photo)
     raw = self._cloaker.recognition.embedder.embed(
       crops, recognition.sides(job.faces)
     )
-    before = self._cloaker.normalised(job.embeddings)
     after = self._cloaker.normalised(raw)
-    difference = np.abs(
-      photo.pixels.astype(np.int16) - job.photo.pixels.astype(np.int16)
+    return tuple(
+      {
+        "box": list(face.box),
+        "target": job.target_names[i],
+        "steps": job.solutions[i].steps,
+        "dssim": float(dssim[i]),
+        "linf": saved.linf[i],
+        "extractors": {
+          name: {
+            "shift": float(np.linalg.norm(raw[name][i] - job.raw[name][i])),
+            "cosine": float(job.own[name][i] @ after[name][i]),
+          }
+          for name in raw
+        },
+      }
+      for i, face in enumerate(job.faces)
     )
-    faces = []
-    for i, face in enumerate(job.faces):
-      left, top, right, bottom = face.box
-      region = difference[top:bottom, left:right]
-      faces.append(
-        {
-          "box": list(face.box),
-          "target": job.target_names[i],
-          "steps": job.solutions[i].steps,
-          "dssim": float(dssim[i]),
-          "linf": int(region.max()) if region.size else 0,
-          "extractors": {
-            name: {
-              "shift": float(
-                np.linalg.norm(raw[name][i] - job.embeddings[name][i])
-              ),
-              "cosine": float(before[name][i] @ after[name][i]),
-            }
-            for name in raw
-          },
-        }
-      )
-    return tuple(faces)
+
+
+def _largest_change(
+  before: np.ndarray, after: np.ndarray, box: tuple[int, int, int, int]
+) -> int:
+  left, top, right, bottom = box
+  part = np.s_[top:bottom, left:right]
+  difference = np.abs(after[part].astype(np.int16) - before[part])
+  return int(difference.max(initial=0))
 
 
 def _waves(
@@ -516,35 +613,3 @@ def _waves(
       wave, size = [], 0
   if wave:
     yield wave
-
-
-def _people_file(options: config.CloakOptions) -> Path:
-  """Where a run remembers the people it has met.
-
-  Not in the output: embeddings of clean faces must never lie beside cloaked
-  photos that may be published.
-  """
-  where = f"{options.output.resolve()} {options.fingerprint()}"
-  name = hashlib.sha256(where.encode(errors="surrogateescape")).hexdigest()
-  return cache.directory() / "runs" / f"{name[:16]}.safetensors"
-
-
-def _load_people(file: Path, extractor: str) -> targets.People:
-  people = targets.People(extractor=extractor, threshold=_SAME_PERSON)
-  with contextlib.suppress(OSError, safetensors.SafetensorError, KeyError):
-    stored = safetensors.numpy.load_file(file)
-    people.references = list(stored["references"])
-    people.targets = [int(t) for t in stored["targets"]]
-  return people
-
-
-def _save_people(file: Path, people: targets.People) -> None:
-  """Remembers people where the cache can be written."""
-  data = safetensors.numpy.save(
-    {
-      "references": np.stack(people.references),
-      "targets": np.array(people.targets, np.int64),
-    }
-  )
-  with contextlib.suppress(types.PhotoError):
-    files.write_atomically(file, data)

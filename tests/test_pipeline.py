@@ -1,6 +1,7 @@
 """A small archive through the command line, and what became of it."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import skimage.metrics
 from PIL import Image
 from terminal import run
 
+from fawkes_jax import pipeline
 from fawkes_jax.archive import files
 from fawkes_jax.imaging import views
 
@@ -330,9 +332,52 @@ def test_what_a_run_wrote_is_whole(archive, done):
 
 
 def test_the_same_person_has_one_target(done):
+  """In one photo, two faces are two people."""
   _, _, rows = done
-  faces = [face for name in CLOAKED for face in rows[name]["faces"]]
-  assert len({face["target"] for face in faces}) == 1
+  one, other, pair = (
+    [face["target"] for face in rows[name]["faces"]] for name in CLOAKED
+  )
+  assert one == other
+  assert one[0] in pair
+  assert len(set(pair)) == 2
+
+
+def test_all_photos_of_a_person_count(done, photos, tmp_path):
+  """A person is who the album shows, also after the other photos are done."""
+  _, output, _ = done
+  together = (output / "astronaut.jpg").read_bytes()
+  single = tmp_path / "single"
+  assert cloak(photos, single, "--album=1").code == 0
+  alone = bytes_of(single)["astronaut.jpg"]
+  assert alone != together
+  assert cloak(photos, tmp_path / "out").code == 0
+  (tmp_path / "out" / "astronaut.jpg").unlink()
+  assert cloak(photos, tmp_path / "out").code == 0
+  assert bytes_of(tmp_path / "out")["astronaut.jpg"] == together
+
+
+def test_a_photo_that_changes_meanwhile(photos, tmp_path, cloaker, monkeypatch):
+  source = tmp_path / "in"
+  source.mkdir()
+  for name in ("astronaut.jpg", "grey.jpg"):
+    shutil.copy(photos / name, source / name)
+  options = dataclasses.replace(
+    cloaker.options, input=source, output=tmp_path / "out"
+  )
+  rows = {}
+
+  def look(files):
+    shutil.copy(photos / "wall.png", source / "astronaut.jpg")
+
+  pipeline.cloak_archive(
+    options,
+    lambda outcome: rows.update({outcome.row.path: outcome.row}),
+    look=look,
+    cloaker=cloaker,
+  )
+  assert rows["grey.jpg"].status == "cloaked"
+  assert rows["astronaut.jpg"].status == "failed"
+  assert rows["astronaut.jpg"].reason == "changed while it was being cloaked"
 
 
 def test_photos_without_a_face_are_copied(archive, done):

@@ -112,6 +112,7 @@ def encode(
   photo: Photo,
   patches: Sequence[types.Patch],
   *,
+  largest_step: int = 0,
   strip_location: bool = False,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
@@ -136,6 +137,9 @@ def encode(
     photo: what `decode` returned.
     patches: changes inside the photo; overlapping ones add up before
       anything is rounded.
+    largest_step: quantisation steps of a JPEG that are coarser are divided by
+      whole numbers; blocks without a change are decoded to the same pixels
+      as before. 0 divides none.
     strip_location: removes the GPS directory from EXIF, and XMP if it
       carries GPS.
 
@@ -152,13 +156,20 @@ def encode(
   with quiet_pillow():
     if photo.format == "JPEG":
       return _encode_jpeg(
-        photo, patches if changed else (), strip_location=strip_location
+        photo,
+        patches if changed else (),
+        largest_step=largest_step,
+        strip_location=strip_location,
       )
     return rasters.encode(photo, patches, strip_location=strip_location)
 
 
 def _encode_jpeg(
-  photo: Photo, patches: Sequence[types.Patch], *, strip_location: bool
+  photo: Photo,
+  patches: Sequence[types.Patch],
+  *,
+  largest_step: int,
+  strip_location: bool,
 ) -> bytes:
   if not patches:
     return segments.without_location(photo.source)
@@ -169,12 +180,17 @@ def _encode_jpeg(
       header,
       patches,
       how=photo.how,
+      largest_step=largest_step,
       strip_location=strip_location,
     )
     if encoded is not None:
       return encoded
   return rasters.encode_jpeg(
-    photo, header, patches, strip_location=strip_location
+    photo,
+    header,
+    patches,
+    largest_step=largest_step,
+    strip_location=strip_location,
   )
 
 

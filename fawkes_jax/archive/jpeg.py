@@ -8,7 +8,9 @@ rounded, and added to the source's coefficients:
 
 so a block that no change touches keeps its coefficients exactly, and a
 touched one has no error but the rounding of the change itself. Orientations
-are applied to the coefficients, too, without loss.
+are applied to the coefficients, too, without loss. Where steps are so coarse
+that a change would be rounded away, they can be divided by whole numbers, and
+the coefficients multiplied: the same pixels, more room.
 
 Decoders interpolate subsampled chroma, so a changed chroma block can alter
 the pixels of one more column and row than its own block covers (two where
@@ -116,6 +118,7 @@ def add_patches(
   patches: Sequence[types.Patch],
   *,
   how: orientation.Orientation,
+  largest_step: int,
   strip_location: bool,
 ) -> bytes | None:
   """The upright JPEG with its changes added.
@@ -126,6 +129,7 @@ def add_patches(
     header: its header.
     patches: the changes, in the upright photo.
     how: how it is turned upright.
+    largest_step: coarser quantisation steps are divided; 0 divides none.
     strip_location: whether GPS is removed.
 
   Returns:
@@ -139,6 +143,8 @@ def add_patches(
   source = _turn(_read(data, header), how)
   if any(_out_of_range(plane) for plane in source.planes):
     return None
+  if largest_step:
+    _refine(source, largest_step)
   _add(source, patches)
   encoded = _write(source, progressive=header.frame == 0xC2)
   kept = segments.cloaked_metadata(
@@ -175,6 +181,32 @@ def _clip(plane: np.ndarray) -> np.ndarray:
   clipped = np.clip(plane, *_AC_RANGE)
   clipped[..., 0, 0] = np.clip(plane[..., 0, 0], *_DC_RANGE)
   return clipped
+
+
+def finer_step(step: int, largest: int) -> int:
+  """The largest divisor of a quantisation step that is not above another."""
+  return next(d for d in range(min(step, largest), 0, -1) if step % d == 0)
+
+
+def _refine(c: Coefficients, largest: int) -> None:
+  """Divides quantisation steps in place; what is decoded stays the same.
+
+  Where a coefficient would be larger than the file can hold, by less.
+  """
+  for i, plane in enumerate(c.planes):
+    table = c.tables[i].copy()  # Components share theirs.
+    for u, v in np.argwhere(table > largest):
+      step = int(table[u, v])
+      low, high = _AC_RANGE if u or v else _DC_RANGE
+      values = plane[..., u, v].astype(np.int32)
+      least, most = int(values.min()), int(values.max())
+      for finer in range(finer_step(step, largest), step):
+        factor, rest = divmod(step, finer)
+        if not rest and low <= factor * least and factor * most <= high:
+          plane[..., u, v] = factor * values
+          table[u, v] = finer
+          break
+    c.tables[i] = table
 
 
 def _add(c: Coefficients, patches: Sequence[types.Patch]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import bmp, metadata, png, segments, tiff
+from fawkes_jax.archive import bmp, jpeg, metadata, png, segments, tiff
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.regions import regions
 
@@ -56,9 +56,13 @@ def encode_jpeg(
   header: segments.Header,
   patches: Sequence[types.Patch],
   *,
+  largest_step: int,
   strip_location: bool,
 ) -> bytes:
   """A JPEG encoded again from its pixels, with the source's tables.
+
+  Steps above `largest_step`, where that is not 0, are divided as
+  `jpeg.add_patches` does.
 
   Raises:
     types.PhotoError: the encoder refuses.
@@ -66,8 +70,11 @@ def encode_jpeg(
   tables = photo.jpeg_tables
   if tables is None:
     raise types.PhotoError("a JPEG of this kind cannot be written")
+  steps = [table.ravel().tolist() for table in tables]
+  if largest_step:
+    steps = [[jpeg.finer_step(q, largest_step) for q in t] for t in steps]
   options: dict = {
-    "qtables": [table.ravel().tolist() for table in tables],
+    "qtables": steps,
     "optimize": True,
     "progressive": header.frame in (0xC2, 0xCA),
   }

@@ -207,6 +207,5 @@ class Pipeline(rounds.Subject):
     try:
       stages = pipeline.cloak_archive(self.options, report, cloaker=self.loaded)
     finally:
-      pipeline.forget_people(self.options)
       shutil.rmtree(self.options.output, ignore_errors=True)
     return statuses, faces, stages

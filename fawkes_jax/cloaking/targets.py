@@ -1,24 +1,107 @@
-"""Whom a cloaked face shall look like to a machine.
+"""Whose faces these are, and whom they shall look like to a machine.
 
-The Fawkes paper (section 4.2): of many candidate identities, the one whose
-images are farthest from all of the user's; one target for all photos of a
-person, or the person's cloaks would pull in different directions.
+The Fawkes paper (section 4.2) cloaks all photos of a user together: the target
+is, of many candidate identities, the one whose images are farthest from all of
+the user's. A tracker, too, learns a person from several photos; so what a cloak
+leaves behind is the person's mean embedding, not that of one photo, which is as
+much of a pose and of the light.
 """
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+Embeddings = dict[str, Float32[np.ndarray, "n d"]]
+"""By extractor, normalised embeddings, one face or identity a row."""
 
-def farthest(
-  faces: dict[str, Float32[np.ndarray, "n d"]],
-  candidates: dict[str, Float32[np.ndarray, "k d"]],
-) -> int:
+
+def people(
+  faces: Embeddings, photos: Int64[np.ndarray, " n"], *, threshold: float
+) -> Int64[np.ndarray, " n"]:
+  """Finds out which faces are of the same person.
+
+  One after the other joins the person whose mean embedding is nearest, if that
+  is near enough, or begins a new one. Two faces of one photo are two people.
+
+  Args:
+    faces: of some photos.
+    photos: which photo each is in.
+    threshold: the least cosine to a person's mean, as the mean over the
+      extractors.
+
+  Returns:
+    The person of each face, numbered in the order of their first faces.
+  """
+  names = sorted(faces)
+  sums: list[list[np.ndarray]] = []
+  seen: list[set[int]] = []
+  labels = []
+  for index, photo in enumerate(photos.tolist()):
+    own = [faces[name][index] for name in names]
+    best, person = threshold, len(sums)
+    for other, total in enumerate(sums):
+      cosine = np.mean(
+        [e @ s / np.linalg.norm(s) for e, s in zip(own, total, strict=True)]
+      )
+      if cosine >= best and photo not in seen[other]:
+        best, person = cosine, other
+    if person == len(sums):
+      sums.append(own)
+      seen.append({photo})
+    else:
+      sums[person] = [s + e for s, e in zip(sums[person], own, strict=True)]
+      seen[person].add(photo)
+    labels.append(person)
+  return np.array(labels, np.int64)
+
+
+def identities(
+  faces: Embeddings, labels: Int64[np.ndarray, " n"]
+) -> Embeddings:
+  """The mean embeddings of the people that faces are of.
+
+  Args:
+    faces: of some photos.
+    labels: from `people`.
+
+  Returns:
+    For each face its person's, normalised.
+  """
+  return {
+    name: np.stack([_mean(e[labels == label]) for label in labels])
+    if len(labels)
+    else e
+    for name, e in faces.items()
+  }
+
+
+def choose(
+  faces: Embeddings, labels: Int64[np.ndarray, " n"], candidates: Embeddings
+) -> Int64[np.ndarray, " n"]:
+  """Gives each person a target.
+
+  Args:
+    faces: of some photos.
+    labels: from `people`.
+    candidates: the same identities in each extractor's space.
+
+  Returns:
+    For each face the index of its person's target, by `farthest`.
+  """
+  chosen = {
+    label: farthest(
+      {name: e[labels == label] for name, e in faces.items()}, candidates
+    )
+    for label in set(labels.tolist())
+  }
+  return np.array([chosen[label] for label in labels.tolist()], np.int64)
+
+
+def farthest(faces: Embeddings, candidates: Embeddings) -> int:
   """The max-min rule: the candidate whose nearest of some faces is farthest.
 
   Args:
-    faces: by extractor, normalised embeddings of one person's faces.
-    candidates: by extractor, normalised embeddings of the candidates, one
-      identity a row, the same in each.
+    faces: of one person.
+    candidates: the same identities in each extractor's space.
 
   Returns:
     The index of the candidate; the distance is the mean over extractors.
@@ -27,59 +110,6 @@ def farthest(
   return int(np.argmax(np.mean(distances, axis=0).min(axis=0)))
 
 
-class People:
-  """The people met so far in a run, each with one target.
-
-  A face belongs to the known person whose reference embedding is nearest, if
-  that is near enough; otherwise a new person begins. Faces are compared in
-  one extractor's space.
-  """
-
-  def __init__(self, *, extractor: str, threshold: float):
-    """Starts without people.
-
-    Args:
-      extractor: whose embeddings are compared.
-      threshold: the least cosine between two faces of the same person.
-    """
-    self._extractor = extractor
-    self._threshold = threshold
-    self.references: list[np.ndarray] = []
-    self.targets: list[int] = []
-
-  def assign(
-    self,
-    faces: dict[str, Float32[np.ndarray, "n d"]],
-    candidates: dict[str, Float32[np.ndarray, "k d"]],
-  ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Finds whose faces these are and gives each person a target.
-
-    Args:
-      faces: by extractor, normalised embeddings.
-      candidates: as in `farthest`.
-
-    Returns:
-      The person and the target of each face. The order of calls, and of
-      faces in a call, decides who becomes a person's reference; the same
-      calls give the same answer.
-    """
-    people = [self._person(face) for face in faces[self._extractor]]
-    for person in range(len(self.targets), len(self.references)):
-      own = [i for i, other in enumerate(people) if other == person]
-      self.targets.append(
-        farthest({name: f[own] for name, f in faces.items()}, candidates)
-      )
-    return (
-      np.array(people, np.int64),
-      np.array([self.targets[p] for p in people], np.int64),
-    )
-
-  def _person(self, face: np.ndarray) -> int:
-    """The index of a face's person; adds one where nobody is near."""
-    if self.references:
-      cosines = np.stack(self.references) @ face
-      nearest = int(np.argmax(cosines))
-      if cosines[nearest] >= self._threshold:
-        return nearest
-    self.references.append(face)
-    return len(self.references) - 1
+def _mean(embeddings: np.ndarray) -> np.ndarray:
+  total = embeddings.sum(axis=0)
+  return total / np.linalg.norm(total)

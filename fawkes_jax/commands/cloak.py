@@ -45,7 +45,7 @@ def run(options: config.CloakOptions) -> int:
       summary.add(outcome)
       progress.advance(len(outcome.row.faces) if outcome.fresh else 0)
 
-    pipeline.cloak_archive(options, report)
+    pipeline.cloak_archive(options, report, look=progress.look)
   summary.show(console, options)
   return 1 if summary.statuses["failed"] else 0
 
@@ -141,7 +141,7 @@ class _Progress:
 
   def __init__(self, console: rich.console.Console, total: int):
     self._total = total
-    self._photos = self._faces = 0
+    self._photos = self._faces = self._seen = 0
     self._started = self._said = time.monotonic()
     self._bar = None
     self._console = console
@@ -151,6 +151,7 @@ class _Progress:
           "{task.completed:.0f}/{task.total:.0f} photos"
         ),
         rich.progress.TextColumn("{task.fields[faces]} faces"),
+        rich.progress.TextColumn("{task.fields[seen]} looked through"),
         rich.progress.BarColumn(),
         rich.progress.TextColumn("{task.fields[rate]:.2f} photos/s"),
         rich.progress.TimeElapsedColumn(),
@@ -162,7 +163,9 @@ class _Progress:
   def __enter__(self) -> "_Progress":
     if self._bar:
       self._bar.start()
-      self._task = self._bar.add_task("", total=self._total, faces=0, rate=0.0)
+      self._task = self._bar.add_task(
+        "", total=self._total, faces=0, seen=0, rate=0.0
+      )
     else:
       self._console.print(f"{self._total} files")
     return self
@@ -172,20 +175,36 @@ class _Progress:
       self._bar.stop()
     sys.stdout.flush()
 
+  def look(self, files: int) -> None:
+    """So many files more have been looked through."""
+    self._seen += files
+    self._say()
+
   def advance(self, faces: int) -> None:
     """One file more is done."""
     self._photos += 1
     self._faces += faces
+    self._say()
+
+  def _say(self) -> None:
     now = time.monotonic()
     rate = self._photos / max(now - self._started, 1e-3)
     if self._bar:
-      self._bar.update(self._task, advance=1, faces=self._faces, rate=rate)
+      self._bar.update(
+        self._task,
+        completed=self._photos,
+        faces=self._faces,
+        seen=self._seen,
+        rate=rate,
+      )
     elif now - self._said >= _LINE_EVERY:
       self._said = now
-      left = (self._total - self._photos) / rate
+      left = ""
+      if self._photos:
+        left = f", {_duration((self._total - self._photos) / rate)} left"
       self._console.print(
         f"{self._photos}/{self._total} photos, {self._faces} faces,"
-        f" {rate:.2f} photos/s, {_duration(left)} left"
+        f" {self._seen} looked through, {rate:.2f} photos/s{left}"
       )
 
 

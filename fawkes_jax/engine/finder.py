@@ -24,18 +24,33 @@ class AlignedFace:
       it; right and bottom are exclusive.
     score: the detector's confidence.
     alignment: between the photo and the crop.
-    crop: float32 [size, size, 3], RGB in 0..255; the aligned crop in its
-      upper left `alignment.side` pixels, black elsewhere.
-    coverage: float32 [size, size], how far each pixel may change, 0..1.
-    weights: float32 [size, size], how much it counts towards the DSSIM.
+    shape: height and width of the photo.
+    size: of the arrays below; whatever lies beyond `alignment.side` is zero.
+    pixels: the aligned crop, RGB.
   """
 
   box: tuple[int, int, int, int]
   score: float
   alignment: geometry.Alignment
-  crop: Float32[np.ndarray, "size size 3"]
-  coverage: Float32[np.ndarray, "size size"]
-  weights: Float32[np.ndarray, "size size"]
+  shape: tuple[int, int]
+  size: int
+  pixels: UInt8[np.ndarray, "side side 3"]
+
+  @property
+  def crop(self) -> Float32[np.ndarray, "size size 3"]:
+    """The aligned crop, RGB in 0..255."""
+    return _padded(self.pixels, self.size)
+
+  @property
+  def coverage(self) -> Float32[np.ndarray, "size size"]:
+    """How far each pixel may change, 0..1."""
+    return _padded(geometry.coverage(self.shape, self.alignment), self.size)
+
+  @property
+  def weights(self) -> Float32[np.ndarray, "size size"]:
+    """How much each pixel counts towards the DSSIM."""
+    coverage = geometry.coverage(self.shape, self.alignment)
+    return _padded(geometry.budget_weights(coverage), self.size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,9 +111,8 @@ class Finder:
       alignment = geometry.align(five, max_side=self.crop_size)
       if alignment.side < _LEAST_SIDE:
         continue
-      coverage = geometry.coverage((height, width), alignment)
-      if coverage.max() < 0.5:  # All but outside of the photo.
-        continue
+      if geometry.coverage((height, width), alignment).max() < 0.5:
+        continue  # All but outside of the photo.
       limits = (width, height, width, height)
       left, top, right, bottom = (
         int(np.clip(round(value), 0, limit))
@@ -111,9 +125,9 @@ class Finder:
           box=(left, top, right, bottom),
           score=float(detection.score),
           alignment=alignment,
-          crop=_padded(geometry.extract(photo, alignment), self.crop_size),
-          coverage=_padded(coverage, self.crop_size),
-          weights=_padded(geometry.budget_weights(coverage), self.crop_size),
+          shape=(height, width),
+          size=self.crop_size,
+          pixels=geometry.extract(photo, alignment).astype(np.uint8),
         )
       )
     return faces

@@ -778,9 +778,10 @@ class _TwinTrainer(_Trainer):
     step: int,
     seconds: float,
   ) -> tuple[dict[str, Any], dict[str, jax.Array], float]:
-    progress = self._progress(step, seconds)
-    if progress >= _APART:
+    progress, share = self._progress(step, seconds), 1.0
+    if self._options.initial is None:  # Blocks that know nothing yet.
       share = min(1.0, (progress - _APART) / (_JOINED - _APART))
+    if share >= 0:
       batch = batch | {"share": jnp.float32(share)}
       return super()._learn(state, batch, step, seconds)
     rate, _ = self._schedule(step, seconds)
@@ -844,7 +845,7 @@ class _TwinTrainer(_Trainer):
     parts = compare(self._module, {"params": params["student"]}, images, *shown)
     blocks = jnp.stack([v for k, v in parts.items() if k != twins.EMBEDDING])
     said = {"blocks": blocks.mean(), "embedding": parts[twins.EMBEDDING]}
-    return sum(jnp.log1p(v) for v in parts.values()), (said, {})
+    return jnp.log1p(jnp.stack(list(parts.values()))).sum(), (said, {})
 
   def _predicted(
     self, state: dict[str, Any], teacher: str, embeddings: np.ndarray

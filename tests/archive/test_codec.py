@@ -308,6 +308,53 @@ def test_extreme_changes_stay_valid(astronaut):
   assert decode(encoded).pixels.shape == astronaut.shape
 
 
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_finer_steps(astronaut, orientation, grey):
+  pixels = np.ascontiguousarray(astronaut[..., 0]) if grey else astronaut
+  photo = decode(save_jpeg(pixels, quality=60, exif=exif(orientation)))
+  change = smooth_change(64, 64, 3.0)
+  if grey:
+    change = np.repeat(change[..., :1], 3, axis=2)
+  coarse, fine = (
+    decode(codec.encode(photo, [patch(64, 96, change)], largest_step=step))
+    for step in (0, 4)
+  )
+  assert np.array_equal(coarse.jpeg_tables, photo.jpeg_tables)
+  # Black's brightness would be below what a file can hold in steps of 1.
+  assert photo.jpeg_tables[:, 0, 0].tolist() == [13, 13 if grey else 14]
+  assert fine.jpeg_tables[0, 0, 0] == 13
+  assert np.delete(fine.jpeg_tables[0], 0).max() <= 4
+  assert not (photo.jpeg_tables % fine.jpeg_tables).any()
+  inside = np.s_[96 + 2 : 160 - 2, 64 + 2 : 128 - 2]
+
+  def lost(again):
+    difference = again.pixels.astype(float) - photo.pixels - change_in(photo)
+    return np.abs(difference[inside]).mean()
+
+  def change_in(photo):
+    whole = np.zeros(photo.pixels.shape)
+    whole[96:160, 64:128] = change
+    return whole
+
+  outside = np.ones(photo.pixels.shape[:2], bool)
+  outside[96 - 1 : 160 + 1, 64 - 1 : 128 + 1] = False
+  # After a transposition decoders may round otherwise, see `codec.encode`.
+  moved = np.abs(fine.pixels.astype(int) - photo.pixels)[outside]
+  assert moved.max() <= (0 if orientation == 1 else 3)
+  assert np.abs(fine.pixels.astype(int) - coarse.pixels)[outside].max() == 0
+  assert lost(fine) < 0.7 * lost(coarse)
+
+
+def test_finer_steps_stay_valid(astronaut):
+  hard = np.where(np.indices((64, 64)).sum(0) % 2, 255, 0).astype(np.uint8)
+  data = save(np.dstack([hard] * 3), qtables=[[255] * 64] * 2, subsampling=0)
+  photo = decode(data)
+  change = np.full((8, 8, 3), 9.0)
+  again = decode(codec.encode(photo, [patch(0, 0, change)], largest_step=1))
+  assert np.array_equal(again.pixels[8:], photo.pixels[8:])
+
+
 @pytest.mark.parametrize("quality", [75, 95])
 def test_jpegs_grow_little(astronaut, quality):
   data = save_jpeg(astronaut, quality=quality)
@@ -337,6 +384,10 @@ def test_rgb_jpegs_are_encoded_again(astronaut):
   again = decode(codec.encode(photo, [patch(0, 0, np.ones((8, 8, 3)))]))
   assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 2
   assert np.array_equal(again.jpeg_tables, photo.jpeg_tables)
+  finer = decode(
+    codec.encode(photo, [patch(0, 0, np.ones((8, 8, 3)))], largest_step=2)
+  )
+  assert finer.jpeg_tables.max() == 2
 
 
 # Orientations.
