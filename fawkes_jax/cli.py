@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -519,7 +520,17 @@ def _options(arguments: argparse.Namespace) -> Any:
   return config.CloakOptions(solver=solver, **given)
 
 
+class _Terminated(KeyboardInterrupt):
+  """The process was asked to end, as before a machine is taken away."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+  signal.signal(number, signal.SIG_IGN)  # Once is enough.
+  raise _Terminated
+
+
 def _main(arguments: argparse.Namespace) -> int:
+  before = signal.signal(signal.SIGTERM, _terminate)
   try:
     options = _options(arguments)
     command = importlib.import_module(
@@ -529,19 +540,24 @@ def _main(arguments: argparse.Namespace) -> int:
   except types.FawkesError as error:
     print(f"fawkes-jax: {error}", file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as error:
+    ended = isinstance(error, _Terminated)
     what = "; the same command continues"
     if arguments.command not in _CONTINUED:
       what = ""
-    print(f"fawkes-jax: interrupted{what}", file=sys.stderr)
-    return 130
+    how = "terminated" if ended else "interrupted"
+    print(f"fawkes-jax: {how}{what}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if ended else signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def entry(argv: Sequence[str] | None = None) -> None:
   """Runs the command line and exits with its code.
 
   0: done; 1: done, but some photo failed; 2: wrong usage or a run that cannot
-  go on.
+  go on; 130: interrupted; 143: terminated, within the time that the photos take
+  which are just being saved.
   """
   logging.set_verbosity(logging.WARNING)
   app.run(

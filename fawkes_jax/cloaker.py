@@ -103,7 +103,7 @@ class Cloaker:
 
     Args:
       face: found by `recognition.finder`.
-      own: by extractor, its normalised embedding.
+      own: by extractor, its person's normalised embedding.
       target: index into `candidates`.
       grey: whether its photo is greyscale.
       seed: of its random views, 0..2**32 - 1.

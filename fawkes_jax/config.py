@@ -94,7 +94,7 @@ class SolverOptions:
   learning_rate: float = 2.0
   linf: float = 48.0
   chroma: float = 8.0
-  own_weight: float = 4.0
+  own_weight: float = 12.0
   jitter: float = 1.0
   jpeg: float = 1.0
   jpeg_step: int = 4
@@ -153,7 +153,7 @@ class FaceOptions:
     "dlib_resnet",
     "student_mobilefacenet",
     "student_mobileface_v2",
-    "student_resnet",
+    "student_se_mobilenet",
   )
   crop_size: int = 192
   min_face_pixels: float | None = None
@@ -298,7 +298,8 @@ class TrainOptions:
       learned.
     name: of the files written; None for the student's.
     initial: weights of the same architecture to begin with, as a training
-      writes them; None to begin with random ones.
+      writes them; None to begin with random ones. A twin's blocks then learn
+      together from the start.
     minutes: of training at most, over all runs that continue one another.
     steps: of training at most; None for as many as the minutes allow. The
       learning rate falls towards the last step, without one towards the end

@@ -453,7 +453,8 @@ def test_failed_photos_are_tried_again(photos, tmp_path):
   assert bytes_of(output) == {"wall.png": whole}
 
 
-def test_killed_and_continued(photos, done, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_continued(photos, done, tmp_path, how):
   """Ends in the same files as a run that nobody interrupted."""
   output = tmp_path / "out"
   process = subprocess.Popen(
@@ -462,6 +463,8 @@ def test_killed_and_continued(photos, done, tmp_path):
       *(f"--input={photos}", f"--output={output}", *FLAGS),
     ],
     stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   manifest = output / "manifest.jsonl"
   deadline = time.monotonic() + 240
@@ -469,8 +472,14 @@ def test_killed_and_continued(photos, done, tmp_path):
     if manifest.exists() and b'"cloaked"' in manifest.read_bytes():
       break
     time.sleep(0.02)
-  process.send_signal(signal.SIGKILL)
-  assert process.wait() == -signal.SIGKILL
+  process.send_signal(how)
+  _, errors = process.communicate()
+  if how == signal.SIGTERM:
+    assert process.returncode == 143
+    assert "terminated; the same command continues" in errors
+    assert not list(output.rglob(".fawkes-jax-*"))
+  else:
+    assert process.returncode == -how
   before = {
     name: value
     for name, value in tree(output).items()

@@ -45,10 +45,10 @@ def attack(
   """How far a face still is from its target, and how near to its identity.
 
   The mean over the extractors of the weighted mean of 1 - cosine to the target
-  and 1 + cosine to the original, with weights 1 and `own_weight`. Each
+  and 1 + cosine to the person, with weights 1 and `own_weight`. Each
   extractor sees its own random view of a crop that is turned for all.
 
-  The original is left behind also where its cosine is negative already: what is
+  The person is left behind also where its cosine is negative already: what is
   below zero for an extractor is near zero for recognisers that were not cloaked
   against.
 

@@ -45,7 +45,7 @@ class Problem(NamedTuple):
     tables: float32 [2, 8, 8], the quantisation steps of luma and chroma that
       the face may be saved with.
     colour: float32 [], 1; 0 for a greyscale photo, whose change is grey.
-    own: by extractor, float32 [d]: the original's normalised embedding.
+    own: by extractor, float32 [d]: the person's normalised embedding.
     target: by extractor, float32 [d]: the target's.
     seed: uint32 [], of this face's random views.
   """

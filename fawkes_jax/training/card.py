@@ -18,12 +18,24 @@ _MAPPED = (
   "The cosine is that of a linear map of the student's embedding and the"
   " teacher's embedding around its mean."
 )
-_TWIN = (
-  "The student has the teacher's architecture and began with random weights."
-  " In the first half of the run each block learned what the teacher's block"
-  " makes of the teacher's features; in the second all learned together. The"
-  " cosine is that of both embeddings around the teacher's mean."
-)
+
+
+def _twin(options: config.TrainOptions) -> str:
+  """How a twin has learned."""
+  how = (
+    "began with random weights. In the first half of the run each block learned"
+    " what the teacher's block makes of the teacher's features; in the second"
+    " all learned together."
+  )
+  if options.initial is not None:
+    how = (
+      f"began with the weights of `{_short(options.initial)}` (an earlier run)."
+      " All blocks learned together."
+    )
+  return (
+    f"The student has the teacher's architecture and {how} The cosine is that"
+    " of both embeddings around the teacher's mean."
+  )
 
 
 def text(options: config.TrainOptions, result: trainer.Result) -> str:
@@ -81,7 +93,7 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
       for t in result.teachers
     ),
     "",
-    _TWIN if options.student == config.TWIN else _MAPPED,
+    _twin(options) if options.student == config.TWIN else _MAPPED,
     "",
     "## Measured",
     "",

@@ -719,7 +719,10 @@ class _Trainer:
 
 
 class _TwinTrainer(_Trainer):
-  """Teaches a network block by block what a teacher of its shape does."""
+  """Teaches a network block by block what a teacher of its shape does.
+
+  One that an earlier run has taught begins where blocks learn together.
+  """
 
   def _prepare(self) -> None:
     (teacher,) = self._teachers

@@ -12,7 +12,8 @@ import safetensors.numpy
 from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import registry, students
-from fawkes_jax.training import trainer, views
+from fawkes_jax.training import card as card_lib
+from fawkes_jax.training import trainer, twins, views
 from fawkes_jax.weights import extractors, variables
 
 
@@ -179,7 +180,7 @@ def test_teachers_look_at_the_cloaked_faces(
 
 @pytest.mark.parametrize("cloaking", [0, 8])
 def test_a_twin_learns_its_teachers_blocks(
-  cloaking, options, console, teacher, tmp_path
+  cloaking, options, console, teacher, tmp_path, monkeypatch
 ):
   chosen = options(
     teachers=(teacher,),
@@ -212,6 +213,21 @@ def test_a_twin_learns_its_teachers_blocks(
   card = (tmp_path / "out" / "mine.md").read_text()
   assert "`blocks` of fawkes_jax" in card
   assert "to 8 numbers" in card
+  assert "began with random weights" in card
+  # It goes on from where it is: its blocks need not learn apart any more.
+  monkeypatch.setattr(twins, "apart", lambda *_: pytest.fail("apart again"))
+  more = dataclasses.replace(
+    chosen,
+    output=tmp_path / "more",
+    initial=tmp_path / "out" / "mine.safetensors",
+    steps=20,
+    learning_rate=4e-4,
+  )
+  further = trainer.train(more, console=console)
+  assert further.cosines[teacher] > result.cosines[teacher] - 0.05
+  assert "began with the weights of `mine.safetensors`" in card_lib.text(
+    more, further
+  )
 
 
 def test_a_twin_needs_a_teacher_with_blocks(options, console, looking):
