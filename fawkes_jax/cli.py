@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   commands = parser.add_subparsers(dest="command", required=True)
   _add_cloak(commands)
+  _add_status(commands)
   _add_verify(commands)
   _add_bank(commands)
   _add_train(commands)
@@ -91,12 +92,31 @@ def _add_cloak(commands: Any) -> None:
     help="take GPS out of the metadata",
   )
   add(
+    "--retry_failed",
+    action="store_true",
+    help="try photos again that failed in an earlier run",
+  )
+  add(
     "--dry_run",
     action="store_true",
     help="only count faces and estimate the time",
   )
   _add_faces(parser)
   _add_solver(parser)
+
+
+def _add_status(commands: Any) -> None:
+  parser = commands.add_parser(
+    "status",
+    help="say how far cloak is",
+    description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
+    " photos are done; with --input also how many are left. Works while `cloak`"
+    " is running, and writes nothing.",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--output", type=Path, required=True, help="folder written by cloak")
+  add("--input", type=Path, help="the folder of photos that it is made from")
 
 
 def _add_verify(commands: Any) -> None:
@@ -492,6 +512,8 @@ def _options(arguments: argparse.Namespace) -> Any:
   """The options of the chosen subcommand."""
   given = dict(vars(arguments))
   command = given.pop("command")
+  if command == "status":
+    return config.StatusOptions(**given)
   if command == "verify":
     return config.VerifyOptions(**given)
   if command == "bank":

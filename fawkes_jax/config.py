@@ -195,6 +195,8 @@ class CloakOptions(FaceOptions):
       photos of the same people before the first of them is cloaked.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
+    retry_failed: whether photos that failed in an earlier run are tried again,
+      also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
   """
 
@@ -206,6 +208,7 @@ class CloakOptions(FaceOptions):
   album: int = 128
   on_no_face: str = "copy"
   strip_location: bool = False
+  retry_failed: bool = False
   dry_run: bool = False
 
   def __post_init__(self):
@@ -238,6 +241,19 @@ class CloakOptions(FaceOptions):
     everything = dataclasses.asdict(self)
     text = json.dumps({n: everything[n] for n in names}, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatusOptions:
+  """A run of `fawkes-jax status`.
+
+  Attributes:
+    output: a folder that `fawkes-jax cloak` writes or has written.
+    input: what it is made from; None to look at the results alone.
+  """
+
+  output: Path
+  input: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import itertools
 import time
@@ -390,6 +391,8 @@ class _Run:
       why = self._record.why_unfinished(
         source.name, source_sha256=sha256, config=self._config
       )
+      if why == "failed before" and not self._options.retry_failed:
+        why = None
       if why is None:
         return Outcome(row=self._record.rows[source.name], fresh=False)
       if why != "new":
@@ -416,6 +419,9 @@ class _Run:
       status=status,
       reason=reason,
       config=self._config,
+      finished=datetime.datetime.now(datetime.UTC).isoformat(
+        timespec="seconds"
+      ),
       **fields,
     )
     return Outcome(row=row, fresh=True, redone=self._redone.get(source.name))

@@ -215,7 +215,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
   for path, row in rows.items():
     assert set(row) == {
       *("path", "status", "reason", "source_sha256", "output_sha256"),
-      *("config", "seconds", "faces"),
+      *("config", "seconds", "finished", "faces"),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)
     if row["status"] in ("cloaked", "no_face"):
@@ -440,14 +440,20 @@ def test_running_again(photos, tmp_path):
       assert image.getexif()[0x010F] == "Maker"
 
 
-def test_failed_photos_are_tried_again(photos, tmp_path):
+def test_failed_photos(photos, tmp_path):
+  """Are tried again when they have changed, or when asked for."""
   source, output = tmp_path / "in", tmp_path / "out"
   source.mkdir()
   whole = (photos / "wall.png").read_bytes()
   (source / "wall.png").write_bytes(whole[:100])
   assert cloak(source, output).code == 1
   assert rows_of(output)["wall.png"]["status"] == "failed"
-  assert cloak(source, output).code == 1
+  again = cloak(source, output)
+  assert again.code == 1
+  assert "1 failed in an earlier run; --retry_failed tries" in again.said
+  again = cloak(source, output, "--retry_failed")
+  assert again.code == 1
+  assert "1 done again: failed before" in again.said
   (source / "wall.png").write_bytes(whole)
   assert cloak(source, output).code == 0
   assert bytes_of(output) == {"wall.png": whole}

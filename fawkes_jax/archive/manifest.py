@@ -34,6 +34,8 @@ class Row:
     output_sha256: of the output file; None if there is none.
     config: the fingerprint of the configuration.
     seconds: how long it took.
+    finished: when the outcome was known, UTC, in ISO 8601; None in rows of
+      earlier versions.
     faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
       `extractors`, a dict from name to `shift` and `cosine`.
   """
@@ -45,6 +47,7 @@ class Row:
   output_sha256: str | None = None
   config: str
   seconds: float = 0.0
+  finished: str | None = None
   faces: tuple[dict, ...] = ()
 
   def __post_init__(self):
@@ -207,6 +210,34 @@ class Manifest:
     self.rows, self.notes, torn = _parse(data, self._path)
     if torn:
       os.truncate(self._path, len(data) - torn)
+
+
+def peek(output: Path) -> tuple[dict[str, Row], list[str], bool]:
+  """The rows of an output folder as they are, also while a process writes.
+
+  Args:
+    output: the folder.
+
+  Returns:
+    The last row of each path; what was noticed, in words; and whether a
+    process is writing.
+
+  Raises:
+    types.FawkesError: there is no manifest that can be read.
+  """
+  try:
+    with reading(output) as (rows, notes):
+      return rows, notes, False
+  except types.FawkesError:
+    path = output / NAME
+    if not path.is_file():
+      raise
+  try:
+    # Its last line may not be whole yet.
+    rows, _, _ = _parse(path.read_bytes(), path)
+  except OSError as error:
+    raise _failure(path, error) from error
+  return rows, [], True
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import rich.table
 
 from fawkes_jax import cloaker, config, pipeline
 from fawkes_jax.archive import files, scan
+from fawkes_jax.commands import terminal
 
 # Plain lines, where there is no terminal, at most this often (seconds).
 _LINE_EVERY = 10.0
@@ -27,9 +28,7 @@ def run(options: config.CloakOptions) -> int:
   Raises:
     FawkesError: the run cannot begin or go on.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   total = sum(1 for _ in scan.scan(options.input))
   if not total:
     console.print(
@@ -73,9 +72,9 @@ def _dry_run(
   solving = faces and faces * cloaker.Cloaker(options).seconds_per_face()
   console.print(
     f"{total} files, {photos} photos with {faces} faces; cloaking them takes"
-    f" about {_duration(finding + solving)} here, nothing was written"
+    f" about {terminal.duration(finding + solving)} here, nothing was written"
   )
-  _show_reasons(console, reasons)
+  terminal.show_counts(console, reasons)
   return 0
 
 
@@ -86,7 +85,7 @@ class _Summary:
     self.statuses: collections.Counter[str] = collections.Counter()
     self.reasons: collections.Counter[str] = collections.Counter()
     self.redone: collections.Counter[str] = collections.Counter()
-    self.earlier = 0
+    self.earlier = self.earlier_failed = 0
     self.faces = 0
     self.dssim = 0.0
     self.shift: collections.Counter[str] = collections.Counter()
@@ -96,6 +95,7 @@ class _Summary:
     row = outcome.row
     self.statuses[row.status] += 1
     self.earlier += not outcome.fresh
+    self.earlier_failed += row.status == "failed" and not outcome.fresh
     if row.reason:
       self.reasons[f"{row.status}: {row.reason}"] += 1
     if outcome.redone:
@@ -112,9 +112,14 @@ class _Summary:
     seconds = time.monotonic() - self.started
     counts = ", ".join(f"{n} {s}" for s, n in self.statuses.most_common())
     output = files.printable(options.output)
-    console.print(f"{counts} in {_duration(seconds)}: {output}")
+    console.print(f"{counts} in {terminal.duration(seconds)}: {output}")
     if self.earlier:
       console.print(f"  {self.earlier} of them by an earlier run")
+    if self.earlier_failed:
+      console.print(
+        f"  {self.earlier_failed} failed in an earlier run; --retry_failed"
+        " tries them again"
+      )
     for why, count in self.redone.most_common():
       console.print(f"  {count} done again: {why}")
     if self.faces:
@@ -126,14 +131,7 @@ class _Summary:
         f"  {self.faces} faces, mean DSSIM {self.dssim / self.faces:.4f},"
         f" {shifts}"
       )
-    _show_reasons(console, self.reasons)
-
-
-def _show_reasons(
-  console: rich.console.Console, reasons: collections.Counter[str]
-) -> None:
-  for reason, count in reasons.most_common(20):
-    console.print(f"  {count} {reason}")
+    terminal.show_counts(console, self.reasons)
 
 
 class _Progress:
@@ -201,19 +199,9 @@ class _Progress:
       self._said = now
       left = ""
       if self._photos:
-        left = f", {_duration((self._total - self._photos) / rate)} left"
+        seconds = (self._total - self._photos) / rate
+        left = f", {terminal.duration(seconds)} left"
       self._console.print(
         f"{self._photos}/{self._total} photos, {self._faces} faces,"
         f" {self._seen} looked through, {rate:.2f} photos/s{left}"
       )
-
-
-def _duration(seconds: float) -> str:
-  """Seconds as a person says them."""
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f"{hours} h {minutes} min"
-  if minutes:
-    return f"{minutes} min {rest} s"
-  return f"{seconds:.1f} s"

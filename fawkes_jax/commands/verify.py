@@ -2,11 +2,11 @@
 
 import collections
 
-import rich.console
 import rich.progress
 
 from fawkes_jax import config
 from fawkes_jax.archive import audit, files, manifest
+from fawkes_jax.commands import terminal
 
 
 def run(options: config.VerifyOptions) -> int:
@@ -22,9 +22,7 @@ def run(options: config.VerifyOptions) -> int:
     FawkesError: there is no manifest, a process is writing to the folder, or
       the input cannot be listed.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   problems: collections.Counter[str] = collections.Counter()
   with manifest.reading(options.output) as (rows, notes):
     for note in notes:
@@ -40,13 +38,11 @@ def run(options: config.VerifyOptions) -> int:
         problems[finding.problem] += 1
         console.print(f"{finding.problem}: {finding.path}")
   statuses = collections.Counter(row.status for row in rows.values())
-  counts = ", ".join(f"{n} {status}" for status, n in statuses.most_common())
   console.print(
-    f"{len(rows)} outcomes ({counts or 'none'}) in"
+    f"{len(rows)} outcomes ({terminal.counted(statuses)}) in"
     f" {files.printable(options.output)}"
   )
-  for problem, count in problems.most_common():
-    console.print(f"  {count} {problem}")
+  terminal.show_counts(console, problems)
   if not problems:
     what = "" if options.input is None else ", and every input file has one"
     console.print(f"  every result is as it was written{what}")

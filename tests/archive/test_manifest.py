@@ -34,7 +34,14 @@ def lines(output):
 
 def test_a_row_on_disk(tmp_path):
   with manifest.Manifest(tmp_path) as record:
-    record.append(row(faces=(FACE,), seconds=1 / 3, output_sha256="o1"))
+    record.append(
+      row(
+        faces=(FACE,),
+        seconds=1 / 3,
+        output_sha256="o1",
+        finished="2026-05-04T12:00:00+00:00",
+      )
+    )
     (line,) = lines(tmp_path)  # at once
   assert json.loads(line) == {
     "path": "a.jpg",
@@ -44,6 +51,7 @@ def test_a_row_on_disk(tmp_path):
     "output_sha256": "o1",
     "config": "c1",
     "seconds": 0.333333,
+    "finished": "2026-05-04T12:00:00+00:00",
     "faces": [
       {
         "box": [1.0, 2.0, 30.0, 40.0],

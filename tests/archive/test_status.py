@@ -1,0 +1,82 @@
+"""`fawkes-jax status`, on small folders without any photo."""
+
+import datetime
+
+import pytest
+from terminal import run
+
+from fawkes_jax.archive import manifest
+
+BEGUN = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
+
+
+def row(number, status="cloaked", seconds=0.0, **fields):
+  finished = BEGUN + datetime.timedelta(seconds=seconds)
+  return manifest.Row(
+    path=f"{number}.jpg",
+    status=status,
+    config="c",
+    finished=finished.isoformat(timespec="seconds"),
+    **fields,
+  )
+
+
+@pytest.fixture
+def folders(tmp_path):
+  """Ten files, of which six have an outcome: one every four seconds."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  for number in range(10):
+    (source / f"{number}.jpg").touch()
+  return source, output
+
+
+def fill(record):
+  for number in range(5):
+    record.append(row(number, seconds=4 * number, faces=({}, {})))
+  record.append(row(5, "failed", seconds=20, reason="zero bytes"))
+
+
+def test_while_a_run_writes_and_afterwards(folders):
+  source, output = folders
+  with manifest.Manifest(output) as record:
+    fill(record)
+    with (output / manifest.NAME).open("ab") as file:
+      file.write(b'{"path": "6.jpg", "sta')  # As far as it has come.
+    before = (output / manifest.NAME).read_bytes()
+    ended = run("status", f"--output={output}", f"--input={source}")
+    assert (output / manifest.NAME).read_bytes() == before
+  assert (ended.code, ended.errors) == (0, "")
+  assert "6 outcomes (5 cloaked, 1 failed), 10 faces in" in ended.said
+  assert "1 failed: zero bytes" in ended.said
+  assert (
+    "a process is writing, 0.25 photos/s of late, 4 left, 16.0 s" in ended.said
+  )
+  ended = run("status", f"--output={output}")
+  assert "no process is writing, 0.25 photos/s" in ended.said
+  assert "dropped a last line that is not whole" in ended.said
+  assert "left" not in ended.said
+
+
+def test_an_early_rate_is_forgotten(folders):
+  """What was done an hour before the last pause says nothing of now."""
+  _, output = folders
+  with manifest.Manifest(output) as record:
+    for number in range(10):
+      record.append(row(number, seconds=number))
+    for number in range(10, 13):
+      record.append(row(number, seconds=3600 + 10 * number))
+  assert "0.10 photos/s" in run("status", f"--output={output}").said
+
+
+def test_nothing_to_tell(folders):
+  source, output = folders
+  ended = run("status", f"--output={output}")
+  assert ended.code == 2
+  assert f"--output must hold a {manifest.NAME}" in ended.errors
+  with manifest.Manifest(output) as record:
+    record.append(manifest.Row(path="0.jpg", status="no_face", config="c"))
+  ended = run("status", f"--output={output}", f"--input={source}")
+  assert "1 outcomes (1 no_face), 0 faces" in ended.said
+  assert "no process is writing, 9 left" in ended.said
+  assert "photos/s" not in ended.said
