@@ -122,7 +122,7 @@ def cloak_archive(
   options: config.CloakOptions,
   report: Callable[[Outcome], None],
   *,
-  look: Callable[[int], None] = lambda files: None,
+  look: Callable[[], None] = lambda: None,
   cloaker: cloaker_lib.Cloaker | None = None,
 ) -> dict[str, float]:
   """Cloaks all faces of an archive.
@@ -131,8 +131,7 @@ def cloak_archive(
     options: of the run.
     report: called with the outcome of each input file as soon as it is known,
       in no particular order.
-    look: called with a number of files whenever so many more have been looked
-      through for people.
+    look: called for each file that has been looked through for people.
     cloaker: of the same options, but for the folders, from an earlier run,
       which need not be loaded and compiled again.
 
@@ -213,7 +212,7 @@ class _Run:
     record: manifest.Manifest,
     pool: concurrent.futures.Executor,
     report: Callable[[Outcome], None],
-    look: Callable[[int], None],
+    look: Callable[[], None],
     cloaker: cloaker_lib.Cloaker,
   ):
     self.seconds = dict.fromkeys(
@@ -273,6 +272,7 @@ class _Run:
     """
     jobs, finished = [], []
     for source, item, job in self._seen(album, self._load):
+      self._look()
       if job is not None:
         jobs.append(job)
       elif isinstance(item, _Loaded):
@@ -297,7 +297,7 @@ class _Run:
     Yields:
       Each source, what `load` gave, and a job where there are faces.
     """
-    recognition = self._cloaker.recognition
+    known = self._cloaker.recognition
     waves = _waves(iter(sources), load, self._options, self._pool)
     while True:
       with self._stage("loading"):
@@ -308,10 +308,10 @@ class _Run:
         i for i, (_, item) in enumerate(wave) if isinstance(item, _Loaded)
       ]
       with self._stage("finding"):
-        found = recognition.finder.find([wave[i][1].photo.pixels for i in seen])
+        found = known.finder.find([wave[i][1].photo.pixels for i in seen])
       with self._stage("embedding"):
         everything = [face for faces in found for face in faces]
-        raw = recognition.embed(everything) if everything else {}
+        raw = known.embed(everything) if everything else {}
         own = self._cloaker.normalised(raw)
       jobs: dict[int, _Job] = {}
       first = 0
@@ -331,7 +331,6 @@ class _Run:
           )
       for i, (source, item) in enumerate(wave):
         yield source, item, jobs.get(i)
-      self._look(len(wave))
 
   def _album_problems(
     self, jobs: list[_Job], finished: list[scan.SourceFile]

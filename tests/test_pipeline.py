@@ -366,7 +366,7 @@ def test_a_photo_that_changes_meanwhile(photos, tmp_path, cloaker, monkeypatch):
   )
   rows = {}
 
-  def look(files):
+  def look():
     shutil.copy(photos / "wall.png", source / "astronaut.jpg")
 
   pipeline.cloak_archive(

@@ -173,9 +173,9 @@ class _Progress:
       self._bar.stop()
     sys.stdout.flush()
 
-  def look(self, files: int) -> None:
-    """So many files more have been looked through."""
-    self._seen += files
+  def look(self) -> None:
+    """One file more has been looked through."""
+    self._seen += 1
     self._say()
 
   def advance(self, faces: int) -> None:
