@@ -46,8 +46,7 @@ def main() -> None:
     faces += engine.recognition.finder.find([photo.pixels])[0][:1]
   raw = engine.recognition.embed(faces)
   own = engine.normalised(raw)
-  people = targets.People(extractor=options.extractors[0], threshold=2)
-  _, chosen = people.assign(own, engine.candidates)
+  chosen = targets.choose(own, np.arange(len(faces)), engine.candidates)
   problems = [
     (
       i,
