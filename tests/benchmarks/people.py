@@ -57,8 +57,7 @@ def main() -> None:
   chosen = targets.choose(
     {e.name: clean[e.name] for e in known.extractors}, who, engine.candidates
   )
-  rows = [i for p in range(len(groups)) for i in np.flatnonzero(who == p)]
-  rows = [i for i in rows if i % max(counts) < arguments.photos]
+  rows = [i for i in range(len(who)) if i % max(counts) < arguments.photos]
   print(f"{len(rows)} photos of {len(groups)} people, {jax.default_backend()}")
   print("own_weight of | DSSIM, name: cosine of a photo, of the mean")
   weights = [float(w) for w in arguments.own_weights.split(",")]
