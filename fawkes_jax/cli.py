@@ -114,9 +114,7 @@ def _add_status(commands: Any) -> None:
     " is running, and writes nothing.",
     allow_abbrev=False,
   )
-  add = parser.add_argument
-  add("--output", type=Path, required=True, help="folder written by cloak")
-  add("--input", type=Path, help="the folder of photos that it is made from")
+  _add_results(parser)
 
 
 def _add_verify(commands: Any) -> None:
@@ -129,6 +127,11 @@ def _add_verify(commands: Any) -> None:
     " the exit code is 1 if there is one. Writes nothing.",
     allow_abbrev=False,
   )
+  _add_results(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+  """Where the results of `cloak` are."""
   add = parser.add_argument
   add("--output", type=Path, required=True, help="folder written by cloak")
   add("--input", type=Path, help="the folder of photos that it was made from")

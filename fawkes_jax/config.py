@@ -644,7 +644,7 @@ class EvaluateOptions(FaceOptions):
       for field in dataclasses.fields(FaceOptions)
     }
     return CloakOptions(
-      **(fields | {"bank": self.bank} | changes),
+      **(fields | {"bank": self.bank, "retry_failed": True} | changes),
       input=source,
       output=output,
       solver=solver,

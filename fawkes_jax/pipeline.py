@@ -350,9 +350,9 @@ class _Run:
     )
     means = targets.identities(own, people)
     chosen = targets.choose(own, people, cloaker.candidates)
-    wanted = set(map(id, jobs))
+    wanted = set(jobs)
     for job, end in zip(everybody, itertools.accumulate(counts), strict=True):
-      if id(job) not in wanted:
+      if job not in wanted:
         continue
       at = end - len(job.faces)
       job.target_names = [cloaker.target_names[t] for t in chosen[at:end]]
@@ -509,7 +509,7 @@ class _Run:
     for tried in range(1, 4 * _MAX_TRIES):
       data = self._encode(job, photo, scales)
       cloaked = codec.decode(data, max_pixels=self._options.max_pixels)
-      dssim = self._dssim(job, cloaked)
+      dssim = self._dssim(job, self._crops(job, cloaked))
       over = dssim > rho
       if not over.any() and dssim.sum() > most:
         best, most = data, dssim.sum()
@@ -546,8 +546,10 @@ class _Run:
       strip_location=self._options.strip_location,
     )
 
-  def _dssim(self, job: _Job, photo: Photo) -> np.ndarray:
-    crops = self._cloaker.recognition.finder.crops(photo.pixels, job.faces)
+  def _crops(self, job: _Job, photo: Photo) -> np.ndarray:
+    return self._cloaker.recognition.finder.crops(photo.pixels, job.faces)
+
+  def _dssim(self, job: _Job, crops: np.ndarray) -> np.ndarray:
     return np.array(
       [
         float(ssim.measure(face.crop, crop, face.weights))
@@ -557,10 +559,8 @@ class _Run:
 
   def _measure(self, job: _Job, saved: _Saved) -> tuple[dict, ...]:
     """A saved photo's faces for its row, measured on what was read back."""
-    crops = self._cloaker.recognition.finder.crops(
-      saved.photo.pixels, job.faces
-    )
-    dssim = self._dssim(job, saved.photo)
+    crops = self._crops(job, saved.photo)
+    dssim = self._dssim(job, crops)
     raw = self._cloaker.recognition.embedder.embed(
       crops, recognition.sides(job.faces)
     )

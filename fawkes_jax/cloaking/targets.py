@@ -66,10 +66,11 @@ def identities(
   Returns:
     For each face its person's, normalised.
   """
+  if not len(labels):
+    return faces
+  known = range(labels.max() + 1)
   return {
-    name: np.stack([_mean(e[labels == label]) for label in labels])
-    if len(labels)
-    else e
+    name: np.stack([_mean(e[labels == label]) for label in known])[labels]
     for name, e in faces.items()
   }
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import rich.console
 import rich.progress
 
 from fawkes_jax import config, recognition, types
+from fawkes_jax.commands import terminal
 from fawkes_jax.weights import bank
 
 
@@ -23,9 +23,7 @@ def run(options: config.BankOptions) -> int:
     FawkesError: the folder holds too few identities with enough photos, or
       the weights cannot be used.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   folders = _folders(options)
   faces = recognition.Recognition(options)
   means = [

@@ -5,10 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import rich.console
-
 from fawkes_jax import config, types
 from fawkes_jax.archive import files, scan
+from fawkes_jax.commands import terminal
 
 
 def run(options: config.BenchmarkOptions) -> int:
@@ -24,9 +23,7 @@ def run(options: config.BenchmarkOptions) -> int:
     FawkesError: the photos, a surrogate or a device cannot be used, or the
       output cannot be written.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   # After the command line is known to be right: JAX takes a second.
   from fawkes_jax.benchmarking import device, measuring, report, rounds
 

@@ -1,8 +1,7 @@
 """`fawkes-jax evaluate`: measures what cloaks protect against."""
 
-import rich.console
-
 from fawkes_jax import config
+from fawkes_jax.commands import terminal
 
 
 def run(options: config.EvaluateOptions) -> int:
@@ -18,9 +17,7 @@ def run(options: config.EvaluateOptions) -> int:
     FawkesError: the data, a tracker, a runtime or a surrogate cannot be used,
       or the output cannot be written.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   console.print(f"loading trackers: {', '.join(options.trackers)}")
   # After the first sign of life: these take seconds to import.
   from fawkes_jax.evaluation import experiments, plots, report, study

@@ -7,6 +7,7 @@ import rich.table
 
 from fawkes_jax import config, types
 from fawkes_jax.archive import files
+from fawkes_jax.commands import terminal
 from fawkes_jax.models import registry
 from fawkes_jax.weights import extractors, known, store
 
@@ -29,9 +30,7 @@ def run(options: Options) -> int:
   Raises:
     FawkesError: a recogniser cannot be fetched or imported.
   """
-  console = rich.console.Console(
-    emoji=False, highlight=False, markup=False, soft_wrap=True
-  )
+  console = terminal.console()
   if isinstance(options, config.WeightsFetchOptions):
     _fetch(options, console)
   elif isinstance(options, config.WeightsImportOptions):

@@ -355,6 +355,18 @@ def test_finer_steps_stay_valid(astronaut):
   assert np.array_equal(again.pixels[8:], photo.pixels[8:])
 
 
+@pytest.mark.parametrize(
+  ("quality", "most"),
+  [(75, 1.5), (85, 1.37), (90, 1.23), (95, 1.12), (97, 1.06)],
+)
+def test_finer_steps_grow(quality, most):
+  """1.47, 1.34, 1.20, 1.09 and 1.03 measured."""
+  data = save_jpeg(skimage.data.astronaut(), quality=quality)
+  change = smooth_change(128, 128, 4.0)
+  finer = codec.encode(decode(data), [patch(160, 60, change)], largest_step=4)
+  assert 1 < len(finer) / len(data) < most
+
+
 @pytest.mark.parametrize("quality", [75, 95])
 def test_jpegs_grow_little(astronaut, quality):
   data = save_jpeg(astronaut, quality=quality)
