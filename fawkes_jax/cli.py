@@ -68,8 +68,13 @@ def _add_cloak(commands: Any) -> None:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add("--input", type=Path, required=True, help="folder of photos, or one")
-  add("--output", type=Path, required=True, help="folder for the results")
+  add(
+    "--input",
+    required=True,
+    help="folder of photos, here or in a bucket (s3://..., gs://...); or one"
+    " photo, a .txt or .parquet list of addresses, *.tar, or tfds:NAME",
+  )
+  add("--output", required=True, help="folder for the results, or s3://...")
   _add_mode(parser)
   add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
   add("--bank", type=Path, help="target identities, made by `fawkes-jax bank`")
@@ -101,8 +106,32 @@ def _add_cloak(commands: Any) -> None:
     action="store_true",
     help="only count faces and estimate the time",
   )
+  _add_processes(parser)
   _add_faces(parser)
   _add_solver(parser)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+  """The flags of several processes that share an archive."""
+  default = config.CloakOptions(input="", output="")
+  group = parser.add_argument_group("several processes, on one or more hosts")
+  for name, kind, what in (
+    ("num_processes", int, "that share the archive, each with its own share"),
+    ("process_id", int, "which of them this is, from 0"),
+    ("wait_minutes", float, "for another one that gives no sign of life"),
+  ):
+    value = getattr(default, name)
+    group.add_argument(
+      f"--{name}", type=kind, default=value, help=f"{what} ({value:g})"
+    )
+  group.add_argument(
+    "--distributed",
+    action="store_true",
+    help="let JAX find the processes, as on a TPU slice of several hosts",
+  )
+  group.add_argument(
+    "--coordinator_address", help="host:port of process 0, with --distributed"
+  )
 
 
 def _add_status(commands: Any) -> None:
@@ -133,8 +162,8 @@ def _add_verify(commands: Any) -> None:
 def _add_results(parser: argparse.ArgumentParser) -> None:
   """Where the results of `cloak` are."""
   add = parser.add_argument
-  add("--output", type=Path, required=True, help="folder written by cloak")
-  add("--input", type=Path, help="the folder of photos that it was made from")
+  add("--output", required=True, help="folder written by cloak, or s3://...")
+  add("--input", help="what it was made from, as for cloak")
 
 
 def _add_mode(parser: argparse.ArgumentParser) -> None:

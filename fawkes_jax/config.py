@@ -185,8 +185,9 @@ class CloakOptions(FaceOptions):
   """A run of `fawkes-jax cloak`.
 
   Attributes:
-    input: a folder of photos, or one photo.
-    output: the folder that gets the cloaked photos and the manifest.
+    input: the address of an archive, see `archive.scan`.
+    output: the address of the folder that gets the cloaked photos and the
+      manifest, see `archive.storage`.
     solver: how a cloak is computed.
     target_dir: a folder with photos of the target identity; None to take the
       farthest identity of the bank for each person.
@@ -198,10 +199,17 @@ class CloakOptions(FaceOptions):
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
+    num_processes: that share the archive: album k is that of process k modulo
+      their number.
+    process_id: which of them this is, from 0.
+    wait_minutes: for another process that gives no sign of life.
+    distributed: whether JAX finds the other processes and their number, as on
+      a TPU slice of several hosts.
+    coordinator_address: host:port of process 0, where JAX cannot find it.
   """
 
-  input: Path
-  output: Path
+  input: str | os.PathLike
+  output: str | os.PathLike
   solver: SolverOptions = MODES["mid"]
   target_dir: Path | None = None
   bank: Path | None = None
@@ -210,10 +218,24 @@ class CloakOptions(FaceOptions):
   strip_location: bool = False
   retry_failed: bool = False
   dry_run: bool = False
+  num_processes: int = 1
+  process_id: int = 0
+  wait_minutes: float = 30.0
+  distributed: bool = False
+  coordinator_address: str | None = None
 
   def __post_init__(self):
     super().__post_init__()
     _require_number("album", self.album, 1, 1_000_000)
+    _require_number("num_processes", self.num_processes, 1, 9999)
+    _require_number("process_id", self.process_id, 0, self.num_processes - 1)
+    _require_number("wait_minutes", self.wait_minutes, 0, 100_000)
+    _require(
+      "coordinator_address",
+      "given together with --distributed",
+      self.coordinator_address,
+      self.coordinator_address is None or self.distributed,
+    )
     _require(
       "on_no_face",
       "copy or skip",
@@ -252,8 +274,8 @@ class StatusOptions:
     input: what it is made from; None to look at the results alone.
   """
 
-  output: Path
-  input: Path | None = None
+  output: str | os.PathLike
+  input: str | os.PathLike | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,8 +287,8 @@ class VerifyOptions:
     input: what it was made from; None to look at the results alone.
   """
 
-  output: Path
-  input: Path | None = None
+  output: str | os.PathLike
+  input: str | os.PathLike | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fawkes_jax import config, recognition, types
-from fawkes_jax.archive import files, scan
-
-TFDS_PREFIX = "tfds:"
-"""What a source that is no folder starts with."""
+from fawkes_jax.archive import datasets, files, scan
+from fawkes_jax.archive.source import SourceFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ def read(
   Raises:
     FawkesError: the source cannot be read.
   """
-  if data.startswith(TFDS_PREFIX):
+  if data.startswith(datasets.PREFIX):
     return _dataset(data)
   return _folder(Path(data), faces)
 
@@ -66,7 +64,8 @@ def _folder(
   """The photos of a folder of identities."""
   if not root.is_dir():
     raise types.FawkesError(
-      f"--data must be a folder of identities, or {TFDS_PREFIX}NAME; got {root}"
+      f"--data must be a folder of identities, or {datasets.PREFIX}NAME; got"
+      f" {root}"
     )
   photos = []
   for source in scan.scan(root):
@@ -78,7 +77,7 @@ def _folder(
         identity=files.printable(identity),
         name=files.printable(name),
         load=functools.partial(_pixels, source, faces),
-        path=source.path,
+        path=root / source.relative,
       )
     )
   return photos, lambda: [(p.identity, p.name, _digest(p)) for p in photos]
@@ -95,30 +94,14 @@ def _digest(photo: Photo) -> str | None:
 
 
 def _pixels(
-  source: scan.SourceFile, faces: config.FaceOptions
+  source: SourceFile, faces: config.FaceOptions
 ) -> UInt8[np.ndarray, "height width 3"]:
   return recognition.load_photo(source, faces).pixels
 
 
 def _dataset(data: str) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """The photos of all splits of a dataset of TensorFlow Datasets."""
-  name = data.removeprefix(TFDS_PREFIX)
-  try:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, file_format="array_record")
-    splits = {
-      part: builder.as_data_source(part) for part in builder.info.splits
-    }
-    if not splits:
-      raise ValueError("it has no splits")
-  except Exception as error:  # Each dataset may raise what it likes.
-    raise types.FawkesError(
-      f"--data={data} must be a prepared TensorFlow Datasets name;"
-      " prepare it with TensorFlow installed (pip install tensorflow; tfds"
-      f" build {name} --file_format=array_record): {error}"
-    ) from error
-  features = builder.info.features
+  full_name, features, splits = datasets.open_dataset(data, flag="data")
   if not {"image", "label"} <= set(getattr(features, "keys", tuple)()):
     raise types.FawkesError(
       f"--data={data} must have the features image and label, got {features}"
@@ -136,11 +119,11 @@ def _dataset(data: str) -> tuple[list[Photo], Callable[[], list[Any]]]:
 
   photos = [
     dataclasses.replace(photo, name=f"{part}-{photo.name}")
-    for part, source in sorted(splits.items())
+    for part, source in splits.items()
     for photo in (example(source, index) for index in range(len(source)))
   ]
   photos.sort(key=lambda photo: (photo.identity, photo.name))
-  return photos, lambda: [builder.info.full_name, len(photos)]
+  return photos, lambda: [full_name, len(photos)]
 
 
 def _rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:

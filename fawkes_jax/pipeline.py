@@ -6,7 +6,9 @@ each face its crop is kept: the photos of a person are cloaked against what they
 have in common. Then the faces go to the solver, which has slots for some; a
 photo is read again and saved as soon as its last face is solved. Memory is
 bounded by the faces of an album, not by the archive. An album is cloaked the
-same way whatever other albums there are.
+same way whatever other albums there are, so that several processes can share an
+archive: the albums are dealt out to them like cards, and each lists the whole
+archive for itself.
 """
 
 import collections
@@ -16,6 +18,7 @@ import dataclasses
 import datetime
 import hashlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -24,8 +27,9 @@ import numpy as np
 
 from fawkes_jax import cloaker as cloaker_lib
 from fawkes_jax import config, recognition, types
-from fawkes_jax.archive import codec, files, manifest, scan
+from fawkes_jax.archive import codec, files, manifest, scan, storage, team
 from fawkes_jax.archive.photo import Photo
+from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.engine import executor, finder
 from fawkes_jax.imaging import geometry, ssim
@@ -54,6 +58,9 @@ _BUDGET_BAND = 0.95
 _MAX_TRIES = 5
 _AIM = 0.985
 
+# Names that are noted at once.
+_MANY = 4096
+
 Item = TypeVar("Item")
 
 
@@ -74,7 +81,7 @@ class _Job:
     started: when the first face went to the solver.
   """
 
-  source: scan.SourceFile
+  source: SourceFile
   sha256: str
   grey: bool
   jpeg_tables: np.ndarray | None
@@ -123,6 +130,8 @@ def cloak_archive(
   report: Callable[[Outcome], None],
   *,
   look: Callable[[], None] = lambda: None,
+  listed: Callable[[int], None] = lambda files: None,
+  watch: Callable[[list[team.State]], None] = lambda states: None,
   cloaker: cloaker_lib.Cloaker | None = None,
 ) -> dict[str, float]:
   """Cloaks all faces of an archive.
@@ -132,23 +141,37 @@ def cloak_archive(
     report: called with the outcome of each input file as soon as it is known,
       in no particular order.
     look: called for each file that has been looked through for people.
+    listed: called, from a thread, with the number of files of this process's
+      share; on process 0 with that of all.
+    watch: called on process 0 of several, from a thread, with how far each is.
     cloaker: of the same options, but for the folders, from an earlier run,
       which need not be loaded and compiled again.
 
   Returns:
     How many seconds the run spent on each stage, without what its threads did
     at the same time: "loading" is waiting for photos, "finding", "embedding",
-    "solving", and "measuring" includes waiting for what is saved.
+    "solving", and "measuring" includes waiting for what is saved. Empty where
+    the archive is.
 
   Raises:
-    FawkesError: the run cannot begin or go on: the folders, the weights, or
-      the manifest. A single photo never raises.
+    FawkesError: the run cannot begin or go on: the folders, the weights, the
+      manifest, or another process. A single photo never raises.
   """
   sources = scan.scan(options.input)
   scan.check_output(options.input, options.output)
+  begin = list(itertools.islice(sources, 1))
+  if not begin:
+    return {}  # Nothing is made, nor loaded.
+  sources = itertools.chain(begin, sources)
+  first, several = options.process_id == 0, options.num_processes > 1
   with (
-    manifest.Manifest(options.output) as record,
+    manifest.Manifest(
+      options.output,
+      process=options.process_id,
+      processes=options.num_processes,
+    ) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
+    _Listing(options, record, listed) as listing,
   ):
     run = _Run(
       options,
@@ -158,16 +181,100 @@ def cloak_archive(
       look,
       cloaker or cloaker_lib.Cloaker(options),
     )
-    started = time.monotonic()
-    run.run(sources)
-    spent = time.monotonic() - started
-    record.finish()
+    with team.Team(
+      record.store,
+      process=options.process_id,
+      processes=options.num_processes,
+      config=options.fingerprint(),
+      wait_seconds=60 * options.wait_minutes,
+      counts=run.counts.copy,
+      watch=watch,
+    ) as processes:
+      processes.meet()
+      started = time.monotonic()
+      run.run(sources)
+      spent = time.monotonic() - started
+      record.sync()
+      processes.done()
+      if first:
+        if several:
+          listing.wait()
+          processes.wait(lambda: _missing(record))
+        record.finish()
+        processes.dissolve()
+      elif options.distributed:
+        # All processes of such a run must end together.
+        processes.wait_for_first()
   return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+
+
+def _missing(record: manifest.Manifest) -> dict[int, int]:
+  """By process, how many files have no outcome."""
+  record.refresh()
+  return record.rows.missing()
+
+
+def _share(options: config.CloakOptions, index: int) -> int:
+  """The process that a file belongs to, by its place in the archive."""
+  return index // options.album % options.num_processes
+
+
+class _Listing(threading.Thread):
+  """Lists an archive once more, ahead of the run, to know how large it is.
+
+  Process 0 of several also notes what must have an outcome in the end.
+  """
+
+  def __init__(
+    self,
+    options: config.CloakOptions,
+    record: manifest.Manifest,
+    listed: Callable[[int], None],
+  ):
+    super().__init__(daemon=True)
+    self._options = options
+    self._record = record
+    self._listed = listed
+    self._ended = False
+    self._error: types.FawkesError | None = None
+
+  def __enter__(self) -> "_Listing":
+    self.start()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._ended = True
+    self.join()
+
+  def wait(self) -> None:
+    """Waits until everything is listed. Raises FawkesError if it cannot be."""
+    self.join()
+    if self._error is not None:
+      raise self._error
+
+  def run(self) -> None:
+    """What the thread does."""
+    options, mine = self._options, self._options.process_id
+    noting = mine == 0 and options.num_processes > 1
+    total = 0
+    try:
+      sources = enumerate(scan.scan(options.input))
+      while batch := list(itertools.islice(sources, _MANY)):
+        owners = [_share(options, index) for index, _ in batch]
+        if noting:
+          names = [source.name for _, source in batch]
+          self._record.rows.expect(zip(names, owners, strict=True))
+        total += len(batch) if mine == 0 else owners.count(mine)
+        if self._ended:
+          return
+      self._listed(total)
+    except types.FawkesError as error:
+      self._error = error
 
 
 def count_faces(
   options: config.CloakOptions,
-  report: Callable[[scan.SourceFile, int | str], None],
+  report: Callable[[SourceFile, int | str], None],
 ) -> None:
   """Counts the faces of an archive without writing anything.
 
@@ -181,7 +288,7 @@ def count_faces(
   """
   find = recognition.Recognition(options).finder.find
 
-  def load(source: scan.SourceFile) -> Photo | str:
+  def load(source: SourceFile) -> Photo | str:
     try:
       return recognition.load_photo(source, options)
     except types.PhotoError as error:
@@ -225,6 +332,7 @@ class _Run:
     self._report = report
     self._config = options.fingerprint()
     self._look = look
+    self.counts: collections.Counter[str] = collections.Counter()
     self._redone: dict[str, str] = {}
 
   @contextlib.contextmanager
@@ -236,7 +344,7 @@ class _Run:
     finally:
       self.seconds[name] += time.monotonic() - started
 
-  def run(self, sources: Iterator[scan.SourceFile]) -> None:
+  def run(self, sources: Iterator[SourceFile]) -> None:
     """Brings every source to its outcome."""
     saving: collections.deque = collections.deque()
     for (job, index), solution in self._cloaker.executor.solve(
@@ -253,17 +361,23 @@ class _Run:
       self._finish_job(*saving.popleft())
 
   def _problems(
-    self, sources: Iterator[scan.SourceFile]
+    self, sources: Iterator[SourceFile]
   ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
     """The faces of an archive; photos without any are settled on the way."""
-    while album := list(itertools.islice(sources, self._options.album)):
+    options = self._options
+    for number in itertools.count():
+      album = list(itertools.islice(sources, options.album))
+      if not album:
+        return
+      if _share(options, number * options.album) != options.process_id:
+        continue
       jobs, finished = self._survey(album)
       if jobs:
         yield from self._album_problems(jobs, finished)
 
   def _survey(
-    self, album: list[scan.SourceFile]
-  ) -> tuple[list[_Job], list[scan.SourceFile]]:
+    self, album: list[SourceFile]
+  ) -> tuple[list[_Job], list[SourceFile]]:
     """Looks an album through, and settles what needs no solver.
 
     Returns:
@@ -285,9 +399,9 @@ class _Run:
 
   def _seen(
     self,
-    sources: list[scan.SourceFile],
-    load: Callable[[scan.SourceFile], Any],
-  ) -> Iterator[tuple[scan.SourceFile, Any, _Job | None]]:
+    sources: list[SourceFile],
+    load: Callable[[SourceFile], Any],
+  ) -> Iterator[tuple[SourceFile, Any, _Job | None]]:
     """Finds and embeds the faces of photos.
 
     Args:
@@ -333,7 +447,7 @@ class _Run:
         yield source, item, jobs.get(i)
 
   def _album_problems(
-    self, jobs: list[_Job], finished: list[scan.SourceFile]
+    self, jobs: list[_Job], finished: list[SourceFile]
   ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
     """Targets and problems of an album's faces."""
     cloaker = self._cloaker
@@ -371,7 +485,7 @@ class _Run:
         )
         yield (job, index), problem
 
-  def _load_again(self, source: scan.SourceFile) -> _Loaded | None:
+  def _load_again(self, source: SourceFile) -> _Loaded | None:
     """Reads a photo that is finished, for the sake of others."""
     with contextlib.suppress(types.PhotoError):
       return _Loaded(
@@ -379,10 +493,12 @@ class _Run:
       )
     return None
 
-  def _load(self, source: scan.SourceFile) -> _Loaded | Outcome:
+  def _load(self, source: SourceFile) -> _Loaded | Outcome:
     """Reads a photo, unless there is nothing left to do for it."""
     if source.status is not None:
       return self._new(source, source.status, source.reason)
+    if source.address and storage.within(source.address, self._options.output):
+      return self._new(source, "failed", "it lies in the output")
     sha256 = None
     try:
       data = recognition.read(source)
@@ -393,7 +509,9 @@ class _Run:
       if why == "failed before" and not self._options.retry_failed:
         why = None
       if why is None:
-        return Outcome(row=self._record.rows[source.name], fresh=False)
+        row = self._record.rows.get(source.name)
+        assert row is not None
+        return Outcome(row=row, fresh=False)
       if why != "new":
         self._redone[source.name] = why
       return _Loaded(
@@ -401,13 +519,13 @@ class _Run:
         sha256=sha256,
       )
     except types.PhotoError as error:
-      known = source.path.suffix.lower() in _PHOTO_SUFFIXES
+      known = source.suffix in _PHOTO_SUFFIXES
       status = "failed" if known or sha256 is None else "skipped"
       return self._new(source, status, str(error), source_sha256=sha256)
 
   def _new(
     self,
-    source: scan.SourceFile,
+    source: SourceFile,
     status: str,
     reason: str | None,
     **fields: Any,
@@ -429,9 +547,22 @@ class _Run:
     """Records an outcome and reports it."""
     if outcome.fresh:
       self._record.append(outcome.row)
+    self.counts["files"] += 1
+    self.counts[outcome.row.status] += 1
+    self.counts["faces"] += len(outcome.row.faces)
+    self.counts["fresh"] += outcome.fresh
     self._report(outcome)
 
-  def _pass_through(self, source: scan.SourceFile, item: _Loaded) -> Outcome:
+  def _write(self, source: SourceFile, data: bytes) -> None:
+    """Writes a result; raises PhotoError."""
+    try:
+      self._record.store.write(source.relative, data)
+    except OSError as error:
+      raise types.PhotoError(
+        f"{source.name} cannot be written: {files.reason(error)}"
+      ) from error
+
+  def _pass_through(self, source: SourceFile, item: _Loaded) -> Outcome:
     """Copies a photo without a face, or leaves it out."""
     options, known = self._options, {"source_sha256": item.sha256}
     if options.on_no_face == "skip":
@@ -439,7 +570,7 @@ class _Run:
       return self._new(source, "no_face", reason, **known)
     try:
       data = codec.encode(item.photo, (), strip_location=options.strip_location)
-      files.write_atomically(options.output / source.relative, data)
+      self._write(source, data)
     except types.PhotoError as error:
       return self._new(source, "failed", str(error), **known)
     known["output_sha256"] = hashlib.sha256(data).hexdigest()
@@ -480,9 +611,13 @@ class _Run:
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
     photo = codec.decode(data, max_pixels=options.max_pixels)
-    path = options.output / job.source.relative
-    files.write_atomically(path, self._encode_within_budget(job, photo))
-    written = files.read_source(path, max_bytes=recognition.MAX_FILE_BYTES)
+    self._write(job.source, self._encode_within_budget(job, photo))
+    try:
+      written = self._record.store.read(job.source.relative)
+    except OSError as error:
+      raise types.PhotoError(
+        f"the result cannot be read: {files.reason(error)}"
+      ) from error
     cloaked = codec.decode(written, max_pixels=options.max_pixels)
     return _Saved(
       photo=cloaked,
@@ -594,14 +729,14 @@ def _largest_change(
 
 
 def _waves(
-  sources: Iterator[scan.SourceFile],
-  load: Callable[[scan.SourceFile], Item],
+  sources: Iterator[SourceFile],
+  load: Callable[[SourceFile], Item],
   options: config.CloakOptions,
   pool: concurrent.futures.Executor,
-) -> Iterator[list[tuple[scan.SourceFile, Item]]]:
+) -> Iterator[list[tuple[SourceFile, Item]]]:
   """Loads sources ahead in threads, and groups them in their order."""
   pending: collections.deque = collections.deque()
-  wave: list[tuple[scan.SourceFile, Item]] = []
+  wave: list[tuple[SourceFile, Item]] = []
   size = 0
   while True:
     for source in itertools.islice(sources, options.threads - len(pending)):

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from fawkes_jax import config, types, weights
-from fawkes_jax.archive import codec, files, scan
+from fawkes_jax.archive import codec, scan
 from fawkes_jax.archive.photo import Photo
+from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import embedder, finder
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.weights import cache, extractors
@@ -103,18 +104,16 @@ def sides(faces: Sequence[finder.AlignedFace]) -> Float32[np.ndarray, " n"]:
   return np.array([face.alignment.side for face in faces], np.float32)
 
 
-def read(source: scan.SourceFile) -> bytes:
+def read(source: SourceFile) -> bytes:
   """Reads a file of an archive.
 
   Raises:
     PhotoError: it cannot be read, or scanning has ruled it out.
   """
-  if source.status is not None:
-    raise types.PhotoError(source.reason)
-  return files.read_source(source.path, max_bytes=MAX_FILE_BYTES)
+  return source.read(max_bytes=MAX_FILE_BYTES)
 
 
-def load_photo(source: scan.SourceFile, options: config.FaceOptions) -> Photo:
+def load_photo(source: SourceFile, options: config.FaceOptions) -> Photo:
   """Reads and decodes a photo.
 
   Raises:

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import identities
-from fawkes_jax.archive import files
+from fawkes_jax.archive import datasets, files
 
 _FLAGS = {
   "modes": "mode",
@@ -124,7 +123,7 @@ def _shown(value: Any) -> str:
     nested = any(isinstance(v, tuple) and not _is_change(v) for v in value)
     return (";" if nested else ",").join(map(_shown, value))
   text = str(value)
-  if isinstance(value, float) or text.startswith(identities.TFDS_PREFIX):
+  if isinstance(value, float) or text.startswith(datasets.PREFIX):
     return text
   return Path(text).name
 

@@ -6,7 +6,12 @@ import pytest
 
 from fawkes_jax import config, types
 
-PLACES = {"input": Path("in"), "output": Path("out")}
+PLACES = {
+  "input": Path("in"),
+  "output": Path("out"),
+  "num_processes": 2,
+  "distributed": True,
+}
 
 
 def cloak(**options):
@@ -93,6 +98,11 @@ KEEPS = {
   "dry_run": True,
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
+  "num_processes": 3,
+  "process_id": 1,
+  "wait_minutes": 1.0,
+  "distributed": False,
+  "coordinator_address": "host:1",
 }
 
 

@@ -4,13 +4,17 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
-from fawkes_jax.archive import manifest, scan
+from fawkes_jax import types
+from fawkes_jax.archive import manifest, scan, storage
+from fawkes_jax.archive.source import SourceFile
 
 _AHEAD = 64
 """Files that are read before their turn."""
+_MAX_BYTES = 1 << 40
+"""Whatever its size, an input file is compared."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,52 +31,65 @@ class Finding:
 
 
 def audit(
-  rows: dict[str, manifest.Row], output: Path, source: Path | None
+  rows: manifest.Rows,
+  output: str | os.PathLike,
+  source: str | os.PathLike | None,
 ) -> Iterator[Finding]:
   """Reads every file again that has an outcome, or should have.
 
   Args:
-    rows: of the manifest, by path.
-    output: the folder with the results.
-    source: the input; None to look at the results alone.
+    rows: of the manifest.
+    output: the address of the folder with the results.
+    source: that of the input; None to look at the results alone.
 
   Yields:
-    One finding for each row in the order of paths, and one for each input file
-    without a row. The problems are "output missing" and "output altered",
-    and with an input "no outcome", "source altered" and "source cannot be read:
-    ...". An input file that is gone is none: people
-    may keep the cloaked photos only.
+    One finding for each input file in the order of the listing, then one for
+    each row of another file. The problems are "output missing" and "output
+    altered", and with an input "no outcome", "source altered" and "source
+    cannot be read: ...". An input file that is gone is none: people may keep
+    the cloaked photos only.
 
   Raises:
     FawkesError: the input cannot be listed.
   """
-  entries = {} if source is None else {e.name: e for e in scan.scan(source)}
-  names = sorted(rows.keys() | entries.keys())
+  store = storage.open_store(output)
 
-  def look(name: str) -> Finding:
-    row, entry = rows.get(name), entries.get(name)
-    problem = "no outcome" if row is None else row.output_problem(output)
-    if row and entry and problem is None:
+  def listed() -> Iterator[tuple[SourceFile | None, manifest.Row | None]]:
+    if source is None:
+      yield from ((None, row) for row in rows)
+      return
+    for entry in scan.scan(source):
+      rows.expect([(entry.name, 0)])
+      yield entry, rows.get(entry.name)
+    yield from ((None, row) for row in rows.unexpected())
+
+  def look(entry: SourceFile | None, row: manifest.Row | None) -> Finding:
+    if row is None:
+      assert entry is not None
+      return Finding(path=entry.name, problem="no outcome")
+    problem = manifest.output_problem(row, store)
+    if entry is not None and problem is None:
       problem = _source(row, entry)
-    return Finding(path=name, problem=problem)
+    return Finding(path=row.path, problem=problem)
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
     ahead: collections.deque[concurrent.futures.Future[Finding]]
     ahead = collections.deque()
-    for name in names:
-      ahead.append(pool.submit(look, name))
+    for entry, row in listed():
+      ahead.append(pool.submit(look, entry, row))
       if len(ahead) > _AHEAD:
         yield ahead.popleft().result()
     while ahead:
       yield ahead.popleft().result()
 
 
-def _source(row: manifest.Row, entry: scan.SourceFile) -> str | None:
+def _source(row: manifest.Row, entry: SourceFile) -> str | None:
   """What is wrong with the input of a row."""
   if row.source_sha256 is None or entry.status is not None:
     return None
   try:
-    digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-  except OSError as error:
-    return f"source cannot be read: {error.strerror or error}"
+    data = entry.read(max_bytes=_MAX_BYTES)
+  except types.PhotoError as error:
+    return f"source {error}"
+  digest = hashlib.sha256(data).hexdigest()
   return None if digest == row.source_sha256 else "source altered"

@@ -4,31 +4,29 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from fawkes_jax import types
 
 TEMPORARY_PREFIX = ".fawkes-jax-"
 
 
-def read_source(path: Path, *, max_bytes: int) -> bytes:
-  """Reads a whole file.
+def read_source(path: Path, max_bytes: int) -> bytes:
+  """Reads a whole file, or a byte more than `max_bytes` of it.
 
   Raises:
-    types.PhotoError: it cannot be read, is not a regular file, or has more
-      than `max_bytes` bytes.
+    OSError: it cannot be read.
+    types.PhotoError: it is not a regular file.
   """
-  try:
-    if not path.is_file():
-      raise types.PhotoError("not a regular file")
-    with path.open("rb") as file:
-      data = file.read(max_bytes + 1)
-  except OSError as error:
-    raise types.PhotoError(f"cannot be read: {_reason(error)}") from error
-  if len(data) > max_bytes:
-    raise types.PhotoError(f"more than {max_bytes} bytes")
-  return data
+  if not path.is_file():
+    raise types.PhotoError("not a regular file")
+  with path.open("rb") as file:
+    # No more than needed: memory for all that is asked for is set aside.
+    return file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -43,12 +41,45 @@ def write_atomically(path: Path, data: bytes) -> None:
       message names the file and the rule.
   """
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_beside(path, data)
+    write(path, data)
   except OSError as error:
     raise types.PhotoError(
-      f"{printable(path)} cannot be written: {_reason(error)}"
+      f"{printable(path)} cannot be written: {reason(error)}"
     ) from error
+
+
+def write(path: Path, data: bytes) -> None:
+  """Like `write_atomically`, but raises OSError."""
+  _write_beside(path, lambda file: file.write(data))
+
+
+def copy(source: Path, path: Path) -> None:
+  """Copies a file so that the copy is there as a whole or not at all.
+
+  Raises:
+    OSError: it cannot be read or written; nothing is left behind.
+  """
+  with source.open("rb") as content:
+    _write_beside(path, lambda file: shutil.copyfileobj(content, file))
+
+
+def utf8(path: str) -> str:
+  r"""A name for a store that takes UTF-8 only: other bytes become \xNN."""
+  return path.encode("utf-8", "surrogateescape").decode(
+    "utf-8", "backslashreplace"
+  )
+
+
+def order(name: str) -> bytes:
+  """What names are sorted by, everywhere: their bytes."""
+  return name.encode("utf-8", "surrogateescape")
+
+
+def reason(error: OSError) -> str:
+  """Why something failed, for messages."""
+  if isinstance(error, FileNotFoundError) and not error.strerror:
+    return os.strerror(errno.ENOENT)
+  return error.strerror or str(error)
 
 
 def printable(path: str | os.PathLike) -> str:
@@ -57,10 +88,7 @@ def printable(path: str | os.PathLike) -> str:
   Bytes of a name that are not UTF-8 appear as \xNN, and a backslash in a
   name as \\ so that two names never look the same.
   """
-  text = os.fspath(path).replace("\\", "\\\\")
-  return text.encode("utf-8", "surrogateescape").decode(
-    "utf-8", "backslashreplace"
-  )
+  return utf8(os.fspath(path).replace("\\", "\\\\"))
 
 
 def from_printable(text: str) -> str:
@@ -73,13 +101,14 @@ def from_printable(text: str) -> str:
   return os.fsdecode(data)
 
 
-def _write_beside(path: Path, data: bytes) -> None:
+def _write_beside(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(
     prefix=TEMPORARY_PREFIX, suffix=".tmp", dir=path.parent
   )
   try:
     with open(handle, "wb") as file:
-      file.write(data)
+      fill(file)
       file.flush()
       os.fchmod(file.fileno(), 0o666 & ~_UMASK)
       os.fsync(file.fileno())
@@ -111,7 +140,3 @@ def _read_umask() -> int:
 
 # Asking for the umask means setting it, which is unsafe while threads run.
 _UMASK = _read_umask()
-
-
-def _reason(error: OSError) -> str:
-  return error.strerror or str(error)

@@ -1,129 +1,90 @@
-"""The record of a run: `manifest.jsonl`, one row for each input file."""
+"""The record of a run: `manifest.jsonl`, one row for each input file.
+
+While a run goes on, each of its processes adds rows to files of its own in the
+folder `.manifest`. They are called by a generation, which is larger than any
+that was there when the process began, and by the process; a row counts more
+than those of earlier generations, and than those in `manifest.jsonl`. In the
+end the first process merges all into `manifest.jsonl`. However a run ends,
+nothing that was recorded is lost, and the next one begins with it.
+"""
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
-import json
-import math
+import itertools
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from fawkes_jax import types
-from fawkes_jax.archive import files
+from fawkes_jax.archive import files, storage
+from fawkes_jax.archive.rows import STATUSES, Row, Rows
+
+__all__ = (
+  "FOLDER",
+  "LOCK_NAME",
+  "NAME",
+  "STATUSES",
+  "Manifest",
+  "Row",
+  "Rows",
+  "output_problem",
+  "peek",
+  "reading",
+)
 
 NAME = "manifest.jsonl"
+FOLDER = ".manifest"
 LOCK_NAME = ".manifest.lock"
-STATUSES = ("cloaked", "no_face", "skipped", "failed")
-_DIGITS = 6
-_SYNC_EVERY = 16
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """What became of one input file.
-
-  Attributes:
-    path: the file below the input folder, POSIX, printable (see
-      `files.printable`).
-    status: one of STATUSES.
-    reason: why, in words; None where there is nothing to explain.
-    source_sha256: of the input file; None if it could not be read.
-    output_sha256: of the output file; None if there is none.
-    config: the fingerprint of the configuration.
-    seconds: how long it took.
-    finished: when the outcome was known, UTC, in ISO 8601; None in rows of
-      earlier versions.
-    faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
-      `extractors`, a dict from name to `shift` and `cosine`.
-  """
-
-  path: str
-  status: str
-  reason: str | None = None
-  source_sha256: str | None = None
-  output_sha256: str | None = None
-  config: str
-  seconds: float = 0.0
-  finished: str | None = None
-  faces: tuple[dict, ...] = ()
-
-  def __post_init__(self):
-    if self.status not in STATUSES:
-      raise ValueError(f"status must be one of {STATUSES}, got {self.status}")
-
-  def to_json(self) -> str:
-    """One line of JSON: floats of 6 significant digits, no NaN."""
-    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    return json.dumps(_plain(fields), allow_nan=False, ensure_ascii=False)
-
-  @classmethod
-  def from_json(cls, line: str | bytes) -> "Row":
-    """Reads one line; names that a later version adds are ignored.
-
-    Raises:
-      ValueError: it is not a row.
-    """
-    record = json.loads(line)
-    if not isinstance(record, dict) or "path" not in record:
-      raise ValueError("not a row of a manifest")
-    names = {field.name for field in dataclasses.fields(cls)}
-    fields = {name: record[name] for name in names & record.keys()}
-    fields["faces"] = tuple(fields.get("faces", ()))
-    try:
-      return cls(**fields)
-    except TypeError as error:
-      raise ValueError("not a row of a manifest") from error
-
-  def output_problem(self, output: Path) -> str | None:
-    """Reads the output again: "output missing", "output altered" or None."""
-    if self.output_sha256 is None:
-      return None
-    try:
-      data = (output / files.from_printable(self.path)).read_bytes()
-    except OSError:
-      return "output missing"
-    if hashlib.sha256(data).hexdigest() != self.output_sha256:
-      return "output altered"
-    return None
+_PART = re.compile(r"(\d{6})-\d{4}(-\d{6})?\.jsonl")
+_MANY = 4096
 
 
 class Manifest:
   """The rows of an output folder, as they are and as they become.
 
-  One process writes to an output folder at a time. Use it in a `with`
-  statement, which ends with `close`.
+  Use it in a `with` statement, which ends with `close`.
 
   Attributes:
+    store: the output folder.
     rows: the last row of each path.
-    notes: what was noticed in the existing file, in words.
+    notes: what was noticed in the existing files, in words.
   """
 
-  def __init__(self, output: Path):
-    """Opens the manifest of `output`, and makes both where missing.
+  def __init__(
+    self,
+    output: str | os.PathLike,
+    *,
+    process: int = 0,
+    processes: int = 1,
+  ):
+    """Opens the manifest of `output`; makes the folder where it is missing.
+
+    Args:
+      output: the address of the folder.
+      process: the number of this process among those of the run, from 0.
+      processes: how many there are.
 
     Raises:
-      types.FawkesError: another process holds it, or it cannot be read or
-        written.
+      types.FawkesError: another process of that number holds it, or it cannot
+        be read or written. Only the processes of this machine are known, and
+        those of others that share a file system with it.
     """
-    self._output = output
-    self._path = output / NAME
-    self.rows: dict[str, Row] = {}
-    self.notes: list[str] = []
-    self._unsynced = 0
-    try:
-      output.mkdir(parents=True, exist_ok=True)
-      self._lock = _take_lock(output)
-    except OSError as error:
-      raise _failure(self._path, error) from error
-    try:
-      self._read()
-      self._file: IO[bytes] = self._path.open("ab")
-    except OSError as error:
-      self._lock.close()
-      raise _failure(self._path, error) from error
+    self.store = storage.open_store(output)
+    self._process = process
+    self._processes = processes
+    with contextlib.ExitStack() as stack:
+      if isinstance(self.store, storage.LocalStore):
+        try:
+          _lock(self.store.root, stack, process, processes)
+        except OSError as error:
+          raise self._failure(error) from error
+      self.rows, self.notes, self._parts = _load(self.store)
+      self._appender = self._new_appender()
+      self._stack = stack.pop_all()
 
   def __enter__(self) -> "Manifest":
     return self
@@ -134,21 +95,29 @@ class Manifest:
   def append(self, row: Row) -> None:
     """Adds a row, or replaces the one of the same path.
 
-    It is handed to the operating system at once and forced to the disk with
-    every 16th row and in `close`.
+    In a local folder it is handed to the operating system at once and forced
+    to the disk with every 16th row and in `sync`; an object is written every
+    few seconds and in `sync`.
 
     Raises:
       types.FawkesError: the manifest cannot be written.
     """
     try:
-      self._file.write(row.to_json().encode() + b"\n")
-      self._file.flush()
-      self._unsynced += 1
-      if self._unsynced >= _SYNC_EVERY:
-        self._sync()
+      self._appender.append(row.to_json().encode())
     except OSError as error:
-      raise _failure(self._path, error) from error
-    self.rows[row.path] = row
+      raise self._failure(error) from error
+    self.rows.put([row])
+
+  def sync(self) -> None:
+    """Makes all rows last.
+
+    Raises:
+      types.FawkesError: the manifest cannot be written.
+    """
+    try:
+      self._appender.sync()
+    except OSError as error:
+      raise self._failure(error) from error
 
   def why_unfinished(
     self, path: str, *, source_sha256: str, config: str
@@ -161,7 +130,7 @@ class Manifest:
     Returns:
       None if the file is finished. Otherwise the reason that it is not:
       "new", "failed before", "changed source", "changed configuration", or
-      what `Row.output_problem` says.
+      what `output_problem` says.
     """
     row = self.rows.get(path)
     if row is None:
@@ -172,161 +141,219 @@ class Manifest:
       return "changed configuration"
     if row.status == "failed":
       return "failed before"
-    return row.output_problem(self._output)
+    return output_problem(row, self.store)
 
-  def finish(self) -> None:
-    """Leaves exactly one row for each path, in the order of paths.
+  def refresh(self) -> None:
+    """Reads what other processes have recorded meanwhile.
 
     Raises:
-      types.FawkesError: the manifest cannot be written.
+      types.FawkesError: the manifest cannot be read.
     """
-    lines = [self.rows[path].to_json() + "\n" for path in sorted(self.rows)]
-    self._file.close()
-    files.write_atomically(self._path, "".join(lines).encode())
+    self._parts = _add_parts(self.store, self.rows, self.notes)
+
+  def finish(self) -> None:
+    """Merges all rows: exactly one for each path, in the order of paths.
+
+    Raises:
+      types.FawkesError: the manifest cannot be read or written.
+    """
+    self.sync()
+    self.refresh()
     try:
-      self._file = self._path.open("ab")
+      with tempfile.NamedTemporaryFile("w", encoding="utf-8") as merged:
+        merged.writelines(line + "\n" for line in self.rows.lines())
+        merged.flush()
+        self.store.write_file(NAME, Path(merged.name))
+      self._appender.close()
+      for part in self._parts:
+        self.store.remove(f"{FOLDER}/{part}")
     except OSError as error:
-      raise _failure(self._path, error) from error
+      raise self._failure(error) from error
+    self._parts = []
+    self._appender = self._new_appender()
 
   def close(self) -> None:
-    """Forces the rows to the disk and lets other processes in."""
+    """Makes the rows last and lets other processes in."""
     try:
-      if not self._file.closed:
-        self._sync()
-    except OSError as error:
-      raise _failure(self._path, error) from error
+      self.sync()
     finally:
-      self._file.close()
-      self._lock.close()
+      self._appender.close()
+      self._stack.close()
 
-  def _sync(self) -> None:
-    os.fsync(self._file.fileno())
-    self._unsynced = 0
+  def _new_appender(self) -> storage.Appender:
+    """For a generation after all that are there."""
+    last = max((int(part[:6]) for part in self._parts), default=0)
+    return self.store.appender(f"{FOLDER}/{last + 1:06}-{self._process:04}")
 
-  def _read(self) -> None:
-    if not self._path.exists():
-      return
-    data = self._path.read_bytes()
-    self.rows, self.notes, torn = _parse(data, self._path)
-    if torn:
-      os.truncate(self._path, len(data) - torn)
+  def _failure(self, error: OSError) -> types.FawkesError:
+    return _failure(self.store, error)
 
 
-def peek(output: Path) -> tuple[dict[str, Row], list[str], bool]:
+def output_problem(row: Row, output: storage.Store) -> str | None:
+  """Reads an output again: "output missing", "output altered" or None."""
+  if row.output_sha256 is None:
+    return None
+  try:
+    data = output.read(files.from_printable(row.path))
+  except OSError:
+    return "output missing"
+  if hashlib.sha256(data).hexdigest() != row.output_sha256:
+    return "output altered"
+  return None
+
+
+def peek(output: str | os.PathLike) -> tuple[Rows, list[str], bool]:
   """The rows of an output folder as they are, also while a process writes.
 
   Args:
-    output: the folder.
+    output: its address.
 
   Returns:
     The last row of each path; what was noticed, in words; and whether a
-    process is writing.
+    process of this machine is writing.
 
   Raises:
     types.FawkesError: there is no manifest that can be read.
   """
+  store = storage.open_store(output)
   try:
     with reading(output) as (rows, notes):
       return rows, notes, False
-  except types.FawkesError:
-    path = output / NAME
-    if not path.is_file():
-      raise
-  try:
-    # Its last line may not be whole yet.
-    rows, _, _ = _parse(path.read_bytes(), path)
-  except OSError as error:
-    raise _failure(path, error) from error
-  return rows, [], True
+  except _Busy:
+    # The last line may not be whole yet.
+    rows, _, _ = _load(store)
+    return rows, [], True
 
 
 @contextlib.contextmanager
-def reading(output: Path) -> Iterator[tuple[dict[str, Row], list[str]]]:
+def reading(
+  output: str | os.PathLike,
+) -> Iterator[tuple[Rows, list[str]]]:
   """The rows of an output folder that nobody writes to meanwhile.
 
   Nothing is written, so that the folder may be read-only.
 
   Args:
-    output: the folder.
+    output: its address.
 
   Yields:
     The last row of each path, and what was noticed, in words.
 
   Raises:
-    types.FawkesError: a process writes to the folder, or there is no manifest
-      that can be read.
+    types.FawkesError: a process of this machine writes to the folder, or there
+      is no manifest that can be read.
   """
-  path = output / NAME
+  store = storage.open_store(output)
   with contextlib.ExitStack() as stack:
-    try:
-      if (output / LOCK_NAME).exists():
-        lock = stack.enter_context((output / LOCK_NAME).open("rb"))
-        _hold(lock, fcntl.LOCK_SH, output)
-      data = path.read_bytes()
-    except FileNotFoundError:
+    if isinstance(store, storage.LocalStore):
+      try:
+        _lock_readers(store.root, stack)
+      except OSError as error:
+        raise _failure(store, error) from error
+    rows, notes, parts = _load(store)
+    if not parts and not len(rows) and not _exists(store):
       raise types.FawkesError(
-        f"--output must hold a {NAME}, got {files.printable(output)}"
-      ) from None
-    except OSError as error:
-      raise _failure(path, error) from error
-    rows, notes, _ = _parse(data, path)
+        f"--output must hold a {NAME}, got {store.address}"
+      )
     yield rows, notes
 
 
-def _parse(data: bytes, path: Path) -> tuple[dict[str, Row], list[str], int]:
-  """The last row of each path, notes, and the bytes of a torn last line."""
-  rows: dict[str, Row] = {}
-  notes = []
-  whole, _, torn = data.rpartition(b"\n")
-  if torn:
-    notes.append(f"{path}: dropped a last line that is not whole")
-  for number, line in enumerate(whole.split(b"\n"), start=1):
-    if line.strip():
+class _Busy(types.FawkesError):
+  """A process is writing."""
+
+
+def _exists(store: storage.Store) -> bool:
+  try:
+    store.open(NAME).close()
+  except FileNotFoundError:
+    return False
+  except OSError as error:
+    raise _failure(store, error) from error
+  return True
+
+
+def _load(store: storage.Store) -> tuple[Rows, list[str], list[str]]:
+  """All rows, notes, and the names of the files that are to be merged."""
+  rows, notes = Rows(), list[str]()
+  try:
+    with store.open(NAME) as file:
+      rows.put(_parse(file, NAME, notes))
+  except FileNotFoundError:
+    pass
+  except OSError as error:
+    raise _failure(store, error) from error
+  return rows, notes, _add_parts(store, rows, notes)
+
+
+def _add_parts(store: storage.Store, rows: Rows, notes: list[str]) -> list[str]:
+  """Adds the rows of a run that was not merged; returns its files' names."""
+  parts = []
+  try:
+    for name in store.names(FOLDER):
+      if _PART.fullmatch(name):
+        parts.append(name)
+        data = store.read(f"{FOLDER}/{name}")
+        rows.put(_parse(data.splitlines(keepends=True), name, notes))
+  except OSError as error:
+    raise _failure(store, error) from error
+  return parts
+
+
+def _parse(
+  lines: IO[bytes] | list[bytes], name: str, notes: list[str]
+) -> Iterator[Row]:
+  """The rows of a file; what is none is noted."""
+  for number, line in enumerate(lines, start=1):
+    if not line.endswith(b"\n"):
+      notes.append(f"{name}: dropped a last line that is not whole")
+    elif line.strip():
       try:
         row = Row.from_json(line)
       except ValueError:
-        notes.append(f"{path}: ignored line {number}, not a row")
+        notes.append(f"{name}: ignored line {number}, not a row")
       else:
-        rows[row.path] = row
-  return rows, notes, len(torn)
+        yield row
 
 
-def _take_lock(output: Path) -> IO[bytes]:
-  """Holds the folder's lock; it ends with the process at the latest."""
-  lock = (output / LOCK_NAME).open("ab")
-  try:
+def _lock(
+  output: Path, stack: contextlib.ExitStack, process: int, processes: int
+) -> None:
+  """Holds the folder's locks; they end with the process at the latest."""
+  output.mkdir(parents=True, exist_ok=True)
+  lock = stack.enter_context((output / LOCK_NAME).open("ab"))
+  if processes == 1:
     _hold(lock, fcntl.LOCK_EX, output)
-  except types.FawkesError:
-    lock.close()
-    raise
-  return lock
+    return
+  _hold(lock, fcntl.LOCK_SH, output)
+  (output / FOLDER).mkdir(exist_ok=True)
+  own = output / FOLDER / f"process-{process:04}.lock"
+  lock = stack.enter_context(own.open("ab"))
+  _hold(lock, fcntl.LOCK_EX, output, f"number {process}")
 
 
-def _hold(lock: IO[bytes], kind: int, output: Path) -> None:
+def _lock_readers(output: Path, stack: contextlib.ExitStack) -> None:
+  """Keeps writers out while the folder is read."""
+  there = output / LOCK_NAME
+  for path in itertools.chain([there], (output / FOLDER).glob("*.lock")):
+    with contextlib.suppress(FileNotFoundError):
+      lock = stack.enter_context(path.open("rb"))
+      _hold(lock, fcntl.LOCK_SH, output)
+
+
+def _hold(
+  lock: IO[bytes], kind: int, output: Path, which: str = "at a time"
+) -> None:
   """Takes a lock at once, or says who has it."""
   try:
     fcntl.flock(lock, kind | fcntl.LOCK_NB)
   except BlockingIOError:
-    raise types.FawkesError(
-      f"--output={output} is being written by another process;"
-      " one at a time is allowed"
+    raise _Busy(
+      f"--output={files.printable(output)} is being written by another"
+      f" process; one {which} is allowed"
     ) from None
 
 
-def _failure(path: Path, error: OSError) -> types.FawkesError:
+def _failure(store: storage.Store, error: OSError) -> types.FawkesError:
   return types.FawkesError(
-    f"{files.printable(path)} cannot be used: {error.strerror or error}"
+    f"{store.address}/{NAME} cannot be used: {files.reason(error)}"
   )
-
-
-def _plain(value):
-  """Plain JSON values: NumPy's numbers converted, NaN and infinity null."""
-  if isinstance(value, dict):
-    return {str(key): _plain(item) for key, item in value.items()}
-  if hasattr(value, "tolist"):
-    return _plain(value.tolist())
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float):
-    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-  return value

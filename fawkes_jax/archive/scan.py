@@ -1,43 +1,28 @@
 """Finds the files of an archive."""
 
-import dataclasses
+import errno
+import functools
+import itertools
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from fawkes_jax import types
-from fawkes_jax.archive import files
+from fawkes_jax.archive import datasets, files, lists, storage, tars
+from fawkes_jax.archive.source import SourceFile
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceFile:
-  """One input file.
+def scan(
+  address: str | os.PathLike, *, flag: str = "input"
+) -> Iterator[SourceFile]:
+  """The files of an archive, lazily, in the order of their names' bytes.
 
-  Attributes:
-    path: where it is.
-    relative: below the input folder, POSIX separators, as the file system
-      has it (bytes that are not UTF-8 as surrogates): where the output goes.
-    name: `relative` as text for the manifest and for messages, see
-      `files.printable`.
-    status: None for a file to be decoded; "skipped" or "failed" where
-      scanning already settled it.
-    reason: why, with a status.
-  """
+  The archive is a folder, here or in a bucket, a single file, or one of:
 
-  path: Path
-  relative: str
-  status: str | None = None
-  reason: str | None = None
-
-  @property
-  def name(self) -> str:
-    """The path as rows and messages show it."""
-    return files.printable(self.relative)
-
-
-def scan(root: Path, *, flag: str = "input") -> Iterator[SourceFile]:
-  """The files below a folder, lazily, sorted by name in each folder.
+  * a list of addresses in a .txt or .parquet file, see `lists`;
+  * tar files, as in `shards/*.tar`, see `tars`;
+  * `tfds:NAME`, the images of a dataset of TensorFlow Datasets.
 
   Every file gets its turn, whatever its name, so that it gets a row:
 
@@ -47,37 +32,41 @@ def scan(root: Path, *, flag: str = "input") -> Iterator[SourceFile]:
     link to a folder is never followed: its files have their own turn if they
     are inside. A link that leads out, or nowhere, is skipped.
   * A folder that cannot be read is one failed entry; the scan goes on.
-
-  A single file as `root` is an archive of one.
+  * A name of a bucket that cannot be a path is a failed entry.
 
   Args:
-    root: the folder or file.
+    address: of the archive.
     flag: that it comes from, for messages.
 
   Returns:
     The files.
 
   Raises:
-    types.FawkesError: the input is missing or unreadable.
+    types.FawkesError: the input is missing or unreadable; from the iterator
+      too where a bucket cannot be listed any more.
   """
+  text = os.fspath(address)
   try:
-    mode = os.stat(root).st_mode
-    if stat.S_ISREG(mode):
-      return iter((SourceFile(path=root, relative=root.name),))
-    if not stat.S_ISDIR(mode):
-      raise types.FawkesError(
-        f"--{flag} must be a folder or a file, got {files.printable(root)}"
-      )
-    entries = _list(root)
+    if text.startswith(datasets.PREFIX):
+      return datasets.scan(text, flag=flag)
+    folder = os.path.isdir(text)
+    if text.endswith(lists.SUFFIXES) and not folder:
+      return lists.scan(text)
+    if text.endswith(tars.SUFFIX) and not folder:
+      return tars.scan(text)
+    if storage.is_remote(text):
+      return _first_now(_remote(text), text, flag)
+    return _local(Path(address), flag)
   except OSError as error:
-    raise types.FawkesError(
-      f"--{flag} must be readable, got {files.printable(root)}:"
-      f" {error.strerror}"
-    ) from error
-  return _walk(entries, "", _resolve(root))
+    raise _unreadable(text, flag, error) from error
 
 
-def check_output(source: Path, output: Path, *, flag: str = "input") -> None:
+def check_output(
+  source: str | os.PathLike,
+  output: str | os.PathLike,
+  *,
+  flag: str = "input",
+) -> None:
   """Makes sure that writing the output can never touch the input.
 
   Symbolic links are resolved first.
@@ -91,30 +80,122 @@ def check_output(source: Path, output: Path, *, flag: str = "input") -> None:
     types.FawkesError: one of the two lies inside the other, both are the
       same, or the output is not a folder.
   """
-  inner, outer = _resolve(source), _resolve(output)
   flags = (
     f"--output={files.printable(output)} and --{flag}={files.printable(source)}"
   )
-  if inner == outer:
+  if storage.place(source) == storage.place(output):
     raise types.FawkesError(f"{flags} must not be the same")
-  if inner in outer.parents:
+  if storage.within(output, source):
     raise types.FawkesError(f"{flags}: the output must not be in the input")
-  if outer in inner.parents:
+  if storage.within(source, output):
     raise types.FawkesError(f"{flags}: the input must not be in the output")
-  if outer.exists() and not outer.is_dir():
+  if os.path.exists(output) and not os.path.isdir(output):
     raise types.FawkesError(
       f"--output must be a folder, got {files.printable(output)}"
     )
 
 
-def _resolve(path: Path) -> Path:
-  """Follows symbolic links; unlike Path.resolve, also those in circles."""
-  return Path(os.path.realpath(path))
+def _unreadable(text: str, flag: str, error: OSError) -> types.FawkesError:
+  return types.FawkesError(
+    f"--{flag} must be readable, got {files.printable(text)}:"
+    f" {files.reason(error)}"
+  )
+
+
+def _first_now(
+  sources: Iterator[SourceFile], text: str, flag: str
+) -> Iterator[SourceFile]:
+  """Begins to list at once, and says of what cannot be listed what it is."""
+
+  def rest() -> Iterator[SourceFile]:
+    try:
+      yield from sources
+    except OSError as error:
+      raise _unreadable(text, flag, error) from error
+
+  try:
+    first = list(itertools.islice(sources, 1))
+  except FileNotFoundError as error:
+    if not error.strerror:  # Each store has words of its own.
+      error = FileNotFoundError(errno.ENOENT, "there is no such bucket")
+    raise error
+  return itertools.chain(first, rest())
+
+
+def _remote(address: str) -> Iterator[SourceFile]:
+  """The files of a folder in a bucket, or a single one."""
+  store = storage.RemoteStore(address)
+  if store.is_file():
+    folder, _, name = store.address.rpartition("/")
+    parent = storage.RemoteStore(folder)
+    yield SourceFile(
+      relative=name, load=functools.partial(_fetch, parent, name, None)
+    )
+    return
+  hidden, any_there = None, False
+  for name, size in store.walk():
+    any_there = True
+    parts = name.split("/")
+    # Tools that show folders make an empty object for each.
+    if not parts[-1] and not any(part.startswith(".") for part in parts):
+      continue
+    dotted = next((i for i, p in enumerate(parts) if p.startswith(".")), None)
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
+      yield SourceFile(
+        relative=name.replace("\0", "\\0"),
+        status="failed",
+        reason="its name cannot be a path",
+      )
+    elif dotted is not None:
+      top = "/".join(parts[: dotted + 1])
+      if top != hidden:
+        yield SourceFile(relative=top, status="skipped", reason="hidden")
+      hidden = top
+    else:
+      yield SourceFile(
+        relative=name, load=functools.partial(_fetch, store, name, size)
+      )
+  if not any_there:
+    # Buckets have no empty folders.
+    raise FileNotFoundError(errno.ENOENT, "nothing is there")
+
+
+def _fetch(
+  store: storage.Store, name: str, size: int | None, max_bytes: int
+) -> bytes:
+  """Reads an object, if it is not too large."""
+  if size is not None and size > max_bytes:
+    raise types.PhotoError(f"more than {max_bytes} bytes")
+  return store.read(name)
+
+
+def _local(root: Path, flag: str) -> Iterator[SourceFile]:
+  """The files of a folder of this machine, or a single one."""
+  mode = os.stat(root).st_mode
+  if stat.S_ISREG(mode):
+    return iter((_readable(root, root.name),))
+  if not stat.S_ISDIR(mode):
+    raise types.FawkesError(
+      f"--{flag} must be a folder or a file, got {files.printable(root)}"
+    )
+  return _walk(_list(root), "", Path(os.path.realpath(root)))
+
+
+def _readable(path: Path, relative: str) -> SourceFile:
+  return SourceFile(
+    relative=relative, load=functools.partial(files.read_source, path)
+  )
 
 
 def _list(folder: Path) -> list[os.DirEntry]:
   with os.scandir(folder) as entries:
-    return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    return sorted(entries, key=_order)
+
+
+def _order(entry: os.DirEntry) -> bytes:
+  """As if all names of the archive were sorted at once."""
+  name = os.fsencode(entry.name)
+  return name + b"/" if entry.is_dir(follow_symlinks=False) else name
 
 
 def _walk(
@@ -127,10 +208,9 @@ def _walk(
         inner = _list(Path(entry.path))
       except OSError as error:
         yield SourceFile(
-          path=Path(entry.path),
           relative=relative,
           status="failed",
-          reason=f"folder cannot be read: {error.strerror}",
+          reason=f"folder cannot be read: {files.reason(error)}",
         )
       else:
         yield from _walk(inner, relative + "/", root)
@@ -139,20 +219,16 @@ def _walk(
 
 
 def _file(entry: os.DirEntry, relative: str, root: Path) -> SourceFile:
-  reason = _why_skipped(entry, root)
-  return SourceFile(
-    path=Path(entry.path),
-    relative=relative,
-    status="skipped" if reason else None,
-    reason=reason,
-  )
+  if reason := _why_skipped(entry, root):
+    return SourceFile(relative=relative, status="skipped", reason=reason)
+  return _readable(Path(entry.path), relative)
 
 
 def _why_skipped(entry: os.DirEntry, root: Path) -> str | None:
   if entry.name.startswith("."):
     return "hidden"
   if entry.is_symlink():
-    target = _resolve(Path(entry.path))
+    target = Path(os.path.realpath(entry.path))
     if root not in target.parents:
       return "a symbolic link that leads out of the input"
     if os.path.isdir(target):

@@ -66,7 +66,7 @@ def _from_data(
     with contextlib.suppress(types.PhotoError):
       data = recognition.read(source)
       photo = codec.decode(data, max_pixels=options.max_pixels)
-      yield source.path.suffix, photo
+      yield source.suffix, photo
 
 
 def _astronauts(count: int) -> Iterator[tuple[str, Photo]]:

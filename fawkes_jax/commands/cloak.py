@@ -1,15 +1,18 @@
 """`fawkes-jax cloak`: cloaks a folder of photos and says what happens."""
 
 import collections
+import dataclasses
 import sys
 import time
+from typing import Any
 
+import jax
 import rich.console
 import rich.progress
-import rich.table
 
-from fawkes_jax import cloaker, config, pipeline
-from fawkes_jax.archive import files, scan
+from fawkes_jax import cloaker, config, pipeline, types
+from fawkes_jax.archive import files, team
+from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import terminal
 
 # Plain lines, where there is no terminal, at most this often (seconds).
@@ -29,36 +32,60 @@ def run(options: config.CloakOptions) -> int:
     FawkesError: the run cannot begin or go on.
   """
   console = terminal.console()
-  total = sum(1 for _ in scan.scan(options.input))
-  if not total:
-    console.print(
-      f"--input={files.printable(options.input)} holds no files: nothing to do"
-    )
-    return 0
   if options.dry_run:
-    return _dry_run(options, console, total)
+    return _dry_run(options, console)
+  if options.distributed:
+    options = _meet(options)
   summary = _Summary()
-  with _Progress(console, total) as progress:
+  with _Progress(console) as progress:
 
     def report(outcome: pipeline.Outcome) -> None:
       summary.add(outcome)
       progress.advance(len(outcome.row.faces) if outcome.fresh else 0)
 
-    pipeline.cloak_archive(options, report, look=progress.look)
+    pipeline.cloak_archive(
+      options,
+      report,
+      look=progress.look,
+      listed=progress.listed,
+      watch=progress.watch,
+    )
   summary.show(console, options)
   return 1 if summary.statuses["failed"] else 0
 
 
+def _meet(options: config.CloakOptions) -> config.CloakOptions:
+  """Lets JAX find the other processes, and their number."""
+  given: dict[str, Any] = {}
+  if options.coordinator_address is not None:
+    given = {
+      "coordinator_address": options.coordinator_address,
+      "num_processes": options.num_processes,
+      "process_id": options.process_id,
+    }
+  try:
+    jax.distributed.initialize(**given)
+  except (RuntimeError, ValueError) as error:
+    raise types.FawkesError(
+      "--distributed must find the other processes (else use"
+      f" --coordinator_address, or --num_processes alone): {error}"
+    ) from error
+  return dataclasses.replace(
+    options, num_processes=jax.process_count(), process_id=jax.process_index()
+  )
+
+
 def _dry_run(
-  options: config.CloakOptions, console: rich.console.Console, total: int
+  options: config.CloakOptions, console: rich.console.Console
 ) -> int:
   """Counts faces and estimates how long cloaking them takes."""
-  faces = photos = 0
+  faces = photos = total = 0
   reasons: collections.Counter[str] = collections.Counter()
-  with _Progress(console, total) as progress:
+  with _Progress(console) as progress:
 
-    def report(_: scan.SourceFile, found: int | str) -> None:
-      nonlocal faces, photos
+    def report(_: SourceFile, found: int | str) -> None:
+      nonlocal faces, photos, total
+      total += 1
       if isinstance(found, str):
         reasons[found] += 1
       else:
@@ -76,6 +103,12 @@ def _dry_run(
   )
   terminal.show_counts(console, reasons)
   return 0
+
+
+def _of_process(options: config.CloakOptions) -> str:
+  if options.num_processes == 1:
+    return ""
+  return f", process {options.process_id} of {options.num_processes}"
 
 
 class _Summary:
@@ -112,7 +145,16 @@ class _Summary:
     seconds = time.monotonic() - self.started
     counts = ", ".join(f"{n} {s}" for s, n in self.statuses.most_common())
     output = files.printable(options.output)
-    console.print(f"{counts} in {terminal.duration(seconds)}: {output}")
+    if not counts:
+      console.print(
+        f"--input={files.printable(options.input)} holds no files"
+        f"{_of_process(options)}: nothing to do"
+      )
+      return
+    console.print(
+      f"{counts} in {terminal.duration(seconds)}{_of_process(options)}:"
+      f" {output}"
+    )
     if self.earlier:
       console.print(f"  {self.earlier} of them by an earlier run")
     if self.earlier_failed:
@@ -135,19 +177,21 @@ class _Summary:
 
 
 class _Progress:
-  """A progress bar on a terminal, plain lines elsewhere."""
+  """A progress bar on a terminal, plain lines elsewhere.
 
-  def __init__(self, console: rich.console.Console, total: int):
-    self._total = total
+  Process 0 of several shows how far all are together.
+  """
+
+  def __init__(self, console: rich.console.Console):
+    self._total: int | None = None
     self._photos = self._faces = self._seen = 0
+    self._others: list[team.State] = []
     self._started = self._said = time.monotonic()
-    self._bar = None
+    self._bar: rich.progress.Progress | None = None
     self._console = console
     if console.is_terminal:
       self._bar = rich.progress.Progress(
-        rich.progress.TextColumn(
-          "{task.completed:.0f}/{task.total:.0f} photos"
-        ),
+        rich.progress.TextColumn("{task.fields[photos]} photos"),
         rich.progress.TextColumn("{task.fields[faces]} faces"),
         rich.progress.TextColumn("{task.fields[seen]} looked through"),
         rich.progress.BarColumn(),
@@ -162,16 +206,27 @@ class _Progress:
     if self._bar:
       self._bar.start()
       self._task = self._bar.add_task(
-        "", total=self._total, faces=0, seen=0, rate=0.0
+        "", total=None, photos="0", faces=0, seen=0, rate=0.0
       )
-    else:
-      self._console.print(f"{self._total} files")
     return self
 
   def __exit__(self, *error: object) -> None:
     if self._bar:
       self._bar.stop()
     sys.stdout.flush()
+
+  def listed(self, total: int) -> None:
+    """So many files there are."""
+    self._total = total
+    if self._bar:
+      self._bar.update(self._task, total=total)
+    else:
+      self._console.print(f"{total} files")
+
+  def watch(self, states: list[team.State]) -> None:
+    """So far the processes are."""
+    self._others = [state for state in states if state.process]
+    self._say()
 
   def look(self) -> None:
     """One file more has been looked through."""
@@ -186,22 +241,26 @@ class _Progress:
 
   def _say(self) -> None:
     now = time.monotonic()
-    rate = self._photos / max(now - self._started, 1e-3)
+    photos = self._photos + sum(s.counts.get("files", 0) for s in self._others)
+    faces = self._faces + sum(s.counts.get("faces", 0) for s in self._others)
+    rate = photos / max(now - self._started, 1e-3)
+    of = "" if self._total is None else f"/{self._total}"
     if self._bar:
       self._bar.update(
         self._task,
-        completed=self._photos,
-        faces=self._faces,
+        completed=photos,
+        photos=f"{photos}{of}",
+        faces=faces,
         seen=self._seen,
         rate=rate,
       )
     elif now - self._said >= _LINE_EVERY:
       self._said = now
       left = ""
-      if self._photos:
-        seconds = (self._total - self._photos) / rate
+      if photos and self._total is not None:
+        seconds = (self._total - photos) / rate
         left = f", {terminal.duration(seconds)} left"
       self._console.print(
-        f"{self._photos}/{self._total} photos, {self._faces} faces,"
-        f" {self._seen} looked through, {rate:.2f} photos/s{left}"
+        f"{photos}{of} photos, {faces} faces, {self._seen} looked through,"
+        f" {rate:.2f} photos/s{left}"
       )

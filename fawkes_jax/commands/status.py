@@ -2,14 +2,16 @@
 
 import collections
 import datetime
-from collections.abc import Iterable
+import os
 
-from fawkes_jax import config
-from fawkes_jax.archive import files, manifest, scan
+from fawkes_jax import config, types
+from fawkes_jax.archive import files, manifest, scan, storage, team
 from fawkes_jax.commands import terminal
 
-_WINDOW = datetime.timedelta(minutes=10)
-"""The rate is that of the last outcomes, of so much time at most."""
+_WINDOW = 600
+"""The rate is that of the last outcomes, of so many seconds at most."""
+_SILENCE = 12 * team.BEAT_SECONDS
+"""A process that has said nothing for so many seconds has died."""
 
 
 def run(options: config.StatusOptions) -> int:
@@ -28,25 +30,37 @@ def run(options: config.StatusOptions) -> int:
   rows, notes, running = manifest.peek(options.output)
   for note in notes:
     console.print(note)
-  statuses = collections.Counter(row.status for row in rows.values())
-  faces = sum(len(row.faces) for row in rows.values())
+  statuses: collections.Counter[str] = collections.Counter()
+  reasons: collections.Counter[str] = collections.Counter()
+  faces = 0
+  seconds: collections.Counter[int] = collections.Counter()
+  for row in rows:
+    statuses[row.status] += 1
+    faces += len(row.faces)
+    if row.reason:
+      reasons[f"{row.status}: {row.reason}"] += 1
+    if row.finished:
+      finished = datetime.datetime.fromisoformat(row.finished)
+      seconds[int(finished.timestamp())] += 1
   console.print(
     f"{len(rows)} outcomes ({terminal.counted(statuses)}), {faces} faces in"
     f" {files.printable(options.output)}"
   )
-  terminal.show_counts(
-    console,
-    collections.Counter(
-      f"{row.status}: {row.reason}" for row in rows.values() if row.reason
-    ),
-  )
-  rate = _rate(row.finished for row in rows.values())
+  terminal.show_counts(console, reasons)
+  states = _states(options.output)
+  for state in states:
+    if state.processes > 1:
+      console.print(f"  {_said(state)}")
+  running = running or any(map(_lives, states))
+  rate = _rate(seconds)
   said = "a process is writing" if running else "no process is writing"
   if rate:
     said += f", {rate:.2f} photos/s"
     said += " of late" if running else " when one last did"
   if options.input is not None:
-    left = sum(source.name not in rows for source in scan.scan(options.input))
+    left = sum(
+      rows.get(source.name) is None for source in scan.scan(options.input)
+    )
     said += f", {left} left"
     if rate and left:
       said += f", {terminal.duration(left / rate)}"
@@ -54,11 +68,40 @@ def run(options: config.StatusOptions) -> int:
   return 0
 
 
-def _rate(finished: Iterable[str | None]) -> float | None:
+def _rate(seconds: collections.Counter[int]) -> float | None:
   """Outcomes a second before the newest; None where that cannot be told."""
-  times = sorted(
-    datetime.datetime.fromisoformat(time) for time in finished if time
+  late = [s for s in seconds if s >= max(seconds) - _WINDOW]
+  spent = max(late) - min(late) if late else 0
+  return (sum(seconds[s] for s in late) - 1) / spent if spent else None
+
+
+def _states(output: str | os.PathLike) -> list[team.State]:
+  """What the processes of a run that has not ended have said last."""
+  try:
+    return team.read(storage.open_store(output))
+  except OSError as error:
+    raise types.FawkesError(
+      f"--output must be readable, got {files.printable(output)}:"
+      f" {files.reason(error)}"
+    ) from error
+
+
+def _age(state: team.State) -> float:
+  """Seconds since a process said something, if the clocks agree."""
+  now = datetime.datetime.now(datetime.UTC)
+  return (now - datetime.datetime.fromisoformat(state.time)).total_seconds()
+
+
+def _lives(state: team.State) -> bool:
+  return state.state == "running" and abs(_age(state)) < _SILENCE
+
+
+def _said(state: team.State) -> str:
+  done = state.counts.get("files", 0)
+  what = state.state
+  if state.state == "running":
+    what = "running" if _lives(state) else "silent"
+    what += f", last heard of {terminal.duration(_age(state))} ago"
+  return (
+    f"process {state.process} of {state.processes}: {done} outcomes, {what}"
   )
-  late = [time for time in times if time >= times[-1] - _WINDOW]
-  spent = (late[-1] - late[0]).total_seconds() if late else 0.0
-  return (len(late) - 1) / spent if spent else None

@@ -37,7 +37,7 @@ def run(options: config.VerifyOptions) -> int:
       if finding.problem:
         problems[finding.problem] += 1
         console.print(f"{finding.problem}: {finding.path}")
-  statuses = collections.Counter(row.status for row in rows.values())
+  statuses = collections.Counter(row.status for row in rows)
   console.print(
     f"{len(rows)} outcomes ({terminal.counted(statuses)}) in"
     f" {files.printable(options.output)}"

@@ -14,8 +14,9 @@ import rich.console
 import rich.progress
 from jaxtyping import Float, Int, UInt8
 
-from fawkes_jax import config, pipeline, types, version
+from fawkes_jax import config, pipeline, recognition, types, version
 from fawkes_jax.archive import codec, files, manifest, scan
+from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.evaluation import (
   detectors,
   people,
@@ -195,7 +196,7 @@ class Study:
     run = self._cloak_options(recipe, group)
     known = store.digest(str(run.output), [photo.sha256 for photo in photos])
     if known not in self._cloaks:
-      people.stage(photos, run.input)
+      people.stage(photos, Path(run.input))
       self._make(run, f"cloaking, {recipe.name}")
       self._cloaks[known] = _read_cloaks(run, photos)
     return self._cloaks[known]
@@ -233,10 +234,11 @@ class Study:
         progress.advance(task)
 
       pipeline.cloak_archive(run, report)
-    note = _read_note(run.output)
+    output = Path(run.output)
+    note = _read_note(output)
     note["faces"] += faces
     note["seconds"] += time.monotonic() - started
-    files.write_atomically(_note(run.output), json.dumps(note).encode())
+    files.write_atomically(_note(output), json.dumps(note).encode())
 
   def table(self, name: str, key: str) -> store.Table:
     """A table of vectors that is kept between runs."""
@@ -440,10 +442,10 @@ def _content(name: str) -> str | None:
 
 
 def _is_done(
-  record: manifest.Manifest, source: scan.SourceFile, run: config.CloakOptions
+  record: manifest.Manifest, source: SourceFile, run: config.CloakOptions
 ) -> bool:
   """Whether nothing is left to do for a photo."""
-  sha256 = hashlib.sha256(source.path.read_bytes()).hexdigest()
+  sha256 = hashlib.sha256(recognition.read(source)).hexdigest()
   why = record.why_unfinished(
     source.name, source_sha256=sha256, config=run.fingerprint()
   )
@@ -455,19 +457,20 @@ def _read_cloaks(
 ) -> Cloaks:
   """What the manifest of a run says of some photos."""
   published, statuses, failed, faces = {}, dict[str, int](), [], 0
-  with manifest.Manifest(run.output) as record:
-    rows = record.rows
+  output = Path(run.output)
+  with manifest.reading(output) as (rows, _):
+    outcomes = {row.path: row for row in rows}
   for photo in photos:
-    row = rows[files.printable(photo.name)]
+    row = outcomes[files.printable(photo.name)]
     statuses[row.status] = statuses.get(row.status, 0) + 1
     faces += len(row.faces)
     if row.status != "cloaked":
       failed.append(f"{photo.name}: {row.reason or row.status}")
     if row.output_sha256 is not None:
       published[photo] = dataclasses.replace(
-        photo, path=run.output / photo.name, sha256=row.output_sha256
+        photo, path=output / photo.name, sha256=row.output_sha256
       )
-  note = _read_note(run.output)
+  note = _read_note(output)
   return Cloaks(
     key=store.digest([photo.sha256 for photo in published.values()]),
     photos=published,
@@ -501,7 +504,7 @@ def _pixels(
   try:
     data = files.read_source(photo.path, max_bytes=1 << 30)
     return codec.decode(data, max_pixels=options.max_pixels).pixels
-  except types.PhotoError:
+  except (OSError, types.PhotoError):
     return None
 
 

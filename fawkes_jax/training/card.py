@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fawkes_jax import config, identities, version
+from fawkes_jax import config, version
+from fawkes_jax.archive import datasets
 from fawkes_jax.training import trainer
 
 # Flags of the command that say nothing about the weights.
@@ -134,7 +135,7 @@ def _figure(value: float | None) -> str:
 def _short(path: object) -> str:
   """The last part of a path; other text as it is."""
   name = str(path)
-  return name if name.startswith(identities.TFDS_PREFIX) else Path(name).name
+  return name if name.startswith(datasets.PREFIX) else Path(name).name
 
 
 def _shown(value: object) -> str:

@@ -96,7 +96,7 @@ def test_results_alone(folders):
 
 
 def test_a_torn_last_line_is_left_as_it_is(folders):
-  path = folders[1] / manifest.NAME
+  (path,) = (folders[1] / manifest.FOLDER).glob("*.jsonl")
   torn = path.read_bytes()[:-5]
   path.write_bytes(torn)
   ended = verify(folders)

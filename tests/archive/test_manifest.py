@@ -29,7 +29,19 @@ def row(path="a.jpg", status="cloaked", **fields):
 
 
 def lines(output):
-  return (output / manifest.NAME).read_text().splitlines()
+  """Of the merged manifest, and of what is not merged yet."""
+  found = []
+  for path in (output / manifest.NAME, *parts(output)):
+    found += path.read_text().splitlines() if path.exists() else []
+  return found
+
+
+def parts(output):
+  return sorted((output / manifest.FOLDER).glob("*.jsonl"))
+
+
+def paths(record):
+  return [row.path for row in record.rows]
 
 
 def test_a_row_on_disk(tmp_path):
@@ -71,9 +83,10 @@ def test_rows_come_back(tmp_path):
     record.append(row("a.jpg"))
     record.append(row("b.jpg", "no_face", source_sha256=None))
   with manifest.Manifest(tmp_path / "new") as record:
-    assert sorted(record.rows) == ["a.jpg", "b.jpg"]
-    assert record.rows["b.jpg"].status == "no_face"
-    assert record.rows["b.jpg"].reason is None
+    assert paths(record) == ["a.jpg", "b.jpg"]
+    assert record.rows.get("b.jpg").status == "no_face"
+    assert record.rows.get("b.jpg").reason is None
+    assert record.rows.get("c.jpg") is None
     assert record.notes == []
 
 
@@ -85,24 +98,82 @@ def test_finish_leaves_one_row_a_path_in_order(tmp_path):
     assert [json.loads(line)["path"] for line in lines(tmp_path)] == [
       "a", "b", "c"
     ]  # fmt: skip
+    assert sorted(os.listdir(tmp_path)) == [
+      manifest.LOCK_NAME, manifest.NAME
+    ]  # fmt: skip
     record.append(row("d"))
   assert len(lines(tmp_path)) == 4
-  assert sorted(os.listdir(tmp_path)) == [
-    manifest.LOCK_NAME, manifest.NAME
-  ]  # fmt: skip
+  with manifest.Manifest(tmp_path) as record:
+    assert paths(record) == ["a", "b", "c", "d"]
 
 
-def test_a_torn_last_line_is_dropped_and_said(tmp_path):
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_torn_last_line_is_dropped_and_said(tmp_path, merged):
   with manifest.Manifest(tmp_path) as record:
     record.append(row("a"))
     record.append(row("b"))
-  path = tmp_path / manifest.NAME
+    if merged:
+      record.finish()
+  (path,) = [tmp_path / manifest.NAME] if merged else parts(tmp_path)
   path.write_bytes(path.read_bytes()[:-9])
   with manifest.Manifest(tmp_path) as record:
-    assert list(record.rows) == ["a"]
+    assert paths(record) == ["a"]
     assert "not whole" in record.notes[0]
     record.append(row("c"))
+    record.finish()
   assert [json.loads(line)["path"] for line in lines(tmp_path)] == ["a", "c"]
+  with manifest.Manifest(tmp_path) as record:
+    assert record.notes == []
+
+
+def test_later_generations_count_more(tmp_path):
+  """Whatever the clocks say, and whichever process wrote them."""
+  for process, reason in ((1, "first"), (0, "second"), (1, "third")):
+    with manifest.Manifest(tmp_path, process=process, processes=2) as record:
+      record.append(row("a", "failed", reason=reason))
+      record.append(row(reason))
+  assert len(parts(tmp_path)) == 3
+  with manifest.Manifest(tmp_path) as record:
+    assert record.rows.get("a").reason == "third"
+    assert paths(record) == ["a", "first", "second", "third"]
+    record.finish()
+    assert len(lines(tmp_path)) == 4
+    assert parts(tmp_path) == []
+    record.append(row("a", "failed", reason="fourth"))
+  with manifest.Manifest(tmp_path) as record:
+    assert record.rows.get("a").reason == "fourth"
+
+
+def test_the_first_process_merges_what_others_add(tmp_path):
+  with (
+    manifest.Manifest(tmp_path, process=0, processes=2) as first,
+    manifest.Manifest(tmp_path, process=1, processes=2) as second,
+  ):
+    first.append(row("a"))
+    second.append(row("b"))
+    first.rows.expect([("a", 0), ("b", 1), ("c", 1), ("d", 0)])
+    assert first.rows.missing() == {0: 1, 1: 2}
+    first.refresh()
+    assert first.rows.missing() == {0: 1, 1: 1}
+    second.append(row("c"))
+    second.append(row("d"))
+    first.finish()
+    assert first.rows.missing() == {}
+  assert [json.loads(line)["path"] for line in lines(tmp_path)] == [
+    "a", "b", "c", "d"
+  ]  # fmt: skip
+
+
+def test_many_rows(tmp_path):
+  """More than are handled at once, in the order of their names' bytes."""
+  names = [f"{number * 7919 % 10_000:04}.jpg" for number in range(10_000)]
+  with manifest.Manifest(tmp_path) as record:
+    record.rows.put(map(row, names))
+    assert len(record.rows) == 10_000
+    record.rows.expect((name, 0) for name in names[:9_000])
+    assert [r.path for r in record.rows.unexpected()] == sorted(names[9_000:])
+    record.finish()
+  assert [json.loads(line)["path"] for line in lines(tmp_path)] == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +182,7 @@ def test_a_torn_last_line_is_dropped_and_said(tmp_path):
 def test_lines_that_are_no_rows_are_said(tmp_path, line):
   (tmp_path / manifest.NAME).write_text(line + "\n" + row("b").to_json() + "\n")
   with manifest.Manifest(tmp_path) as record:
-    assert list(record.rows) == ["b"]
+    assert paths(record) == ["b"]
     assert "ignored line 1" in record.notes[0]
 
 
@@ -119,7 +190,7 @@ def test_fields_of_later_versions_are_ignored(tmp_path):
   later = json.loads(row("a").to_json()) | {"mood": "good"}
   (tmp_path / manifest.NAME).write_text(json.dumps(later) + "\n")
   with manifest.Manifest(tmp_path) as record:
-    assert list(record.rows) == ["a"]
+    assert paths(record) == ["a"]
 
 
 def test_unknown_status():
@@ -148,6 +219,12 @@ def test_a_second_writer_is_refused(tmp_path):
     with pytest.raises(types.FawkesError, match="another process"):
       manifest.Manifest(tmp_path)
   assert other() == "open\n"  # the file that is left behind locks nobody out
+  with manifest.Manifest(tmp_path, process=0, processes=2):
+    assert "another process" in other()
+    with pytest.raises(types.FawkesError, match="number 0 is allowed"):
+      manifest.Manifest(tmp_path, process=0, processes=3)
+    with manifest.Manifest(tmp_path, process=1, processes=2):
+      pass
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
@@ -160,7 +237,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
   )
   subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
   with manifest.Manifest(tmp_path) as record:
-    assert list(record.rows) == ["a"]
+    assert paths(record) == ["a"]
 
 
 def test_output_that_cannot_be_used(tmp_path):

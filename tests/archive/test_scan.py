@@ -25,7 +25,30 @@ def test_order_and_names(tmp_path):
   assert names == [
     "B.JPG", "a.jpg", "b/a.jpg", "b/c/d.png", "b/z.jpg", "c.txt"
   ]  # fmt: skip
-  assert all(f.path == tmp_path / f.relative for f in scan.scan(tmp_path))
+  assert [file.suffix for file in scan.scan(tmp_path)][:2] == [".jpg", ".jpg"]
+
+
+def test_order_of_files_and_folders(tmp_path):
+  """As a bucket sorts whole names."""
+  fill(tmp_path, "a/z.jpg", "a.jpg", "a0.jpg", "a-b/c.jpg")
+  names = [file.relative for file in scan.scan(tmp_path)]
+  assert names == sorted(names)
+  assert names == ["a-b/c.jpg", "a.jpg", "a/z.jpg", "a0.jpg"]
+
+
+def test_reading(tmp_path):
+  fill(tmp_path, "a.jpg")
+  (file,) = scan.scan(tmp_path)
+  assert file.read(max_bytes=1) == b"x"
+  with pytest.raises(types.PhotoError, match="more than 0 bytes"):
+    file.read(max_bytes=0)
+  (tmp_path / "a.jpg").unlink()
+  with pytest.raises(types.PhotoError, match="not a regular file"):
+    file.read(max_bytes=1)
+  (tmp_path / ".hidden").touch()
+  (hidden,) = scan.scan(tmp_path)
+  with pytest.raises(types.PhotoError, match="hidden"):
+    hidden.read(max_bytes=1)
 
 
 def test_lazy(tmp_path):
@@ -100,13 +123,14 @@ def test_names_that_are_not_utf8(tmp_path):
     pytest.skip("this file system takes UTF-8 only")
   (file,) = scan.scan(tmp_path)
   assert file.name == "caf\\xe9.jpg"
-  assert file.path.read_bytes() == b"x"
+  assert file.read(max_bytes=1) == b"x"
   assert file.relative == name
 
 
 def test_unreadable_folders(tmp_path):
   fill(tmp_path, "a.jpg", "locked/b.jpg", "z.jpg")
   (tmp_path / "locked").chmod(0)
+  (tmp_path / "z.jpg").chmod(0)
   for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
     folder.chmod(0o755)
   script = (
@@ -114,7 +138,11 @@ def test_unreadable_folders(tmp_path):
     "from fawkes_jax import types\nfrom fawkes_jax.archive import scan\n"
     "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
     "root = Path(sys.argv[1])\n"
-    "for f in scan.scan(root): print(f.name, f.status, f.reason)\n"
+    "for f in scan.scan(root):\n"
+    "  print(f.name, f.status, f.reason)\n"
+    "  if f.name == 'z.jpg':\n"
+    "    try: f.read(max_bytes=9)\n"
+    "    except types.PhotoError as error: print(error)\n"
     "try: scan.scan(root / 'locked')\n"
     "except types.FawkesError as error: print(error)\n"
   )
@@ -131,7 +159,8 @@ def test_unreadable_folders(tmp_path):
     "locked failed folder cannot be read: Permission denied",
     "z.jpg None None",
   ], done.stderr
-  assert "--input must be readable" in lines[3]
+  assert lines[3] == "cannot be read: Permission denied"
+  assert "--input must be readable" in lines[4]
 
 
 def test_check_output(tmp_path):

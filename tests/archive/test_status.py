@@ -41,11 +41,12 @@ def test_while_a_run_writes_and_afterwards(folders):
   source, output = folders
   with manifest.Manifest(output) as record:
     fill(record)
-    with (output / manifest.NAME).open("ab") as file:
+    (part,) = (output / manifest.FOLDER).glob("*.jsonl")
+    with part.open("ab") as file:
       file.write(b'{"path": "6.jpg", "sta')  # As far as it has come.
-    before = (output / manifest.NAME).read_bytes()
+    before = part.read_bytes()
     ended = run("status", f"--output={output}", f"--input={source}")
-    assert (output / manifest.NAME).read_bytes() == before
+    assert part.read_bytes() == before
   assert (ended.code, ended.errors) == (0, "")
   assert "6 outcomes (5 cloaked, 1 failed), 10 faces in" in ended.said
   assert "1 failed: zero bytes" in ended.said

@@ -1,0 +1,154 @@
+"""Archives that are lists of addresses, in a text or Parquet file.
+
+A line of a text file is an address and, after a tab, the name of the result
+below the output where that shall be another. A Parquet file has a column
+"address", "url", "uri" or "path", and may have a column "name".
+
+An address that is no URL and no absolute path is relative to the list's
+folder, and that is its name too. The name of any other address is the address
+without the scheme: s3://bucket/trip/a.jpg becomes bucket/trip/a.jpg.
+"""
+
+import functools
+import os
+import posixpath
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from fawkes_jax import types
+from fawkes_jax.archive import files, storage
+from fawkes_jax.archive.source import SourceFile
+
+SUFFIXES = (".txt", ".parquet")
+_COLUMNS = ("address", "url", "uri", "path")
+_BATCH = 4096
+
+
+def scan(address: str) -> Iterator[SourceFile]:
+  """The files that a list names, in its order.
+
+  An entry that has the name of an earlier one, or a name that cannot be a path,
+  is a failed file.
+
+  Raises:
+    OSError: the list cannot be read.
+    types.FawkesError: it is not such a list, or needs a package that is not
+      installed.
+  """
+  folder, name = posixpath.split(address)
+  store = storage.open_store(folder or ".")
+  if name.endswith(".parquet"):
+    entries = _parquet(store, name, address)
+  else:
+    store.open(name).close()  # Missing files are named at once.
+    entries = _text(store, name)
+  return _sources(entries, folder)
+
+
+def _text(store: storage.Store, name: str) -> Iterator[tuple[str, str]]:
+  with store.open(name) as file:
+    for line in file:
+      text = os.fsdecode(line.rstrip(b"\r\n"))
+      if text.strip():
+        address, _, target = text.partition("\t")
+        yield address, target
+
+
+def _parquet(
+  store: storage.Store, name: str, address: str
+) -> Iterator[tuple[str, str]]:
+  try:
+    from pyarrow import parquet
+  except ImportError as error:
+    raise types.FawkesError(
+      f"{address} needs a package that is not installed:"
+      " pip install 'fawkes-jax[parquet]'"
+    ) from error
+  try:
+    table = parquet.ParquetFile(store.open(name))
+  except OSError:
+    raise
+  except Exception as error:
+    raise types.FawkesError(
+      f"{address} must be a Parquet file: {error}"
+    ) from error
+  there = table.schema_arrow.names
+  column = next((c for c in _COLUMNS if c in there), None)
+  if column is None:
+    raise types.FawkesError(
+      f"{address} must have a column {' or '.join(_COLUMNS)}, got"
+      f" {', '.join(there)}"
+    )
+  columns = [column, *(["name"] if "name" in there else [])]
+  return (
+    (row[column], row.get("name") or "")
+    for batch in table.iter_batches(_BATCH, columns=columns)
+    for row in batch.to_pylist()
+    if row[column]
+  )
+
+
+def _sources(
+  entries: Iterator[tuple[str, str]], folder: str
+) -> Iterator[SourceFile]:
+  # Temporary and on the disk, however many names there are.
+  with sqlite3.connect("", check_same_thread=False) as seen:
+    seen.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
+    for number, (address, target) in enumerate(entries, start=1):
+      relative = target or _name(address)
+      parts = relative.split("/")
+      if any(part in ("", ".", "..") for part in parts) or "\0" in relative:
+        yield SourceFile(
+          relative=relative.replace("\0", "\\0"),
+          status="failed",
+          reason="its name cannot be a path",
+        )
+        continue
+      added = seen.execute(
+        "INSERT OR IGNORE INTO names VALUES (?)", (files.order(relative),)
+      )
+      if not added.rowcount:
+        yield SourceFile(
+          relative=f"{relative} (entry {number})",
+          status="failed",
+          reason="an earlier entry has the same name",
+        )
+      else:
+        whole = (
+          address if _is_whole(address) else posixpath.join(folder, address)
+        )
+        yield SourceFile(
+          relative=relative,
+          load=functools.partial(_fetch, whole),
+          address=whole,
+        )
+
+
+def _is_whole(address: str) -> bool:
+  return storage.is_remote(address) or address.startswith("/")
+
+
+def _name(address: str) -> str:
+  """What the result of an address is called."""
+  if address.startswith(("http://", "https://")):
+    parts = urllib.parse.urlsplit(address)
+    return f"{parts.netloc}{urllib.parse.unquote(parts.path)}"
+  if storage.is_remote(address):
+    return address.partition("://")[2]
+  return address.removeprefix("/")
+
+
+def _fetch(address: str, max_bytes: int) -> bytes:
+  if not storage.is_remote(address):
+    return files.read_source(Path(address), max_bytes)
+  scheme, _, path = address.partition("://")
+  bucket, _, key = path.partition("/")
+  return _bucket(f"{scheme}://{bucket}").read(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(address: str) -> storage.RemoteStore:
+  """A connection that many addresses share."""
+  return storage.RemoteStore(address)

@@ -1,0 +1,60 @@
+"""One input file, wherever it is."""
+
+import dataclasses
+import posixpath
+from collections.abc import Callable
+
+from fawkes_jax import types
+from fawkes_jax.archive import files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceFile:
+  """One input file.
+
+  Attributes:
+    relative: its name below the input, POSIX separators, as the store has it
+      (bytes of a file system that are not UTF-8 as surrogates): where the
+      output goes.
+    status: None for a file to be decoded; "skipped" or "failed" where
+      listing already settled it.
+    reason: why, with a status.
+    load: reads it, without a status; at most so many bytes may come. Raises
+      OSError or PhotoError.
+    address: of a file that a list names, which may be anywhere; else None.
+  """
+
+  relative: str
+  status: str | None = None
+  reason: str | None = None
+  load: Callable[[int], bytes] | None = None
+  address: str | None = None
+
+  @property
+  def name(self) -> str:
+    """`relative` as text for rows and messages, see `files.printable`."""
+    return files.printable(self.relative)
+
+  @property
+  def suffix(self) -> str:
+    """The end of the name from its last dot, in lower case."""
+    return posixpath.splitext(self.relative)[1].lower()
+
+  def read(self, *, max_bytes: int) -> bytes:
+    """Reads the file.
+
+    Raises:
+      types.PhotoError: it cannot be read, has more than `max_bytes` bytes, or
+        has a status.
+    """
+    if self.status is not None or self.load is None:
+      raise types.PhotoError(self.reason or "nothing to read")
+    try:
+      data = self.load(max_bytes)
+    except OSError as error:
+      raise types.PhotoError(
+        f"cannot be read: {files.reason(error)}"
+      ) from error
+    if len(data) > max_bytes:
+      raise types.PhotoError(f"more than {max_bytes} bytes")
+    return data

@@ -1,0 +1,44 @@
+"""Folders of every kind of store."""
+
+import itertools
+
+import fsspec
+import pytest
+import servers
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+  with servers.s3() as environment:
+    yield environment
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+  with servers.gcs() as environment:
+    yield environment
+
+
+@pytest.fixture(params=["local", "memory", "s3", "gs", "other"])
+def address(request, tmp_path):
+  """The address of an empty folder, whose name has a space."""
+  number = next(_NUMBERS)
+  match request.param:
+    case "local":
+      return str(tmp_path / "the folder")
+    case "memory":
+      return f"memory://photos/the folder {number}"
+    case "s3":
+      request.getfixturevalue("s3_server")
+      return f"s3://photos/the folder {number}"
+    case "gs":
+      request.getfixturevalue("gcs_server")
+      return f"gs://photos/the folder {number}"
+    case _:
+      # A file system whose files appear while they are written.
+      fsspec.register_implementation(
+        "plain", "fsspec.implementations.local.LocalFileSystem", clobber=True
+      )
+      return f"plain://{tmp_path}/the folder"
