@@ -1,11 +1,15 @@
 """Object stores as people use them, on this machine's loopback."""
 
 import contextlib
+import http.client
+import http.server
 import importlib.util
 import os
+import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -59,7 +63,7 @@ def serving(command: list[str], url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3() -> Iterator[dict[str, str]]:
-  """An S3 server with a bucket "photos"; yields the environment to use it with."""
+  """An S3 server with a bucket "photos"; yields the environment to use it."""
   need("moto", "s3fs")
   port = free_port()
   url = f"http://127.0.0.1:{port}"
@@ -109,3 +113,69 @@ def changed(environment: dict[str, str]) -> Iterator[None]:
         del os.environ[name]
       else:
         os.environ[name] = value
+
+
+@contextlib.contextmanager
+def unreliable(url: str, *, failures: float) -> Iterator[str]:
+  """Another address of a server, where some requests fail.
+
+  Half of them with status 503 before the server has heard of them, the others
+  by a lost connection after it has done what was asked.
+
+  Args:
+    url: of the server.
+    failures: which part of the requests fails.
+
+  Yields:
+    The other address.
+  """
+  host = url.removeprefix("http://")
+  chance = random.Random(0)
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def handle_request(self) -> None:
+      length = int(self.headers.get("Content-Length") or 0)
+      body = self.rfile.read(length)
+      fate = chance.random()
+      if fate < failures / 2:
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return
+      server = http.client.HTTPConnection(host, timeout=60)
+      server.request(self.command, self.path, body, dict(self.headers))
+      answer = server.getresponse()
+      data = answer.read()
+      server.close()
+      if fate < failures:
+        self.close_connection = True
+        self.connection.close()
+        return
+      self.send_response(answer.status)
+      dropped = {"transfer-encoding", "connection", "date"}
+      if self.command != "HEAD":
+        dropped.add("content-length")
+        self.send_header("Content-Length", str(len(data)))
+      for name, value in answer.getheaders():
+        if name.lower() not in dropped:
+          self.send_header(name, value)
+      self.end_headers()
+      self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+      pass
+
+  for method in ("GET", "PUT", "POST", "HEAD", "DELETE"):
+    setattr(Handler, f"do_{method}", Handler.handle_request)
+  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+  server.handle_error = lambda *_: None  # type: ignore[method-assign]
+  thread = threading.Thread(target=server.serve_forever, daemon=True)
+  thread.start()
+  try:
+    yield f"http://127.0.0.1:{server.server_port}"
+  finally:
+    server.shutdown()
+    server.server_close()
+    thread.join()

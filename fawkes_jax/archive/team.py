@@ -167,22 +167,19 @@ class Team:
     """
     mine = self._state
     patience = _Patience(self._wait_seconds)
-    left: dict[int, int] = {}
     looked = None
     while True:
       states = {s.process: s for s in self._read() if s.run() == mine.run()}
-      beats = tuple(s.beat for s in states.values() if s.process)
       absent = [
         number
         for number in range(mine.processes)
         if number not in states or states[number].state != "done"
       ]
-      if not absent and beats != looked:
-        looked = beats
-        left = missing()
-        if not left:
-          return
-      if patience.ended(beats):
+      signs = [(n, states[n].beat) for n in absent if n in states]
+      if not absent and signs != looked and not missing():
+        return
+      looked = signs
+      if patience.ended(signs):
         raise types.FawkesError(self._why(states, absent, missing()))
       self._ended.wait(BEAT_SECONDS / 4)
 

@@ -1,0 +1,197 @@
+"""Kills the processes of a run again and again, and looks what comes of it.
+
+  python tests/chaos.py --photos=600 --kills=20
+
+An archive in an S3 server is cloaked by one to three processes at a time. At
+random moments one of them or all are killed, with SIGKILL or SIGTERM, and
+started again, in the same or another number; some of the requests to the server
+fail. In the end every photo must have exactly one outcome and every object the
+same bytes as in a run that nobody disturbed. It says what it did, and the exit
+code is 0 if all is well.
+
+`test_processes.py` runs a short version.
+"""
+
+import argparse
+import collections
+import hashlib
+import io
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import servers
+import skimage.data
+from PIL import Image
+
+FLAGS = (
+  *("--surrogates=dlib_resnet", "--steps=4", "--patience=0"),
+  *("--crop_size=160", "--batch_size=2", "--album=8", "--threads=2"),
+)
+
+
+def make_photos(folder: pathlib.Path, count: int) -> None:
+  """One photo in four has a face; no two files are the same."""
+  astronaut = skimage.data.astronaut()[:256, 100:356].astype(np.int16)
+  random_ = np.random.default_rng(0)
+  for index in range(count):
+    if index % 4 == 0:
+      pixels = astronaut + random_.integers(-40, 40, 3) + index % 8
+    else:
+      pixels = random_.integers(0, 256, (24, 32, 3))
+    path = folder / f"trip {index % 5}" / f"{index:05}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    image.save(path, quality=85)
+
+
+def start(source, output, number, count, environment, log):
+  command = [
+    *(sys.executable, "-m", "fawkes_jax", "cloak", *FLAGS),
+    *(f"--input={source}", f"--output={output}", "--wait_minutes=2"),
+    *(f"--num_processes={count}", f"--process_id={number}"),
+  ]
+  return subprocess.Popen(
+    command,
+    env=os.environ | environment,
+    stdout=log,
+    stderr=subprocess.STDOUT,
+  )
+
+
+def run_all(source, output, count, environment, log) -> list[int]:
+  """Exit codes of processes that nobody disturbs."""
+  processes = [
+    start(source, output, number, count, environment, log)
+    for number in range(count)
+  ]
+  return [process.wait() for process in processes]
+
+
+def disturb(source, output, kills, longest, environment, log, chance) -> None:
+  """Starts processes and kills them, so many times."""
+  done: collections.Counter[str] = collections.Counter()
+  while sum(done.values()) < kills:
+    count = chance.randint(1, 3)
+    processes = [
+      start(source, output, number, count, environment, log)
+      for number in range(count)
+    ]
+    for _ in range(chance.randint(1, 4)):
+      time.sleep(chance.uniform(0, longest))
+      if all(process.poll() is not None for process in processes):
+        break
+      number = chance.randrange(count)
+      how = chance.choice((signal.SIGKILL, signal.SIGTERM))
+      if processes[number].poll() is None:
+        done[how.name] += 1
+        began = time.monotonic()
+        processes[number].send_signal(how)
+        processes[number].wait()
+        took = time.monotonic() - began
+        assert took < 25, f"{how.name} took {took:.0f} s"
+      # Its machine comes back, and it goes on with the others.
+      processes[number] = start(source, output, number, count, environment, log)
+    for process in processes:
+      process.send_signal(signal.SIGKILL)
+      done["SIGKILL of all"] += process.poll() is None
+      process.wait()
+  print(dict(done), flush=True)
+
+
+def contents(folder) -> dict[str, str]:
+  """The digest of every object below an address."""
+  from fawkes_jax.archive import storage
+
+  store = storage.open_store(folder)
+  if isinstance(store, storage.LocalStore):
+    names = [
+      str(path.relative_to(store.root))
+      for path in store.root.rglob("*")
+      if path.is_file()
+    ]
+  else:
+    names = [name for name, _ in store.walk()]
+  return {
+    name: hashlib.sha256(store.read(name)).hexdigest()
+    for name in names
+    if name not in (".manifest.lock", "manifest.jsonl")
+  }
+
+
+def rows_of(folder) -> dict[str, dict]:
+  """The rows of a manifest, without what differs from run to run."""
+  from fawkes_jax.archive import storage
+
+  lines = io.BytesIO(storage.open_store(folder).read("manifest.jsonl"))
+  rows = [json.loads(line) for line in lines]
+  assert [row["path"] for row in rows] == sorted({row["path"] for row in rows})
+  for row in rows:
+    del row["seconds"], row["finished"]
+  return {row["path"]: row for row in rows}
+
+
+def chaos(
+  folder: pathlib.Path,
+  *,
+  photos: int,
+  kills: int,
+  longest: float = 30.0,
+  seed: int = 0,
+) -> None:
+  """Does it all in a folder; AssertionError where something is not well."""
+  chance = random.Random(seed)
+  source, expected = folder / "in", folder / "expected"
+  make_photos(source, photos)
+  with (folder / "log").open("w") as log, servers.s3() as environment:
+    began = time.monotonic()
+    assert run_all(source, expected, 1, {}, log) == [0]
+    print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+    import fsspec
+
+    there, result = "s3://photos/the archive", "s3://photos/the results"
+    fsspec.filesystem("s3").put(f"{source}/", f"{there}/", recursive=True)
+    began = time.monotonic()
+    with servers.unreliable(
+      environment["AWS_ENDPOINT_URL"], failures=0.05
+    ) as url:
+      flaky = {"AWS_ENDPOINT_URL": url}
+      disturb(there, result, kills, longest, flaky, log, chance)
+    print(f"disturbed: {time.monotonic() - began:.0f} s", flush=True)
+    assert run_all(there, result, 2, {}, log) == [0, 0]
+    wanted, got = contents(expected), contents(result)
+    assert len(wanted) == photos
+    assert got == wanted
+    assert rows_of(result) == rows_of(expected)
+  print(f"{photos} photos: the same bytes, one outcome each", flush=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--photos", type=int, default=600)
+  parser.add_argument("--kills", type=int, default=20)
+  parser.add_argument("--seed", type=int, default=0)
+  arguments = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder)
+    try:
+      chaos(
+        path,
+        photos=arguments.photos,
+        kills=arguments.kills,
+        seed=arguments.seed,
+      )
+    except AssertionError:
+      print((path / "log").read_text()[-5000:])
+      raise
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,178 @@
+"""Several real processes that share an archive."""
+
+import threading
+
+import chaos
+import pytest
+import servers
+
+from fawkes_jax import types
+from fawkes_jax.archive import manifest, storage, team
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """Forty photos in five folders, and what one process makes of them."""
+  folder = tmp_path_factory.mktemp("undisturbed")
+  chaos.make_photos(folder / "in", 40)
+  with (folder / "log").open("w+") as log:
+    codes = chaos.run_all(folder / "in", folder / "out", 1, {}, log)
+    log.seek(0)
+    assert codes == [0], log.read()
+  return folder / "in", folder / "out"
+
+
+def same(folder, output):
+  assert chaos.contents(output) == chaos.contents(folder)
+  assert chaos.rows_of(output) == chaos.rows_of(folder)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_same_bytes_as_one_process(undisturbed, tmp_path, count):
+  source, expected = undisturbed
+  output = tmp_path / "out"
+  with (tmp_path / "log").open("w+") as log:
+    codes = chaos.run_all(source, output, count, {}, log)
+    log.seek(0)
+    said = log.read()
+  assert codes == [0] * count, said
+  for number in range(count):
+    assert f"process {number} of {count}" in said
+  same(expected, _without_locks(output))
+
+
+def _without_locks(output):
+  """What is left of several processes beside the results are their locks."""
+  left = list((output / manifest.FOLDER).iterdir())
+  assert all(path.suffix == ".lock" for path in left)
+  for path in left:
+    path.unlink()
+  return output
+
+
+def test_from_bucket_to_bucket(undisturbed, tmp_path):
+  source, expected = undisturbed
+  with servers.s3(), (tmp_path / "log").open("w+") as log:
+    import fsspec
+
+    there, output = "s3://photos/in", "s3://photos/out"
+    fsspec.filesystem("s3", skip_instance_cache=True).put(
+      f"{source}/", f"{there}/", recursive=True
+    )
+    codes = chaos.run_all(there, output, 2, {}, log)
+    log.seek(0)
+    assert codes == [0, 0], log.read()
+    same(expected, output)
+
+
+def test_killed_again_and_again(tmp_path):
+  """A short version of what `chaos.py` does."""
+  chaos.chaos(tmp_path, photos=40, kills=3, longest=12)
+
+
+def beginning(folder, **changes):
+  fields = {
+    "process": 0,
+    "processes": 2,
+    "config": "c",
+    "wait_seconds": 0.3,
+    "counts": dict,
+  }
+  return team.Team(storage.LocalStore(folder), **(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+  monkeypatch.setattr(team, "BEAT_SECONDS", 0.05)
+
+
+def test_the_first_process_never_arrives(tmp_path):
+  with beginning(tmp_path, process=1) as second:  # noqa: SIM117
+    with pytest.raises(
+      types.FawkesError, match=r"process 0 of 2 never arrived: no sign of it"
+    ):
+      second.meet()
+
+
+@pytest.mark.parametrize(
+  ("change", "rule"),
+  [
+    ({"config": "d"}, r"0 has configuration c.*1 has configuration d"),
+    ({"processes": 3}, r"0 has .* 2 processes.*1 has .* 3 processes"),
+  ],
+)
+def test_another_configuration_is_refused(tmp_path, change, rule):
+  """At once: process 0 gives signs of life."""
+  with (
+    beginning(tmp_path),
+    beginning(tmp_path, process=1, wait_seconds=60, **change) as second,
+    pytest.raises(types.FawkesError, match=rule),
+  ):
+    second.meet()
+
+
+def test_what_an_earlier_run_left_is_waited_out(tmp_path):
+  """A sign of a process that is no more refuses nobody."""
+  with beginning(tmp_path, config="earlier"):
+    pass
+  with beginning(tmp_path, process=1, wait_seconds=60) as second:
+    with beginning(tmp_path):
+      second.meet()
+    assert [s.config for s in team.read(storage.LocalStore(tmp_path))] == [
+      "c",
+      "c",
+    ]
+
+
+def test_who_does_not_finish_is_named_with_what_it_owes(tmp_path):
+  with beginning(tmp_path, processes=4) as first:
+    with beginning(tmp_path, process=1, processes=4) as second:
+      second.meet()
+      second.done()
+    with beginning(tmp_path, process=2, processes=4) as third:
+      third.meet()
+    first.done()
+    with pytest.raises(types.FawkesError) as caught:
+      first.wait(lambda: {2: 5, 3: 7})
+  said = str(caught.value)
+  assert "process 2 of 4 stopped (5 photos have no outcome)" in said
+  assert "process 3 of 4 never arrived (7 photos have no outcome)" in said
+  assert "process 1" not in said
+  assert "the same command continues" in said
+
+
+def test_photos_that_came_meanwhile_are_said(tmp_path):
+  with (
+    beginning(tmp_path) as first,
+    beginning(tmp_path, process=1) as second,
+  ):
+    first.done()
+    second.done()
+    with pytest.raises(
+      types.FawkesError, match=r"3 photos more .* has changed"
+    ):
+      first.wait(lambda: {1: 3})
+
+
+def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
+  with (
+    beginning(tmp_path) as first,
+    beginning(tmp_path, process=1) as second,
+  ):
+    first.done()
+    looked = []
+
+    def missing():
+      looked.append(True)
+      return {}
+
+    later = threading.Timer(1.0, second.done)
+    later.start()
+    first.wait(missing)
+    later.join()
+    assert len(looked) == 1
+    first.dissolve()
+    assert [s.process for s in team.read(storage.LocalStore(tmp_path))] in (
+      [],
+      [1],  # It said once more that it lives.
+    )
