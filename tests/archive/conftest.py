@@ -2,7 +2,6 @@
 
 import itertools
 
-import fsspec
 import pytest
 import servers
 
@@ -38,7 +37,4 @@ def address(request, tmp_path):
       return f"gs://photos/the folder {number}"
     case _:
       # A file system whose files appear while they are written.
-      fsspec.register_implementation(
-        "plain", "fsspec.implementations.local.LocalFileSystem", clobber=True
-      )
-      return f"plain://{tmp_path}/the folder"
+      return f"file://{tmp_path}/the folder"
