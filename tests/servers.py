@@ -102,12 +102,17 @@ def gcs() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def changed(environment: dict[str, str]) -> Iterator[None]:
-  """The environment of this process, with other values for a while."""
+  """The environment of this process, with other values for a while.
+
+  What was opened with the former ones is forgotten.
+  """
   before = {name: os.environ.get(name) for name in environment}
   os.environ.update(environment)
+  forget()
   try:
     yield
   finally:
+    forget()
     for name, value in before.items():
       if value is None:
         del os.environ[name]
@@ -179,3 +184,11 @@ def unreliable(url: str, *, failures: float) -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def forget() -> None:
+  """Makes fsspec open its connections anew."""
+  for name in ("s3fs", "gcsfs"):
+    if name in sys.modules:
+      kind = {"s3fs": "S3FileSystem", "gcsfs": "GCSFileSystem"}[name]
+      getattr(sys.modules[name], kind).clear_instance_cache()

@@ -248,7 +248,8 @@ def unprivileged(*arguments, folder):
   script = (
     "import os, sys\n"
     "from fawkes_jax import cli\n"
-    "try: cli.entry(['cloak', '--input=' + sys.argv[1], '--output=' + sys.argv[1] + '-out'])\n"
+    "empty = sys.argv[1]\n"
+    "try: cli.entry(['cloak', f'--input={empty}', f'--output={empty}-out'])\n"
     "except SystemExit: pass\n"
     "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
     "cli.entry(sys.argv[2:])\n"

@@ -67,14 +67,14 @@ def _parquet(
       " pip install 'fawkes-jax[parquet]'"
     ) from error
   try:
-    table = parquet.ParquetFile(store.open(name))
+    with store.open(name) as file:
+      there = parquet.ParquetFile(file).schema_arrow.names
   except OSError:
     raise
   except Exception as error:
     raise types.FawkesError(
       f"{address} must be a Parquet file: {error}"
     ) from error
-  there = table.schema_arrow.names
   column = next((c for c in _COLUMNS if c in there), None)
   if column is None:
     raise types.FawkesError(
@@ -82,12 +82,16 @@ def _parquet(
       f" {', '.join(there)}"
     )
   columns = [column, *(["name"] if "name" in there else [])]
-  return (
-    (row[column], row.get("name") or "")
-    for batch in table.iter_batches(_BATCH, columns=columns)
-    for row in batch.to_pylist()
-    if row[column]
-  )
+
+  def entries() -> Iterator[tuple[str, str]]:
+    with store.open(name) as file:
+      table = parquet.ParquetFile(file)
+      for batch in table.iter_batches(_BATCH, columns=columns):
+        for row in batch.to_pylist():
+          if row[column]:
+            yield row[column], row.get("name") or ""
+
+  return entries()
 
 
 def _sources(
@@ -143,12 +147,5 @@ def _name(address: str) -> str:
 def _fetch(address: str, max_bytes: int) -> bytes:
   if not storage.is_remote(address):
     return files.read_source(Path(address), max_bytes)
-  scheme, _, path = address.partition("://")
-  bucket, _, key = path.partition("/")
-  return _bucket(f"{scheme}://{bucket}").read(key)
-
-
-@functools.lru_cache(maxsize=64)
-def _bucket(address: str) -> storage.RemoteStore:
-  """A connection that many addresses share."""
-  return storage.RemoteStore(address)
+  folder, _, name = address.rpartition("/")
+  return storage.open_store(folder).read(name)

@@ -94,7 +94,7 @@ class Store(Protocol):
 
 
 def is_remote(address: str | os.PathLike) -> bool:
-  """Whether an address is not a path of this machine."""
+  """Whether an address is a URL, and no path of this machine."""
   return "://" in os.fspath(address)
 
 
@@ -216,9 +216,7 @@ class RemoteStore:
     scheme = address.partition("://")[0]
     scheme = _ALIASES.get(scheme, scheme)
     try:
-      self._files, root = fsspec.url_to_fs(
-        address, use_listings_cache=False, skip_instance_cache=True
-      )
+      self._files, root = fsspec.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
       extra = _EXTRAS.get(scheme)
       how = f"pip install 'fawkes-jax[{extra}]'" if extra else str(error)

@@ -78,6 +78,10 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
           reason=reason,
           load=None if status else load,
         )
+      # A damaged header looks like the end.
+      file.seek(tar.offset)  # type: ignore[attr-defined]
+      if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("damaged")
   except (OSError, tarfile.TarError) as error:
     why = files.reason(error) if isinstance(error, OSError) else str(error)
     yield SourceFile(

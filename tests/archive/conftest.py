@@ -37,4 +37,4 @@ def address(request, tmp_path):
       return f"gs://photos/the folder {number}"
     case _:
       # A file system whose files appear while they are written.
-      return f"file://{tmp_path}/the folder"
+      return f"local://{tmp_path}/the folder"

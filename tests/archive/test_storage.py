@@ -4,6 +4,7 @@ import pathlib
 
 import fsspec
 import pytest
+import servers
 
 from fawkes_jax import types
 from fawkes_jax.archive import scan, storage
@@ -133,6 +134,7 @@ def test_addresses_that_lead_nowhere(s3_server, gcs_server, address, rule):
 def test_no_credentials(s3_server, monkeypatch):
   for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
     monkeypatch.delenv(name)
+  servers.forget()
   with pytest.raises(types.FawkesError, match="credentials"):
     list(scan.scan("s3://photos/x"))
 
