@@ -20,7 +20,7 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,6 +124,13 @@ class Outcome:
   fresh: bool
   redone: str | None = None
 
+  def count(self, counts: collections.Counter[str]) -> None:
+    """Adds it to the numbers of files, faces, statuses and fresh outcomes."""
+    counts["files"] += 1
+    counts["fresh"] += self.fresh
+    counts["faces"] += len(self.row.faces)
+    counts[self.row.status] += 1
+
 
 def cloak_archive(
   options: config.CloakOptions,
@@ -164,6 +171,14 @@ def cloak_archive(
     return {}  # Nothing is made, nor loaded.
   sources = itertools.chain(begin, sources)
   first, several = options.process_id == 0, options.num_processes > 1
+  counts: collections.Counter[str] = collections.Counter()
+
+  def settle(outcome: Outcome) -> None:
+    if outcome.fresh:
+      record.append(outcome.row)
+    outcome.count(counts)
+    report(outcome)
+
   with (
     manifest.Manifest(
       options.output,
@@ -175,11 +190,12 @@ def cloak_archive(
   ):
     run = _Run(
       options,
-      record,
-      pool,
-      report,
-      look,
       cloaker or cloaker_lib.Cloaker(options),
+      record.store,
+      record.rows.get,
+      pool,
+      settle,
+      look,
     )
     with team.Team(
       record.store,
@@ -187,12 +203,12 @@ def cloak_archive(
       processes=options.num_processes,
       config=options.fingerprint(),
       wait_seconds=60 * options.wait_minutes,
-      counts=run.counts.copy,
+      counts=counts.copy,
       watch=watch,
     ) as processes:
       processes.meet()
       started = time.monotonic()
-      run.run(sources)
+      run.run(_own(sources, options))
       spent = time.monotonic() - started
       record.sync()
       processes.done()
@@ -206,6 +222,49 @@ def cloak_archive(
         # All processes of such a run must end together.
         processes.wait_for_first()
   return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+
+
+def cloak_albums(
+  options: config.CloakOptions,
+  cloaker: cloaker_lib.Cloaker,
+  albums: Iterable[Sequence[SourceFile]],
+  known: Mapping[str, manifest.Row],
+  report: Callable[[Outcome], None],
+) -> None:
+  """Cloaks albums and leaves it to the caller to record what comes of them.
+
+  Args:
+    options: of the run.
+    cloaker: of the same options.
+    albums: the files of each.
+    known: by name, the rows of an earlier run.
+    report: called with the outcome of each file.
+
+  Raises:
+    FawkesError: the output cannot be used.
+  """
+  store = storage.open_store(options.output)
+  with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+    _Run(options, cloaker, store, known.get, pool, report, lambda: None).run(
+      albums
+    )
+
+
+def albums_of(
+  sources: Iterator[SourceFile], options: config.CloakOptions
+) -> Iterator[list[SourceFile]]:
+  """So many files each, in the order of the archive."""
+  while album := list(itertools.islice(sources, options.album)):
+    yield album
+
+
+def _own(
+  sources: Iterator[SourceFile], options: config.CloakOptions
+) -> Iterator[list[SourceFile]]:
+  """The albums of this process."""
+  for number, album in enumerate(albums_of(sources, options)):
+    if _share(options, number * options.album) == options.process_id:
+      yield album
 
 
 def _missing(record: manifest.Manifest) -> dict[int, int]:
@@ -311,28 +370,29 @@ class _Loaded:
 
 
 class _Run:
-  """The state of one run over an archive."""
+  """Albums on their way to the outcomes of their files."""
 
   def __init__(
     self,
     options: config.CloakOptions,
-    record: manifest.Manifest,
+    cloaker: cloaker_lib.Cloaker,
+    store: storage.Store,
+    known: Callable[[str], manifest.Row | None],
     pool: concurrent.futures.Executor,
     report: Callable[[Outcome], None],
     look: Callable[[], None],
-    cloaker: cloaker_lib.Cloaker,
   ):
     self.seconds = dict.fromkeys(
       ("loading", "finding", "embedding", "measuring"), 0.0
     )
     self._options = options
     self._cloaker = cloaker
-    self._record = record
+    self._store = store
+    self._known = known
     self._pool = pool
-    self._report = report
+    self._finish = report
     self._config = options.fingerprint()
     self._look = look
-    self.counts: collections.Counter[str] = collections.Counter()
     self._redone: dict[str, str] = {}
 
   @contextlib.contextmanager
@@ -344,11 +404,11 @@ class _Run:
     finally:
       self.seconds[name] += time.monotonic() - started
 
-  def run(self, sources: Iterator[SourceFile]) -> None:
-    """Brings every source to its outcome."""
+  def run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
+    """Brings every file to its outcome."""
     saving: collections.deque = collections.deque()
     for (job, index), solution in self._cloaker.executor.solve(
-      self._problems(sources)
+      self._problems(albums)
     ):
       job.solutions[index] = solution
       if len(job.solutions) == len(job.faces):
@@ -361,22 +421,16 @@ class _Run:
       self._finish_job(*saving.popleft())
 
   def _problems(
-    self, sources: Iterator[SourceFile]
+    self, albums: Iterable[Sequence[SourceFile]]
   ) -> Iterator[tuple[tuple[_Job, int], solver.Problem]]:
-    """The faces of an archive; photos without any are settled on the way."""
-    options = self._options
-    for number in itertools.count():
-      album = list(itertools.islice(sources, options.album))
-      if not album:
-        return
-      if _share(options, number * options.album) != options.process_id:
-        continue
+    """The faces of albums; photos without any are settled on the way."""
+    for album in albums:
       jobs, finished = self._survey(album)
       if jobs:
         yield from self._album_problems(jobs, finished)
 
   def _survey(
-    self, album: list[SourceFile]
+    self, album: Sequence[SourceFile]
   ) -> tuple[list[_Job], list[SourceFile]]:
     """Looks an album through, and settles what needs no solver.
 
@@ -399,7 +453,7 @@ class _Run:
 
   def _seen(
     self,
-    sources: list[SourceFile],
+    sources: Sequence[SourceFile],
     load: Callable[[SourceFile], Any],
   ) -> Iterator[tuple[SourceFile, Any, _Job | None]]:
     """Finds and embeds the faces of photos.
@@ -503,13 +557,13 @@ class _Run:
     try:
       data = recognition.read(source)
       sha256 = hashlib.sha256(data).hexdigest()
-      why = self._record.why_unfinished(
-        source.name, source_sha256=sha256, config=self._config
+      row = self._known(source.name)
+      why = manifest.why_unfinished(
+        row, self._store, source_sha256=sha256, config=self._config
       )
       if why == "failed before" and not self._options.retry_failed:
         why = None
       if why is None:
-        row = self._record.rows.get(source.name)
         assert row is not None
         return Outcome(row=row, fresh=False)
       if why != "new":
@@ -543,20 +597,10 @@ class _Run:
     )
     return Outcome(row=row, fresh=True, redone=self._redone.get(source.name))
 
-  def _finish(self, outcome: Outcome) -> None:
-    """Records an outcome and reports it."""
-    if outcome.fresh:
-      self._record.append(outcome.row)
-    self.counts["files"] += 1
-    self.counts[outcome.row.status] += 1
-    self.counts["faces"] += len(outcome.row.faces)
-    self.counts["fresh"] += outcome.fresh
-    self._report(outcome)
-
   def _write(self, source: SourceFile, data: bytes) -> None:
     """Writes a result; raises PhotoError."""
     try:
-      self._record.store.write(source.relative, data)
+      self._store.write(source.relative, data)
     except OSError as error:
       raise types.PhotoError(
         f"{source.name} cannot be written: {files.reason(error)}"
@@ -613,7 +657,7 @@ class _Run:
     photo = codec.decode(data, max_pixels=options.max_pixels)
     self._write(job.source, self._encode_within_budget(job, photo))
     try:
-      written = self._record.store.read(job.source.relative)
+      written = self._store.read(job.source.relative)
     except OSError as error:
       raise types.PhotoError(
         f"the result cannot be read: {files.reason(error)}"

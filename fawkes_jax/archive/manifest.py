@@ -34,6 +34,7 @@ __all__ = (
   "output_problem",
   "peek",
   "reading",
+  "why_unfinished",
 )
 
 NAME = "manifest.jsonl"
@@ -119,30 +120,6 @@ class Manifest:
     except OSError as error:
       raise self._failure(error) from error
 
-  def why_unfinished(
-    self, path: str, *, source_sha256: str, config: str
-  ) -> str | None:
-    """What is left to do for an input file.
-
-    The output is read and compared by its sha256: a size and a time could
-    miss an edit, and reading costs little beside cloaking.
-
-    Returns:
-      None if the file is finished. Otherwise the reason that it is not:
-      "new", "failed before", "changed source", "changed configuration", or
-      what `output_problem` says.
-    """
-    row = self.rows.get(path)
-    if row is None:
-      return "new"
-    if row.source_sha256 != source_sha256:
-      return "changed source"
-    if row.config != config:
-      return "changed configuration"
-    if row.status == "failed":
-      return "failed before"
-    return output_problem(row, self.store)
-
   def refresh(self) -> None:
     """Reads what other processes have recorded meanwhile.
 
@@ -187,6 +164,36 @@ class Manifest:
 
   def _failure(self, error: OSError) -> types.FawkesError:
     return _failure(self.store, error)
+
+
+def why_unfinished(
+  row: Row | None, output: storage.Store, *, source_sha256: str, config: str
+) -> str | None:
+  """What is left to do for an input file.
+
+  The output is read and compared by its sha256: a size and a time could miss an
+  edit, and reading costs little beside cloaking.
+
+  Args:
+    row: of the file, if it has one.
+    output: the output folder.
+    source_sha256: of the file.
+    config: the fingerprint of the configuration.
+
+  Returns:
+    None if the file is finished. Otherwise the reason that it is not: "new",
+    "failed before", "changed source", "changed configuration", or what
+    `output_problem` says.
+  """
+  if row is None:
+    return "new"
+  if row.source_sha256 != source_sha256:
+    return "changed source"
+  if row.config != config:
+    return "changed configuration"
+  if row.status == "failed":
+    return "failed before"
+  return output_problem(row, output)
 
 
 def output_problem(row: Row, output: storage.Store) -> str | None:

@@ -79,7 +79,7 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
           load=None if status else load,
         )
       # A damaged header looks like the end.
-      file.seek(tar.offset)  # type: ignore[attr-defined]
+      file.seek(tar.offset)
       if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("damaged")
   except (OSError, tarfile.TarError) as error:

@@ -446,8 +446,11 @@ def _is_done(
 ) -> bool:
   """Whether nothing is left to do for a photo."""
   sha256 = hashlib.sha256(recognition.read(source)).hexdigest()
-  why = record.why_unfinished(
-    source.name, source_sha256=sha256, config=run.fingerprint()
+  why = manifest.why_unfinished(
+    record.rows.get(source.name),
+    record.store,
+    source_sha256=sha256,
+    config=run.fingerprint(),
   )
   return why is None
 

@@ -259,8 +259,11 @@ def test_why_unfinished(tmp_path):
   with manifest.Manifest(tmp_path) as record:
 
     def why(path=shown, source_sha256="s1", config="c1"):
-      return record.why_unfinished(
-        path, source_sha256=source_sha256, config=config
+      return manifest.why_unfinished(
+        record.rows.get(path),
+        record.store,
+        source_sha256=source_sha256,
+        config=config,
       )
 
     assert why() == "new"
