@@ -132,6 +132,16 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--coordinator_address", help="host:port of process 0, with --distributed"
   )
+  group.add_argument(
+    "--engine",
+    choices=config.ENGINES,
+    default=default.engine,
+    help="ray: the devices of a Ray cluster, instead of this machine's",
+  )
+  group.add_argument(
+    "--ray_address",
+    help="of the cluster, such as auto (one that is started on this machine)",
+  )
 
 
 def _add_status(commands: Any) -> None:

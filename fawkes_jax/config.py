@@ -180,6 +180,9 @@ class FaceOptions:
     _require_number("threads", self.threads, 1, 256)
 
 
+ENGINES = ("local", "ray")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloakOptions(FaceOptions):
   """A run of `fawkes-jax cloak`.
@@ -206,6 +209,8 @@ class CloakOptions(FaceOptions):
     distributed: whether JAX finds the other processes and their number, as on
       a TPU slice of several hosts.
     coordinator_address: host:port of process 0, where JAX cannot find it.
+    engine: "local" for this machine's devices, "ray" for a Ray cluster's.
+    ray_address: of the cluster; None starts one on this machine.
   """
 
   input: str | os.PathLike
@@ -223,6 +228,8 @@ class CloakOptions(FaceOptions):
   wait_minutes: float = 30.0
   distributed: bool = False
   coordinator_address: str | None = None
+  engine: str = "local"
+  ray_address: str | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -235,6 +242,27 @@ class CloakOptions(FaceOptions):
       "given together with --distributed",
       self.coordinator_address,
       self.coordinator_address is None or self.distributed,
+    )
+    _require("engine", "local or ray", self.engine, self.engine in ENGINES)
+    several = self.num_processes > 1 or self.distributed
+    _require(
+      "engine",
+      "local where --num_processes or --distributed are given",
+      self.engine,
+      self.engine == "local" or not several,
+    )
+    _require(
+      "ray_address",
+      "given together with --engine=ray",
+      self.ray_address,
+      self.ray_address is None or self.engine == "ray",
+    )
+    # Ray's client cannot stream results.
+    _require(
+      "ray_address",
+      "auto or host:port, on a machine of the cluster",
+      self.ray_address,
+      not (self.ray_address or "").startswith("ray://"),
     )
     _require(
       "on_no_face",

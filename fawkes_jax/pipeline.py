@@ -186,7 +186,7 @@ def cloak_archive(
       processes=options.num_processes,
     ) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
-    _Listing(options, record, listed) as listing,
+    Listing(options, record, listed) as listing,
   ):
     run = _Run(
       options,
@@ -278,7 +278,7 @@ def _share(options: config.CloakOptions, index: int) -> int:
   return index // options.album % options.num_processes
 
 
-class _Listing(threading.Thread):
+class Listing(threading.Thread):
   """Lists an archive once more, ahead of the run, to know how large it is.
 
   Process 0 of several also notes what must have an outcome in the end.
@@ -297,7 +297,7 @@ class _Listing(threading.Thread):
     self._ended = False
     self._error: types.FawkesError | None = None
 
-  def __enter__(self) -> "_Listing":
+  def __enter__(self) -> "Listing":
     self.start()
     return self
 
@@ -551,6 +551,9 @@ class _Run:
     """Reads a photo, unless there is nothing left to do for it."""
     if source.status is not None:
       return self._new(source, source.status, source.reason)
+    if source.relative == manifest.NAME:
+      reason = "its name is that of the manifest"
+      return self._new(source, "failed", reason)
     if source.address and storage.within(source.address, self._options.output):
       return self._new(source, "failed", "it lies in the output")
     sha256 = None

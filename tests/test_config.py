@@ -6,12 +6,7 @@ import pytest
 
 from fawkes_jax import config, types
 
-PLACES = {
-  "input": Path("in"),
-  "output": Path("out"),
-  "num_processes": 2,
-  "distributed": True,
-}
+PLACES = {"input": Path("in"), "output": Path("out")}
 
 
 def cloak(**options):
@@ -101,8 +96,16 @@ KEEPS = {
   "num_processes": 3,
   "process_id": 1,
   "wait_minutes": 1.0,
-  "distributed": False,
+  "distributed": True,
   "coordinator_address": "host:1",
+  "engine": "ray",
+  "ray_address": "auto",
+}
+# What an option needs beside it.
+WITH = {
+  "process_id": {"num_processes": 2},
+  "coordinator_address": {"distributed": True},
+  "ray_address": {"engine": "ray"},
 }
 
 
@@ -123,7 +126,7 @@ def test_fingerprint():
   assert len(different) == len(CHANGES)
   assert base.fingerprint() not in different
   for name, value in KEEPS.items():
-    same = dataclasses.replace(base, **{name: value})
+    same = dataclasses.replace(base, **{name: value} | WITH.get(name, {}))
     assert same.fingerprint() == base.fingerprint()
 
 

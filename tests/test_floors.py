@@ -26,6 +26,7 @@ FLOORS = {
   "cloaker": 7,
   "training": 8,
   "pipeline": 8,
+  "cluster": 9,
   "reports": 8,
   "evaluation": 9,
   "benchmarking": 9,

@@ -10,7 +10,7 @@ import jax
 import rich.console
 import rich.progress
 
-from fawkes_jax import cloaker, config, pipeline, types
+from fawkes_jax import cloaker, cluster, config, pipeline, types
 from fawkes_jax.archive import files, team
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import terminal
@@ -43,13 +43,16 @@ def run(options: config.CloakOptions) -> int:
       summary.add(outcome)
       progress.advance(len(outcome.row.faces) if outcome.fresh else 0)
 
-    pipeline.cloak_archive(
-      options,
-      report,
-      look=progress.look,
-      listed=progress.listed,
-      watch=progress.watch,
-    )
+    if options.engine == "ray":
+      cluster.cloak_archive(options, report, listed=progress.listed)
+    else:
+      pipeline.cloak_archive(
+        options,
+        report,
+        look=progress.look,
+        listed=progress.listed,
+        watch=progress.watch,
+      )
   summary.show(console, options)
   return 1 if summary.statuses["failed"] else 0
 
