@@ -107,6 +107,15 @@ def _add_cloak(commands: Any) -> None:
     help="only count faces and estimate the time",
   )
   _add_processes(parser)
+  group = parser.add_argument_group("how far it is, for other programs")
+  group.add_argument(
+    "--metrics_port", type=int, help="serve Prometheus's metrics on this port"
+  )
+  group.add_argument(
+    "--json_logs",
+    action="store_true",
+    help="write events to standard error, one JSON object a line",
+  )
   _add_faces(parser)
   _add_solver(parser)
 

@@ -112,18 +112,14 @@ class _Engine:
 
 def cloak_archive(
   options: config.CloakOptions,
-  report: Callable[[pipeline.Outcome], None],
-  *,
-  listed: Callable[[int], None] = lambda files: None,
+  watcher: pipeline.Watcher | None = None,
 ) -> None:
   """Cloaks all faces of an archive on a Ray cluster.
 
   Args:
     options: of the run; `ray_address` is that of the cluster, None starts one
       on this machine.
-    report: called with the outcome of each input file as soon as it is known,
-      in no particular order.
-    listed: called, from a thread, with the number of files.
+    watcher: is told what happens, without the stages.
 
   Raises:
     FawkesError: the run cannot begin or go on: Ray, the folders, the weights,
@@ -134,18 +130,12 @@ def cloak_archive(
   begin = list(itertools.islice(sources, 1))
   if not begin:
     return
+  watcher = watcher or pipeline.Watcher()
   counts: collections.Counter[str] = collections.Counter()
-
-  def settle(outcome: pipeline.Outcome) -> None:
-    if outcome.fresh:
-      record.append(outcome.row)
-    outcome.count(counts)
-    report(outcome)
-
   albums = pipeline.albums_of(itertools.chain(begin, sources), options)
   with (
     manifest.Manifest(options.output) as record,
-    pipeline.Listing(options, record, listed),
+    pipeline.Listing(options, record, watcher),
     team.Team(
       record.store,
       process=0,
@@ -156,6 +146,7 @@ def cloak_archive(
     ) as processes,
     _connected(options) as ray,
   ):
+    settle = pipeline.recording(record, counts, watcher)
     _Pool(ray, options, albums, record.rows.get, settle).run()
     record.finish()
     processes.dissolve()

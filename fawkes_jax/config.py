@@ -211,6 +211,8 @@ class CloakOptions(FaceOptions):
     coordinator_address: host:port of process 0, where JAX cannot find it.
     engine: "local" for this machine's devices, "ray" for a Ray cluster's.
     ray_address: of the cluster; None starts one on this machine.
+    metrics_port: where Prometheus may read numbers; None for nowhere.
+    json_logs: whether events go to standard error, one JSON object a line.
   """
 
   input: str | os.PathLike
@@ -230,6 +232,8 @@ class CloakOptions(FaceOptions):
   coordinator_address: str | None = None
   engine: str = "local"
   ray_address: str | None = None
+  metrics_port: int | None = None
+  json_logs: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -257,6 +261,8 @@ class CloakOptions(FaceOptions):
       self.ray_address,
       self.ray_address is None or self.engine == "ray",
     )
+    if self.metrics_port is not None:
+      _require_number("metrics_port", self.metrics_port, 1, 65_535)
     # Ray's client cannot stream results.
     _require(
       "ray_address",

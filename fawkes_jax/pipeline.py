@@ -125,32 +125,64 @@ class Outcome:
   redone: str | None = None
 
   def count(self, counts: collections.Counter[str]) -> None:
-    """Adds it to the numbers of files, faces, statuses and fresh outcomes."""
+    """Adds it to "files", "faces", its status, "fresh" and "fresh faces"."""
+    faces = len(self.row.faces)
     counts["files"] += 1
-    counts["fresh"] += self.fresh
-    counts["faces"] += len(self.row.faces)
+    counts["faces"] += faces
     counts[self.row.status] += 1
+    counts["fresh"] += self.fresh
+    counts["fresh faces"] += faces if self.fresh else 0
+
+
+class Watcher:
+  """Is told what a run does; the methods of this one do nothing."""
+
+  def listed(self, files: int) -> None:
+    """The archive was listed to its end; called from a thread.
+
+    Args:
+      files: of this process's share; on process 0 those of all.
+    """
+
+  def looked(self) -> None:
+    """One file more has been looked through for people."""
+
+  def settled(self, outcome: Outcome) -> None:
+    """The outcome of a file is known, and recorded; in no particular order."""
+
+  def spent(self, stage: str, seconds: float) -> None:
+    """So much time more was spent on a stage, see `cloak_archive`."""
+
+  def others(self, states: list[team.State]) -> None:
+    """On process 0 of several, from a thread: how far each process is."""
+
+
+class Tally(Watcher):
+  """Counts what comes of the files.
+
+  Attributes:
+    counts: see `Outcome.count`.
+  """
+
+  def __init__(self):
+    self.counts: collections.Counter[str] = collections.Counter()
+
+  def settled(self, outcome: Outcome) -> None:
+    """See `Watcher`."""
+    outcome.count(self.counts)
 
 
 def cloak_archive(
   options: config.CloakOptions,
-  report: Callable[[Outcome], None],
+  watcher: Watcher | None = None,
   *,
-  look: Callable[[], None] = lambda: None,
-  listed: Callable[[int], None] = lambda files: None,
-  watch: Callable[[list[team.State]], None] = lambda states: None,
   cloaker: cloaker_lib.Cloaker | None = None,
 ) -> dict[str, float]:
   """Cloaks all faces of an archive.
 
   Args:
     options: of the run.
-    report: called with the outcome of each input file as soon as it is known,
-      in no particular order.
-    look: called for each file that has been looked through for people.
-    listed: called, from a thread, with the number of files of this process's
-      share; on process 0 with that of all.
-    watch: called on process 0 of several, from a thread, with how far each is.
+    watcher: is told what happens.
     cloaker: of the same options, but for the folders, from an earlier run,
       which need not be loaded and compiled again.
 
@@ -171,14 +203,8 @@ def cloak_archive(
     return {}  # Nothing is made, nor loaded.
   sources = itertools.chain(begin, sources)
   first, several = options.process_id == 0, options.num_processes > 1
+  watcher = watcher or Watcher()
   counts: collections.Counter[str] = collections.Counter()
-
-  def settle(outcome: Outcome) -> None:
-    if outcome.fresh:
-      record.append(outcome.row)
-    outcome.count(counts)
-    report(outcome)
-
   with (
     manifest.Manifest(
       options.output,
@@ -186,7 +212,7 @@ def cloak_archive(
       processes=options.num_processes,
     ) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
-    Listing(options, record, listed) as listing,
+    Listing(options, record, watcher) as listing,
   ):
     run = _Run(
       options,
@@ -194,8 +220,8 @@ def cloak_archive(
       record.store,
       record.rows.get,
       pool,
-      settle,
-      look,
+      recording(record, counts, watcher),
+      watcher,
     )
     with team.Team(
       record.store,
@@ -204,7 +230,7 @@ def cloak_archive(
       config=options.fingerprint(),
       wait_seconds=60 * options.wait_minutes,
       counts=counts.copy,
-      watch=watch,
+      watch=watcher.others,
     ) as processes:
       processes.meet()
       started = time.monotonic()
@@ -222,6 +248,22 @@ def cloak_archive(
         # All processes of such a run must end together.
         processes.wait_for_first()
   return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+
+
+def recording(
+  record: manifest.Manifest,
+  counts: collections.Counter[str],
+  watcher: Watcher,
+) -> Callable[[Outcome], None]:
+  """What to do with an outcome: record, count and tell it."""
+
+  def settle(outcome: Outcome) -> None:
+    if outcome.fresh:
+      record.append(outcome.row)
+    outcome.count(counts)
+    watcher.settled(outcome)
+
+  return settle
 
 
 def cloak_albums(
@@ -245,7 +287,7 @@ def cloak_albums(
   """
   store = storage.open_store(options.output)
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    _Run(options, cloaker, store, known.get, pool, report, lambda: None).run(
+    _Run(options, cloaker, store, known.get, pool, report, Watcher()).run(
       albums
     )
 
@@ -288,12 +330,12 @@ class Listing(threading.Thread):
     self,
     options: config.CloakOptions,
     record: manifest.Manifest,
-    listed: Callable[[int], None],
+    watcher: Watcher,
   ):
     super().__init__(daemon=True)
     self._options = options
     self._record = record
-    self._listed = listed
+    self._watcher = watcher
     self._ended = False
     self._error: types.FawkesError | None = None
 
@@ -326,7 +368,7 @@ class Listing(threading.Thread):
         total += len(batch) if mine == 0 else owners.count(mine)
         if self._ended:
           return
-      self._listed(total)
+      self._watcher.listed(total)
     except types.FawkesError as error:
       self._error = error
 
@@ -380,7 +422,7 @@ class _Run:
     known: Callable[[str], manifest.Row | None],
     pool: concurrent.futures.Executor,
     report: Callable[[Outcome], None],
-    look: Callable[[], None],
+    watcher: Watcher,
   ):
     self.seconds = dict.fromkeys(
       ("loading", "finding", "embedding", "measuring"), 0.0
@@ -392,7 +434,7 @@ class _Run:
     self._pool = pool
     self._finish = report
     self._config = options.fingerprint()
-    self._look = look
+    self._watcher = watcher
     self._redone: dict[str, str] = {}
 
   @contextlib.contextmanager
@@ -402,7 +444,9 @@ class _Run:
     try:
       yield
     finally:
-      self.seconds[name] += time.monotonic() - started
+      spent = time.monotonic() - started
+      self.seconds[name] += spent
+      self._watcher.spent(name, spent)
 
   def run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
     """Brings every file to its outcome."""
@@ -440,7 +484,7 @@ class _Run:
     """
     jobs, finished = [], []
     for source, item, job in self._seen(album, self._load):
-      self._look()
+      self._watcher.looked()
       if job is not None:
         jobs.append(job)
       elif isinstance(item, _Loaded):

@@ -100,6 +100,8 @@ KEEPS = {
   "coordinator_address": "host:1",
   "engine": "ray",
   "ray_address": "auto",
+  "metrics_port": 9090,
+  "json_logs": True,
 }
 # What an option needs beside it.
 WITH = {

@@ -366,15 +366,14 @@ def test_a_photo_that_changes_meanwhile(photos, tmp_path, cloaker, monkeypatch):
   )
   rows = {}
 
-  def look():
-    shutil.copy(photos / "wall.png", source / "astronaut.jpg")
+  class Exchanging(pipeline.Watcher):
+    def looked(self):
+      shutil.copy(photos / "wall.png", source / "astronaut.jpg")
 
-  pipeline.cloak_archive(
-    options,
-    lambda outcome: rows.update({outcome.row.path: outcome.row}),
-    look=look,
-    cloaker=cloaker,
-  )
+    def settled(self, outcome):
+      rows[outcome.row.path] = outcome.row
+
+  pipeline.cloak_archive(options, Exchanging(), cloaker=cloaker)
   assert rows["grey.jpg"].status == "cloaked"
   assert rows["astronaut.jpg"].status == "failed"
   assert rows["astronaut.jpg"].reason == "changed while it was being cloaked"

@@ -171,41 +171,34 @@ class Pipeline(rounds.Subject):
 
   def prepare(self) -> Mapping[str, Any]:
     """One run, which compiles."""
-    statuses, faces, _ = self._run()
+    counts, _ = self._run()
     return {
-      "photos": statuses.total(),
-      "faces": faces,
-      "failed": statuses["failed"],
+      "photos": counts["files"],
+      "faces": counts["faces"],
+      "failed": counts["failed"],
     }
 
   def measure(self, seconds: float) -> Mapping[str, float]:
     """One run, however long it takes."""
     del seconds
     started = time.perf_counter()
-    statuses, faces, stages = self._run()
+    counts, stages = self._run()
     spent = time.perf_counter() - started
     return {
-      "photos/s": statuses.total() / spent,
-      "faces/s": faces / spent,
+      "photos/s": counts["files"] / spent,
+      "faces/s": counts["faces"] / spent,
       **{f"share {stage}": share / spent for stage, share in stages.items()},
     }
 
-  def _run(self) -> tuple[collections.Counter[str], int, dict[str, float]]:
+  def _run(self) -> tuple[collections.Counter[str], dict[str, float]]:
     """A run into a folder that is removed afterwards.
 
     Returns:
-      How many photos ended in which status; faces; seconds by stage.
+      What came of the files, see `pipeline.Outcome.count`; seconds by stage.
     """
-    statuses: collections.Counter[str] = collections.Counter()
-    faces = 0
-
-    def report(outcome: pipeline.Outcome) -> None:
-      nonlocal faces
-      statuses[outcome.row.status] += 1
-      faces += len(outcome.row.faces)
-
+    tally = pipeline.Tally()
     try:
-      stages = pipeline.cloak_archive(self.options, report, cloaker=self.loaded)
+      stages = pipeline.cloak_archive(self.options, tally, cloaker=self.loaded)
     finally:
       shutil.rmtree(self.options.output, ignore_errors=True)
-    return statuses, faces, stages
+    return tally.counts, stages

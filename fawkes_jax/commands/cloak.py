@@ -11,9 +11,9 @@ import rich.console
 import rich.progress
 
 from fawkes_jax import cloaker, cluster, config, pipeline, types
-from fawkes_jax.archive import files, team
+from fawkes_jax.archive import files, manifest, team
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.commands import terminal
+from fawkes_jax.commands import telemetry, terminal
 
 # Plain lines, where there is no terminal, at most this often (seconds).
 _LINE_EVERY = 10.0
@@ -37,24 +37,15 @@ def run(options: config.CloakOptions) -> int:
   if options.distributed:
     options = _meet(options)
   summary = _Summary()
+  watchers = [summary, *telemetry.watchers(options)]
   with _Progress(console) as progress:
-
-    def report(outcome: pipeline.Outcome) -> None:
-      summary.add(outcome)
-      progress.advance(len(outcome.row.faces) if outcome.fresh else 0)
-
+    watcher = telemetry.Several([*watchers, progress])
     if options.engine == "ray":
-      cluster.cloak_archive(options, report, listed=progress.listed)
+      cluster.cloak_archive(options, watcher)
     else:
-      pipeline.cloak_archive(
-        options,
-        report,
-        look=progress.look,
-        listed=progress.listed,
-        watch=progress.watch,
-      )
+      pipeline.cloak_archive(options, watcher)
   summary.show(console, options)
-  return 1 if summary.statuses["failed"] else 0
+  return 1 if summary.counts["failed"] else 0
 
 
 def _meet(options: config.CloakOptions) -> config.CloakOptions:
@@ -114,30 +105,28 @@ def _of_process(options: config.CloakOptions) -> str:
   return f", process {options.process_id} of {options.num_processes}"
 
 
-class _Summary:
+class _Summary(pipeline.Tally):
   """Counts outcomes and averages what was measured on the saved files."""
 
   def __init__(self):
-    self.statuses: collections.Counter[str] = collections.Counter()
+    super().__init__()
     self.reasons: collections.Counter[str] = collections.Counter()
     self.redone: collections.Counter[str] = collections.Counter()
-    self.earlier = self.earlier_failed = 0
-    self.faces = 0
+    self.earlier_failed = 0
     self.dssim = 0.0
     self.shift: collections.Counter[str] = collections.Counter()
     self.started = time.monotonic()
 
-  def add(self, outcome: pipeline.Outcome) -> None:
+  def settled(self, outcome: pipeline.Outcome) -> None:
+    """See `pipeline.Watcher`."""
+    super().settled(outcome)
     row = outcome.row
-    self.statuses[row.status] += 1
-    self.earlier += not outcome.fresh
     self.earlier_failed += row.status == "failed" and not outcome.fresh
     if row.reason:
       self.reasons[f"{row.status}: {row.reason}"] += 1
     if outcome.redone:
       self.redone[outcome.redone] += 1
     for face in row.faces:
-      self.faces += 1
       self.dssim += face["dssim"]
       for name, measured in face["extractors"].items():
         self.shift[name] += measured["shift"]
@@ -146,20 +135,23 @@ class _Summary:
     self, console: rich.console.Console, options: config.CloakOptions
   ) -> None:
     seconds = time.monotonic() - self.started
-    counts = ", ".join(f"{n} {s}" for s, n in self.statuses.most_common())
+    files_ = self.counts["files"]
+    statuses = collections.Counter(
+      {s: self.counts[s] for s in manifest.STATUSES if self.counts[s]}
+    )
     output = files.printable(options.output)
-    if not counts:
+    if not files_:
       console.print(
         f"--input={files.printable(options.input)} holds no files"
         f"{_of_process(options)}: nothing to do"
       )
       return
     console.print(
-      f"{counts} in {terminal.duration(seconds)}{_of_process(options)}:"
-      f" {output}"
+      f"{terminal.counted(statuses)} in {terminal.duration(seconds)}"
+      f"{_of_process(options)}: {output}"
     )
-    if self.earlier:
-      console.print(f"  {self.earlier} of them by an earlier run")
+    if earlier := files_ - self.counts["fresh"]:
+      console.print(f"  {earlier} of them by an earlier run")
     if self.earlier_failed:
       console.print(
         f"  {self.earlier_failed} failed in an earlier run; --retry_failed"
@@ -167,19 +159,18 @@ class _Summary:
       )
     for why, count in self.redone.most_common():
       console.print(f"  {count} done again: {why}")
-    if self.faces:
+    if faces := self.counts["faces"]:
       shifts = ", ".join(
-        f"shift {total / self.faces:.3f} ({name})"
+        f"shift {total / faces:.3f} ({name})"
         for name, total in self.shift.items()
       )
       console.print(
-        f"  {self.faces} faces, mean DSSIM {self.dssim / self.faces:.4f},"
-        f" {shifts}"
+        f"  {faces} faces, mean DSSIM {self.dssim / faces:.4f}, {shifts}"
       )
     terminal.show_counts(console, self.reasons)
 
 
-class _Progress:
+class _Progress(pipeline.Watcher):
   """A progress bar on a terminal, plain lines elsewhere.
 
   Process 0 of several shows how far all are together.
@@ -218,23 +209,27 @@ class _Progress:
       self._bar.stop()
     sys.stdout.flush()
 
-  def listed(self, total: int) -> None:
-    """So many files there are."""
-    self._total = total
+  def listed(self, files: int) -> None:
+    """See `pipeline.Watcher`."""
+    self._total = files
     if self._bar:
-      self._bar.update(self._task, total=total)
+      self._bar.update(self._task, total=files)
     else:
-      self._console.print(f"{total} files")
+      self._console.print(f"{files} files")
 
-  def watch(self, states: list[team.State]) -> None:
-    """So far the processes are."""
+  def others(self, states: list[team.State]) -> None:
+    """See `pipeline.Watcher`."""
     self._others = [state for state in states if state.process]
     self._say()
 
-  def look(self) -> None:
-    """One file more has been looked through."""
+  def looked(self) -> None:
+    """See `pipeline.Watcher`."""
     self._seen += 1
     self._say()
+
+  def settled(self, outcome: pipeline.Outcome) -> None:
+    """See `pipeline.Watcher`."""
+    self.advance(len(outcome.row.faces) if outcome.fresh else 0)
 
   def advance(self, faces: int) -> None:
     """One file more is done."""

@@ -224,19 +224,14 @@ class Study:
         return
     if not self._console.is_terminal:
       self._console.print(f"{title}: {len(sources)} photos")
-    started, faces = time.monotonic(), 0
+    started = time.monotonic()
     with _progress(self._console) as progress:
       task = progress.add_task(title, total=len(sources))
-
-      def report(outcome: pipeline.Outcome) -> None:
-        nonlocal faces
-        faces += len(outcome.row.faces) if outcome.fresh else 0
-        progress.advance(task)
-
-      pipeline.cloak_archive(run, report)
+      watcher = _Advancing(progress, task)
+      pipeline.cloak_archive(run, watcher)
     output = Path(run.output)
     note = _read_note(output)
-    note["faces"] += faces
+    note["faces"] += watcher.counts["fresh faces"]
     note["seconds"] += time.monotonic() - started
     files.write_atomically(_note(output), json.dumps(note).encode())
 
@@ -422,6 +417,22 @@ class Study:
       self._console.print(f"{title}: {len(todo)} photos")
       return todo
     return rich.progress.track(todo, title, console=self._console)
+
+
+class _Advancing(pipeline.Tally):
+  """Shows how many photos are done."""
+
+  def __init__(
+    self, progress: rich.progress.Progress, task: rich.progress.TaskID
+  ):
+    super().__init__()
+    self._progress = progress
+    self._task = task
+
+  def settled(self, outcome: pipeline.Outcome) -> None:
+    """See `pipeline.Watcher`."""
+    super().settled(outcome)
+    self._progress.advance(self._task)
 
 
 def _check_free(

@@ -81,7 +81,7 @@ class Eyes:
 def fake_cloaks(looks, cloak):
   """A pipeline that cloaks with `cloak(pixels, path) -> pixels`, or fails."""
 
-  def cloak_archive(options, report):
+  def cloak_archive(options, watcher):
     with manifest.Manifest(options.output) as record:
       for source in scan.scan(options.input):
         looks.cloaked += 1
@@ -103,7 +103,8 @@ def fake_cloaks(looks, cloak):
           digest = hashlib.sha256(path.read_bytes()).hexdigest()
           row |= {"status": "cloaked", "output_sha256": digest, "faces": [{}]}
         record.append(manifest.Row.from_json(json.dumps(row)))
-        report(pipeline.Outcome(row=record.rows.get(source.name), fresh=True))
+        outcome = record.rows.get(source.name)
+        watcher.settled(pipeline.Outcome(row=outcome, fresh=True))
       record.finish()
 
   return cloak_archive
