@@ -9,7 +9,10 @@ fail. In the end every photo must have exactly one outcome and every object the
 same bytes as in a run that nobody disturbed. It says what it did, and the exit
 code is 0 if all is well.
 
-`test_processes.py` runs a short version.
+  python tests/chaos.py --photos=400 --processes=1,2,4
+
+kills nobody, but compares what so many processes make of an archive, in folders
+and on the server. `test_processes.py` runs short versions of both.
 """
 
 import argparse
@@ -52,11 +55,11 @@ def make_photos(folder: pathlib.Path, count: int) -> None:
     image.save(path, quality=85)
 
 
-def start(source, output, number, count, environment, log):
+def start(source, output, number, count, environment, log, *flags):
   command = [
     *(sys.executable, "-m", "fawkes_jax", "cloak", *FLAGS),
     *(f"--input={source}", f"--output={output}", "--wait_minutes=2"),
-    *(f"--num_processes={count}", f"--process_id={number}"),
+    *(f"--num_processes={count}", f"--process_id={number}", *flags),
   ]
   return subprocess.Popen(
     command,
@@ -66,10 +69,10 @@ def start(source, output, number, count, environment, log):
   )
 
 
-def run_all(source, output, count, environment, log) -> list[int]:
+def run_all(source, output, count, environment, log, *flags) -> list[int]:
   """Exit codes of processes that nobody disturbs."""
   processes = [
-    start(source, output, number, count, environment, log)
+    start(source, output, number, count, environment, log, *flags)
     for number in range(count)
   ]
   return [process.wait() for process in processes]
@@ -122,7 +125,7 @@ def contents(folder) -> dict[str, str]:
   return {
     name: hashlib.sha256(store.read(name)).hexdigest()
     for name in names
-    if name not in (".manifest.lock", "manifest.jsonl")
+    if name != "manifest.jsonl" and not name.endswith(".lock")
   }
 
 
@@ -136,6 +139,38 @@ def rows_of(folder) -> dict[str, dict]:
   for row in rows:
     del row["seconds"], row["finished"]
   return {row["path"]: row for row in rows}
+
+
+def share(folder: pathlib.Path, *, photos: int, counts: list[int]) -> None:
+  """Does it in other numbers of processes; AssertionError likewise."""
+  source, expected = folder / "in", folder / "expected"
+  make_photos(source, photos)
+  with (folder / "log").open("w") as log, servers.s3():
+    assert run_all(source, expected, 1, {}, log) == [0]
+    there = upload(source)
+    for count in counts:
+      for begin, end in (
+        (source, folder / f"out {count}"),
+        (there, f"s3://photos/out {count}"),
+      ):
+        began = time.monotonic()
+        assert run_all(begin, end, count, {}, log) == [0] * count
+        spent = time.monotonic() - began
+        wanted = contents(expected)
+        assert len(wanted) == photos
+        assert contents(end) == wanted
+        assert rows_of(end) == rows_of(expected)
+        print(f"{count} processes, {end}: {spent:.0f} s, the same", flush=True)
+
+
+def upload(source: pathlib.Path) -> str:
+  """Copies a folder to the server; returns its address there."""
+  import fsspec
+
+  there = "s3://photos/the archive"
+  files = fsspec.filesystem("s3", skip_instance_cache=True)
+  files.put(f"{source}/", f"{there}/", recursive=True)
+  return there
 
 
 def chaos(
@@ -154,10 +189,7 @@ def chaos(
     began = time.monotonic()
     assert run_all(source, expected, 1, {}, log) == [0]
     print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
-    import fsspec
-
-    there, result = "s3://photos/the archive", "s3://photos/the results"
-    fsspec.filesystem("s3").put(f"{source}/", f"{there}/", recursive=True)
+    there, result = upload(source), "s3://photos/the results"
     began = time.monotonic()
     with servers.unreliable(
       environment["AWS_ENDPOINT_URL"], failures=0.05
@@ -178,10 +210,15 @@ def main() -> None:
   parser.add_argument("--photos", type=int, default=600)
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--processes")
   arguments = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)
     try:
+      if arguments.processes:
+        counts = [int(count) for count in arguments.processes.split(",")]
+        share(path, photos=arguments.photos, counts=counts)
+        return
       chaos(
         path,
         photos=arguments.photos,

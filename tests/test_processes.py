@@ -7,7 +7,7 @@ import pytest
 import servers
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, storage, team
+from fawkes_jax.archive import storage, team
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +27,33 @@ def same(folder, output):
   assert chaos.rows_of(output) == chaos.rows_of(folder)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_the_same_bytes_as_one_process(undisturbed, tmp_path, count):
+@pytest.mark.parametrize(
+  ("count", "distributed"), [(2, False), (4, False), (2, True), (4, True)]
+)
+def test_the_same_bytes_as_one_process(
+  undisturbed, tmp_path, count, distributed
+):
   source, expected = undisturbed
   output = tmp_path / "out"
+  flags = []
+  if distributed:
+    address = f"127.0.0.1:{servers.free_port()}"
+    flags = ["--distributed", f"--coordinator_address={address}"]
   with (tmp_path / "log").open("w+") as log:
-    codes = chaos.run_all(source, output, count, {}, log)
+    codes = chaos.run_all(source, output, count, {}, log, *flags)
     log.seek(0)
     said = log.read()
   assert codes == [0] * count, said
   for number in range(count):
     assert f"process {number} of {count}" in said
-  same(expected, _without_locks(output))
-
-
-def _without_locks(output):
-  """What is left of several processes beside the results are their locks."""
-  left = list((output / manifest.FOLDER).iterdir())
-  assert all(path.suffix == ".lock" for path in left)
-  for path in left:
-    path.unlink()
-  return output
+  same(expected, output)
 
 
 def test_from_bucket_to_bucket(undisturbed, tmp_path):
   source, expected = undisturbed
   with servers.s3(), (tmp_path / "log").open("w+") as log:
-    import fsspec
-
-    there, output = "s3://photos/in", "s3://photos/out"
-    fsspec.filesystem("s3", skip_instance_cache=True).put(
-      f"{source}/", f"{there}/", recursive=True
-    )
-    codes = chaos.run_all(there, output, 2, {}, log)
+    output = "s3://photos/out"
+    codes = chaos.run_all(chaos.upload(source), output, 2, {}, log)
     log.seek(0)
     assert codes == [0, 0], log.read()
     same(expected, output)
