@@ -5,7 +5,8 @@ The public API:
 * `load_extractor(name)`: a face feature extractor with its weights.
 * `load_detector()`, `load_landmark_model()`: what finds faces.
 * `CloakOptions`, `SolverOptions`, `MODES`: the options of a run.
-* `cloak_archive(options)`: cloaks a folder of photos.
+* `cloak_archive(options)`: cloaks an archive of photos; a `Watcher` is told
+  what becomes of each.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 
 if TYPE_CHECKING:
-  from fawkes_jax.pipeline import cloak_archive
+  from fawkes_jax.pipeline import Watcher, cloak_archive
   from fawkes_jax.weights import load_detector, load_landmark_model
   from fawkes_jax.weights.extractors import load_extractor
 
@@ -25,6 +26,7 @@ __all__ = [
   "FawkesError",
   "PhotoError",
   "SolverOptions",
+  "Watcher",
   "__version__",
   "cloak_archive",
   "load_detector",
@@ -34,6 +36,7 @@ __all__ = [
 
 # These need JAX, which takes a second to import: only when asked for.
 _LAZY = {
+  "Watcher": "fawkes_jax.pipeline",
   "cloak_archive": "fawkes_jax.pipeline",
   "load_detector": "fawkes_jax.weights",
   "load_extractor": "fawkes_jax.weights.extractors",

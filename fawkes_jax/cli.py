@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -620,7 +621,13 @@ def _main(arguments: argparse.Namespace) -> int:
       what = ""
     how = "terminated" if ended else "interrupted"
     print(f"fawkes-jax: {how}{what}", file=sys.stderr)
-    return 128 + (signal.SIGTERM if ended else signal.SIGINT)
+    if ended:
+      # Everything is closed. What Python does at its end could wait for other
+      # processes, or meet threads that still compute.
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(128 + signal.SIGTERM)
+    return 128 + signal.SIGINT
   finally:
     signal.signal(signal.SIGTERM, before)
 

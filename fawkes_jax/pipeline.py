@@ -360,14 +360,16 @@ class Listing(threading.Thread):
     total = 0
     try:
       sources = enumerate(scan.scan(options.input))
-      while batch := list(itertools.islice(sources, _MANY)):
+      # The run may end while a slow listing goes on.
+      goes_on = itertools.takewhile(lambda _: not self._ended, sources)
+      while batch := list(itertools.islice(goes_on, _MANY)):
         owners = [_share(options, index) for index, _ in batch]
         if noting:
           names = [source.name for _, source in batch]
           self._record.rows.expect(zip(names, owners, strict=True))
         total += len(batch) if mine == 0 else owners.count(mine)
-        if self._ended:
-          return
+      if self._ended:
+        return
       self._watcher.listed(total)
     except types.FawkesError as error:
       self._error = error
