@@ -93,6 +93,12 @@ def _add_cloak(commands: Any) -> None:
     help="what to do with a photo without a face",
   )
   add(
+    "--output_format",
+    choices=("tree", "tar"),
+    default=config.CloakOptions.output_format,
+    help="a file for each photo, or tar files of many (tree)",
+  )
+  add(
     "--strip_location",
     action="store_true",
     help="take GPS out of the metadata",

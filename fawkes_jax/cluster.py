@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fawkes_jax import cloaker, config, pipeline, types
-from fawkes_jax.archive import manifest, scan, team
+from fawkes_jax.archive import manifest, results, scan, team
 from fawkes_jax.archive.source import SourceFile
 
 # What a task should keep an accelerator busy with, beside the album's own size.
@@ -149,6 +149,8 @@ def cloak_archive(
     settle = pipeline.recording(record, counts, watcher)
     _Pool(ray, options, albums, record.rows.get, settle).run()
     record.finish()
+    if options.output_format == "tar":
+      results.tidy(record.store, record.rows)
     processes.dissolve()
 
 

@@ -197,6 +197,7 @@ class CloakOptions(FaceOptions):
     bank: a file made by `fawkes-jax bank`; None for the package's bank.
     album: how many files, in the order of their names, are looked through for
       photos of the same people before the first of them is cloaked.
+    output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
     retry_failed: whether photos that failed in an earlier run are tried again,
@@ -221,6 +222,7 @@ class CloakOptions(FaceOptions):
   target_dir: Path | None = None
   bank: Path | None = None
   album: int = 128
+  output_format: str = "tree"
   on_no_face: str = "copy"
   strip_location: bool = False
   retry_failed: bool = False
@@ -275,6 +277,12 @@ class CloakOptions(FaceOptions):
       "copy or skip",
       self.on_no_face,
       self.on_no_face in ("copy", "skip"),
+    )
+    _require(
+      "output_format",
+      "tree or tar",
+      self.output_format,
+      self.output_format in ("tree", "tar"),
     )
 
   def fingerprint(self) -> str:

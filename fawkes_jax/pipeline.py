@@ -27,7 +27,15 @@ import numpy as np
 
 from fawkes_jax import cloaker as cloaker_lib
 from fawkes_jax import config, recognition, types
-from fawkes_jax.archive import codec, files, manifest, scan, storage, team
+from fawkes_jax.archive import (
+  codec,
+  files,
+  manifest,
+  results,
+  scan,
+  storage,
+  team,
+)
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import solver, targets
@@ -102,11 +110,13 @@ class _Saved:
   Attributes:
     photo: decoded.
     sha256: of the file.
+    place: of the file in a tar file, or None.
     linf: the largest change in the box of each face.
   """
 
   photo: Photo
   sha256: str
+  place: results.Place | None
   linf: list[int]
 
 
@@ -243,6 +253,8 @@ def cloak_archive(
           listing.wait()
           processes.wait(lambda: _missing(record))
         record.finish()
+        if options.output_format == "tar":
+          results.tidy(record.store, record.rows)
         processes.dissolve()
       elif options.distributed:
         # All processes of such a run must end together.
@@ -434,7 +446,8 @@ class _Run:
     self._store = store
     self._known = known
     self._pool = pool
-    self._finish = report
+    self._results = results.open_results(store, options.output_format)
+    self._report = report
     self._config = options.fingerprint()
     self._watcher = watcher
     self._redone: dict[str, str] = {}
@@ -452,6 +465,16 @@ class _Run:
 
   def run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
     """Brings every file to its outcome."""
+    try:
+      self._run(albums)
+    finally:
+      self._results.flush()
+
+  def _finish(self, outcome: Outcome) -> None:
+    """Tells of an outcome, as soon as the result lasts."""
+    self._results.after(outcome.row.place, lambda: self._report(outcome))
+
+  def _run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
     saving: collections.deque = collections.deque()
     for (job, index), solution in self._cloaker.executor.solve(
       self._problems(albums)
@@ -646,10 +669,10 @@ class _Run:
     )
     return Outcome(row=row, fresh=True, redone=self._redone.get(source.name))
 
-  def _write(self, source: SourceFile, data: bytes) -> None:
+  def _write(self, source: SourceFile, data: bytes) -> results.Place | None:
     """Writes a result; raises PhotoError."""
     try:
-      self._store.write(source.relative, data)
+      return self._results.write(source.relative, data)
     except OSError as error:
       raise types.PhotoError(
         f"{source.name} cannot be written: {files.reason(error)}"
@@ -663,11 +686,11 @@ class _Run:
       return self._new(source, "no_face", reason, **known)
     try:
       data = codec.encode(item.photo, (), strip_location=options.strip_location)
-      self._write(source, data)
+      place = self._write(source, data)
     except types.PhotoError as error:
       return self._new(source, "failed", str(error), **known)
     known["output_sha256"] = hashlib.sha256(data).hexdigest()
-    return self._new(source, "no_face", None, **known)
+    return self._new(source, "no_face", None, place=place, **known)
 
   def _finish_job(
     self, job: _Job, saving: "concurrent.futures.Future[_Saved]"
@@ -693,6 +716,7 @@ class _Run:
       "cloaked",
       None,
       output_sha256=saved.sha256,
+      place=saved.place,
       faces=self._measure(job, saved),
       **known,
     )
@@ -704,9 +728,10 @@ class _Run:
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
     photo = codec.decode(data, max_pixels=options.max_pixels)
-    self._write(job.source, self._encode_within_budget(job, photo))
+    data = self._encode_within_budget(job, photo)
+    place = self._write(job.source, data)
     try:
-      written = self._store.read(job.source.relative)
+      written = self._results.read(job.source.relative, place)
     except OSError as error:
       raise types.PhotoError(
         f"the result cannot be read: {files.reason(error)}"
@@ -715,6 +740,7 @@ class _Run:
     return _Saved(
       photo=cloaked,
       sha256=hashlib.sha256(written).hexdigest(),
+      place=place,
       linf=[
         _largest_change(photo.pixels, cloaked.pixels, face.box)
         for face in job.faces

@@ -93,6 +93,7 @@ KEEPS = {
   "dry_run": True,
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
+  "output_format": "tar",
   "num_processes": 3,
   "process_id": 1,
   "wait_minutes": 1.0,

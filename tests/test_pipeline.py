@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
   for path, row in rows.items():
     assert set(row) == {
       *("path", "status", "reason", "source_sha256", "output_sha256"),
-      *("config", "seconds", "finished", "faces"),
+      *("config", "seconds", "finished", "faces", "place"),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)
     if row["status"] in ("cloaked", "no_face"):
@@ -613,3 +614,34 @@ def test_odd_files_of_others(data_dir, tmp_path):
   rows = rows_of(tmp_path / "out")
   assert {row["status"] for row in rows.values()} == {"failed"}
   assert all(row["reason"] for row in rows.values())
+
+
+def test_tar_files(photos, done, tmp_path):
+  """Hold the same bytes; what is missing or altered is done again."""
+  output = tmp_path / "out"
+  assert cloak(photos, output, "--output_format=tar").code == 0
+  _, undisturbed, _ = done
+  expected = {n: (undisturbed / n).read_bytes() for n in (*CLOAKED, "wall.png")}
+  assert tar_contents(output) == expected
+  assert run("verify", f"--output={output}", f"--input={photos}").code == 0
+  again = cloak(photos, output, "--output_format=tar")
+  assert f"{len(expected)} of them by an earlier run" in again.said
+  [tar] = output.glob("*.tar")
+  tar.unlink()
+  verified = run("verify", f"--output={output}")
+  assert verified.code == 1
+  assert f"{len(expected)} output missing" in verified.said
+  again = cloak(photos, output, "--output_format=tar")
+  assert f"{len(expected)} done again: output missing" in again.said
+  assert tar_contents(output) == expected
+  assert not [path for path in output.iterdir() if path.suffix == ".jpg"]
+
+
+def tar_contents(output):
+  found = {}
+  for path in output.glob("*.tar"):
+    with tarfile.open(path) as tar:
+      for member in tar:
+        assert member.name not in found
+        found[member.name] = tar.extractfile(member).read()
+  return found

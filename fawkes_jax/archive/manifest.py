@@ -201,7 +201,11 @@ def output_problem(row: Row, output: storage.Store) -> str | None:
   if row.output_sha256 is None:
     return None
   try:
-    data = output.read(files.from_printable(row.path))
+    if row.place is not None:
+      place = row.place
+      data = output.read_part(place.tar, place.offset, place.size)
+    else:
+      data = output.read(files.from_printable(row.path))
   except OSError:
     return "output missing"
   if hashlib.sha256(data).hexdigest() != row.output_sha256:

@@ -13,6 +13,21 @@ _MANY = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+  """Where in a tar file of the output a result is.
+
+  Attributes:
+    tar: the name of the file.
+    offset: of the result's first byte.
+    size: in bytes.
+  """
+
+  tar: str
+  offset: int
+  size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
   """What became of one input file.
 
@@ -23,6 +38,7 @@ class Row:
     reason: why, in words; None where there is nothing to explain.
     source_sha256: of the input file; None if it could not be read.
     output_sha256: of the output file; None if there is none.
+    place: of the output in a tar file; None where it is a file itself.
     config: the fingerprint of the configuration.
     seconds: how long it took.
     finished: when the outcome was known, UTC, in ISO 8601; None in rows of
@@ -36,6 +52,7 @@ class Row:
   reason: str | None = None
   source_sha256: str | None = None
   output_sha256: str | None = None
+  place: Place | None = None
   config: str
   seconds: float = 0.0
   finished: str | None = None
@@ -48,6 +65,8 @@ class Row:
   def to_json(self) -> str:
     """One line of JSON: floats of 6 significant digits, no NaN."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    if self.place is not None:
+      fields["place"] = dataclasses.asdict(self.place)
     return json.dumps(_plain(fields), allow_nan=False, ensure_ascii=False)
 
   @classmethod
@@ -64,6 +83,8 @@ class Row:
     fields = {name: record[name] for name in names & record.keys()}
     fields["faces"] = tuple(fields.get("faces", ()))
     try:
+      if fields.get("place") is not None:
+        fields["place"] = Place(**fields["place"])
       return cls(**fields)
     except TypeError as error:
       raise ValueError("not a row of a manifest") from error
@@ -109,6 +130,11 @@ class Rows:
     pairs = ((row.path, row.to_json()) for row in rows)
     with self._lock, self._data:
       self._data.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", pairs)
+
+  def tars(self) -> set[str]:
+    """The tar files that rows name."""
+    query = "SELECT DISTINCT json_extract(line, '$.place.tar') FROM rows"
+    return {tar for (tar,) in self._all(query) if tar is not None}
 
   def expect(self, paths: Iterable[tuple[str, int]]) -> None:
     """Notes paths, and for each the process that it belongs to."""

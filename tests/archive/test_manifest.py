@@ -61,6 +61,7 @@ def test_a_row_on_disk(tmp_path):
     "reason": None,
     "source_sha256": "s1",
     "output_sha256": "o1",
+    "place": None,
     "config": "c1",
     "seconds": 0.333333,
     "finished": "2026-05-04T12:00:00+00:00",
