@@ -1,11 +1,12 @@
 """`fawkes-jax status`, on small folders without any photo."""
 
 import datetime
+import json
 
 import pytest
 from terminal import run
 
-from fawkes_jax.archive import manifest
+from fawkes_jax.archive import manifest, storage, team
 
 BEGUN = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -81,3 +82,32 @@ def test_nothing_to_tell(folders):
   assert "1 outcomes (1 no_face), 0 faces" in ended.said
   assert "no process is writing, 9 left" in ended.said
   assert "photos/s" not in ended.said
+
+
+def test_several_processes_in_a_bucket(s3_server):
+  """What each says of itself; one has been silent for an hour."""
+  output = "s3://photos/status"
+  store = storage.open_store(output)
+  fields = {"processes": 3, "config": "c", "wait_seconds": 1.0}
+  now = datetime.datetime.now(datetime.UTC)
+  for number in range(3):
+    with team.Team(
+      store, process=number, counts=lambda: {"files": 7}, **fields
+    ) as process:
+      if number == 1:
+        process.done()
+  before = (now - datetime.timedelta(hours=1)).isoformat(timespec="seconds")
+  name = f"{manifest.FOLDER}/process-0002.json"
+  said = json.loads(store.read(name)) | {"time": before}
+  store.write(name, json.dumps(said).encode())
+  with manifest.Manifest(output, process=0, processes=3) as record:
+    record.append(row(0))
+  lines = run("status", f"--output={output}").said.splitlines()
+  assert "1 outcomes (1 cloaked), 0 faces in s3://photos/status" in lines
+  assert "  process 0 of 3: 7 outcomes, running, last heard of" in lines[1]
+  assert lines[2] == "  process 1 of 3: 7 outcomes, done"
+  assert "  process 2 of 3: 7 outcomes, silent, last heard of 1 h" in lines[3]
+  assert lines[4] == "  a process is writing"
+  ended = run("verify", f"--output={output}")
+  assert ended.code == 0
+  assert "1 outcomes (1 cloaked)" in ended.said

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import chaos
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -242,6 +243,35 @@ def test_cancelled_jobs_stay_cancelled(job, cluster):
   job.wait(lambda: len(job.rows("terminated")) == 2, "both have ended")
   job.wait(lambda: job.state()["JobState"] == "CANCELLED", "it is cancelled")
   assert job.state()["Restarts"] == "0"
+
+
+def test_the_real_program_in_two_tasks(job, cluster, wait_for, tmp_path):
+  """Both do their share, and together what one process does."""
+  chaos.make_photos(tmp_path / "in", 24)
+  with (tmp_path / "alone.log").open("w") as log:
+    codes = chaos.run_all(tmp_path / "in", tmp_path / "alone", 1, {}, log)
+    assert codes == [0]
+  job.submit(
+    *chaos.FLAGS,
+    options=["--gpus-per-task=0"],
+    FAWKES_JAX=str(Path(sys.executable).with_name("fawkes-jax")),
+    INPUT=str(tmp_path / "in"),
+    OUTPUT=str(tmp_path / "out"),
+    HOME=os.environ.get("HOME", str(tmp_path)),
+    FAWKES_JAX_CACHE=os.environ.get("FAWKES_JAX_CACHE", ""),
+  )
+  wait_for(
+    lambda: job.state()["JobState"] in ("COMPLETED", "FAILED"),
+    "the job has ended",
+    seconds=240,
+  )
+  said = job.output.read_text()
+  assert job.state()["JobState"] == "COMPLETED", said
+  assert "\n8 files" in f"\n{said}"  # Process 1: the second of three albums.
+  assert "process 0 of 2" in said
+  assert "process 1 of 2" in said
+  assert chaos.contents(tmp_path / "out") == chaos.contents(tmp_path / "alone")
+  assert chaos.rows_of(tmp_path / "out") == chaos.rows_of(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("missing", ["INPUT", "OUTPUT"])
