@@ -164,7 +164,10 @@ class Watcher:
     """So much time more was spent on a stage, see `cloak_archive`."""
 
   def others(self, states: list[team.State]) -> None:
-    """On process 0 of several, from a thread: how far each process is."""
+    """On process 0 of several: how far each is.
+
+    Called from a thread now and then, and when all are done.
+    """
 
 
 class Tally(Watcher):

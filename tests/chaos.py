@@ -163,12 +163,12 @@ def share(folder: pathlib.Path, *, photos: int, counts: list[int]) -> None:
         print(f"{count} processes, {end}: {spent:.0f} s, the same", flush=True)
 
 
-def upload(source: pathlib.Path) -> str:
+def upload(source: pathlib.Path, kind: str = "s3") -> str:
   """Copies a folder to the server; returns its address there."""
   import fsspec
 
-  there = "s3://photos/the archive"
-  files = fsspec.filesystem("s3", skip_instance_cache=True)
+  there = f"{kind}://photos/the archive"
+  files = fsspec.filesystem(kind, skip_instance_cache=True)
   files.put(f"{source}/", f"{there}/", recursive=True)
   return there
 

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -121,7 +121,9 @@ def changed(environment: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unreliable(url: str, *, failures: float) -> Iterator[str]:
+def unreliable(
+  url: str, *, failures: float = 0.0, refused: Mapping[str, int] = {}
+) -> Iterator[str]:
   """Another address of a server, where some requests fail.
 
   Half of them with status 503 before the server has heard of them, the others
@@ -130,6 +132,7 @@ def unreliable(url: str, *, failures: float) -> Iterator[str]:
   Args:
     url: of the server.
     failures: which part of the requests fails.
+    refused: statuses of requests, by method and part of the path: "GET /a.jpg".
 
   Yields:
     The other address.
@@ -144,8 +147,13 @@ def unreliable(url: str, *, failures: float) -> Iterator[str]:
       length = int(self.headers.get("Content-Length") or 0)
       body = self.rfile.read(length)
       fate = chance.random()
-      if fate < failures / 2:
-        self.send_response(503)
+      status = 503 if fate < failures / 2 else None
+      for what, code in refused.items():
+        method, _, part = what.partition(" ")
+        if method == self.command and part in self.path:
+          status = code
+      if status is not None:
+        self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
         return

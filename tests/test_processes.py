@@ -49,13 +49,58 @@ def test_the_same_bytes_as_one_process(
   same(expected, output)
 
 
-def test_from_bucket_to_bucket(undisturbed, tmp_path):
+@pytest.mark.parametrize(
+  ("kind", "server"), [("s3", servers.s3), ("gs", servers.gcs)]
+)
+def test_from_bucket_to_bucket(undisturbed, tmp_path, kind, server):
   source, expected = undisturbed
-  with servers.s3(), (tmp_path / "log").open("w+") as log:
-    output = "s3://photos/out"
-    codes = chaos.run_all(chaos.upload(source), output, 2, {}, log)
+  with server(), (tmp_path / "log").open("w+") as log:
+    output = f"{kind}://photos/the results"
+    there = chaos.upload(source, kind)
+    codes = chaos.run_all(there, output, 2, {}, log)
     log.seek(0)
-    assert codes == [0, 0], log.read()
+    said = log.read()
+    assert codes == [0, 0], said
+    assert "all 2 processes: 30 no_face, 10 cloaked, 10 faces" in said
+    same(expected, output)
+
+
+def test_what_a_bucket_refuses(undisturbed, tmp_path):
+  """Costs the photos that it refuses, and no other."""
+  source, expected = undisturbed
+  refused = {
+    "GET /the%20archive/trip%201/00001.jpg": 403,
+    "GET /the%20archive/trip%202/00002.jpg": 404,
+    "PUT /out/trip%203/00003.jpg": 403,
+    "PUT /out/trip%200/00000.jpg": 403,
+  }
+  with servers.s3() as environment, (tmp_path / "log").open("w+") as log:
+    there, output = chaos.upload(source), "s3://photos/out"
+    url = environment["AWS_ENDPOINT_URL"]
+    with servers.unreliable(url, refused=refused) as refusing:
+      flags = {"AWS_ENDPOINT_URL": refusing}
+      codes = chaos.run_all(there, output, 1, flags, log)
+    log.seek(0)
+    assert codes == [1], log.read()
+    rows = chaos.rows_of(output)
+    failed = {
+      p: r["reason"] for p, r in rows.items() if r["status"] == "failed"
+    }
+    assert set(failed) == {
+      "trip 0/00000.jpg",
+      "trip 1/00001.jpg",
+      "trip 2/00002.jpg",
+      "trip 3/00003.jpg",
+    }
+    for path, reason in failed.items():
+      verb = "read" if path[5] in "12" else "written"
+      assert f"cannot be {verb}: " in reason
+    wanted = {
+      n: d for n, d in chaos.contents(expected).items() if n not in failed
+    }
+    assert chaos.contents(output) == wanted
+    flags = ["--retry_failed"]
+    assert chaos.run_all(there, output, 1, {}, log, *flags) == [0]
     same(expected, output)
 
 

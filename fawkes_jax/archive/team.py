@@ -88,7 +88,8 @@ class Team:
       config: the fingerprint of its configuration.
       wait_seconds: for another process that gives no sign of life.
       counts: gives how far this process is; called from a thread.
-      watch: called on process 0, from a thread, with what the others say.
+      watch: called on process 0 of several with what all of them say: now and
+        then from a thread, and when all are done.
     """
     self._store = store
     self._state = State(process=process, processes=processes, config=config)
@@ -177,6 +178,7 @@ class Team:
       ]
       signs = [(n, states[n].beat) for n in absent if n in states]
       if not absent and signs != looked and not missing():
+        self._watch(list(states.values()))
         return
       looked = signs
       if patience.ended(signs):

@@ -116,6 +116,11 @@ class _Summary(pipeline.Tally):
     self.dssim = 0.0
     self.shift: collections.Counter[str] = collections.Counter()
     self.started = time.monotonic()
+    self._everybody: list[team.State] = []
+
+  def others(self, states: list[team.State]) -> None:
+    """See `pipeline.Watcher`."""
+    self._everybody = states
 
   def settled(self, outcome: pipeline.Outcome) -> None:
     """See `pipeline.Watcher`."""
@@ -136,9 +141,6 @@ class _Summary(pipeline.Tally):
   ) -> None:
     seconds = time.monotonic() - self.started
     files_ = self.counts["files"]
-    statuses = collections.Counter(
-      {s: self.counts[s] for s in manifest.STATUSES if self.counts[s]}
-    )
     output = files.printable(options.output)
     if not files_:
       console.print(
@@ -147,7 +149,7 @@ class _Summary(pipeline.Tally):
       )
       return
     console.print(
-      f"{terminal.counted(statuses)} in {terminal.duration(seconds)}"
+      f"{_statuses(self.counts)} in {terminal.duration(seconds)}"
       f"{_of_process(options)}: {output}"
     )
     if earlier := files_ - self.counts["fresh"]:
@@ -168,6 +170,21 @@ class _Summary(pipeline.Tally):
         f"  {faces} faces, mean DSSIM {self.dssim / faces:.4f}, {shifts}"
       )
     terminal.show_counts(console, self.reasons)
+    if self._everybody:
+      counts: collections.Counter[str] = collections.Counter()
+      for state in self._everybody:
+        counts.update(state.counts)
+      console.print(
+        f"all {len(self._everybody)} processes: {_statuses(counts)},"
+        f" {counts['faces']} faces"
+      )
+
+
+def _statuses(counts: collections.Counter[str]) -> str:
+  """How many files ended in which status."""
+  return terminal.counted(
+    collections.Counter({s: counts[s] for s in manifest.STATUSES if counts[s]})
+  )
 
 
 class _Progress(pipeline.Watcher):
