@@ -16,7 +16,8 @@ from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 
 if TYPE_CHECKING:
-  from fawkes_jax.pipeline import Watcher, cloak_archive
+  from fawkes_jax.outcomes import Watcher
+  from fawkes_jax.pipeline import cloak_archive
   from fawkes_jax.weights import load_detector, load_landmark_model
   from fawkes_jax.weights.extractors import load_extractor
 
@@ -36,7 +37,7 @@ __all__ = [
 
 # These need JAX, which takes a second to import: only when asked for.
 _LAZY = {
-  "Watcher": "fawkes_jax.pipeline",
+  "Watcher": "fawkes_jax.outcomes",
   "cloak_archive": "fawkes_jax.pipeline",
   "load_detector": "fawkes_jax.weights",
   "load_extractor": "fawkes_jax.weights.extractors",

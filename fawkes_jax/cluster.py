@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fawkes_jax import cloaker, config, pipeline, types
+from fawkes_jax import cloaker, config, outcomes, pipeline, types
 from fawkes_jax.archive import manifest, results, scan, team
 from fawkes_jax.archive.source import SourceFile
 
@@ -90,21 +90,21 @@ class _Engine:
 
   def cloak(
     self, albums: Albums, known: dict[str, manifest.Row]
-  ) -> Iterator[pipeline.Outcome]:
+  ) -> Iterator[outcomes.Outcome]:
     """Yields the outcome of each file as soon as it is known."""
-    outcomes: queue.Queue[pipeline.Outcome | Exception | None] = queue.Queue()
+    told: queue.Queue[outcomes.Outcome | Exception | None] = queue.Queue()
 
     def run() -> None:
       try:
         pipeline.cloak_albums(
-          self._options, self._cloaker, albums, known, outcomes.put
+          self._options, self._cloaker, albums, known, told.put
         )
-        outcomes.put(None)
+        told.put(None)
       except Exception as error:
-        outcomes.put(error)
+        told.put(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while (outcome := outcomes.get()) is not None:
+    while (outcome := told.get()) is not None:
       if isinstance(outcome, Exception):
         raise outcome
       yield outcome
@@ -112,7 +112,7 @@ class _Engine:
 
 def cloak_archive(
   options: config.CloakOptions,
-  watcher: pipeline.Watcher | None = None,
+  watcher: outcomes.Watcher | None = None,
 ) -> None:
   """Cloaks all faces of an archive on a Ray cluster.
 
@@ -130,7 +130,7 @@ def cloak_archive(
   begin = list(itertools.islice(sources, 1))
   if not begin:
     return
-  watcher = watcher or pipeline.Watcher()
+  watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
   albums = pipeline.albums_of(itertools.chain(begin, sources), options)
   with (
@@ -199,7 +199,7 @@ class _Pool:
     options: config.CloakOptions,
     albums: Iterator[list[SourceFile]],
     known: Callable[[str], manifest.Row | None],
-    settle: Callable[[pipeline.Outcome], None],
+    settle: Callable[[outcomes.Outcome], None],
   ):
     self._ray = ray
     self._options = options

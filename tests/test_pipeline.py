@@ -19,7 +19,7 @@ import skimage.metrics
 from PIL import Image
 from terminal import run
 
-from fawkes_jax import pipeline
+from fawkes_jax import outcomes, pipeline
 from fawkes_jax.archive import files
 from fawkes_jax.imaging import views
 
@@ -367,7 +367,7 @@ def test_a_photo_that_changes_meanwhile(photos, tmp_path, cloaker, monkeypatch):
   )
   rows = {}
 
-  class Exchanging(pipeline.Watcher):
+  class Exchanging(outcomes.Watcher):
     def looked(self):
       shutil.copy(photos / "wall.png", source / "astronaut.jpg")
 

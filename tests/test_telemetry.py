@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 import servers
 
-from fawkes_jax import config, pipeline, types
+from fawkes_jax import config, outcomes, types
 from fawkes_jax.archive import manifest
 from fawkes_jax.commands import telemetry
 
@@ -20,7 +20,7 @@ def outcome(path, status="cloaked", reason=None, faces=0, fresh=True):
     config="c",
     faces=tuple({} for _ in range(faces)),
   )
-  return pipeline.Outcome(row=row, fresh=fresh)
+  return outcomes.Outcome(row=row, fresh=fresh)
 
 
 OUTCOMES = (
@@ -100,12 +100,12 @@ def test_json_lines(capsys, monkeypatch):
 def test_several_are_told_everything():
   told = []
 
-  class Telling(pipeline.Watcher):
+  class Telling(outcomes.Watcher):
     def __getattribute__(self, name):
       return lambda *args: told.append((name, *args))
 
   several = telemetry.Several([Telling(), Telling()])
-  names = [n for n in vars(pipeline.Watcher) if not n.startswith("_")]
+  names = [n for n in vars(outcomes.Watcher) if not n.startswith("_")]
   assert len(names) == 5
   for name in names:
     count = {"looked": 0, "spent": 2}.get(name, 1)

@@ -16,7 +16,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from fawkes_jax import cloaker, config, pipeline, recognition, types
+from fawkes_jax import (
+  album,
+  cloaker,
+  config,
+  outcomes,
+  pipeline,
+  recognition,
+  types,
+)
 from fawkes_jax.archive import codec, files, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.benchmarking import rounds
@@ -40,10 +48,10 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   found = _from_data(options, most) if options.data else _astronauts(most)
   photos: list[Photo] = []
   # What finder and codecs get: what the pipeline looks at in one go.
-  room = pipeline.WAVE_BYTES
+  room = album.WAVE_BYTES
   for index, (suffix, photo) in enumerate(found):
     files.write_atomically(folder / f"{index:06}{suffix}", photo.source)
-    if len(photos) < pipeline.WAVE_PHOTOS and room > 0:
+    if len(photos) < album.WAVE_PHOTOS and room > 0:
       photos.append(photo)
       room -= photo.pixels.nbytes
   if not photos:
@@ -194,9 +202,9 @@ class Pipeline(rounds.Subject):
     """A run into a folder that is removed afterwards.
 
     Returns:
-      What came of the files, see `pipeline.Outcome.count`; seconds by stage.
+      What came of the files, see `outcomes.Outcome.count`; seconds by stage.
     """
-    tally = pipeline.Tally()
+    tally = outcomes.Tally()
     try:
       stages = pipeline.cloak_archive(self.options, tally, cloaker=self.loaded)
     finally:

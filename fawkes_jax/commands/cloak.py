@@ -10,7 +10,7 @@ import jax
 import rich.console
 import rich.progress
 
-from fawkes_jax import cloaker, cluster, config, pipeline, types
+from fawkes_jax import cloaker, cluster, config, outcomes, pipeline, types
 from fawkes_jax.archive import files, manifest, team
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import telemetry, terminal
@@ -105,7 +105,7 @@ def _of_process(options: config.CloakOptions) -> str:
   return f", process {options.process_id} of {options.num_processes}"
 
 
-class _Summary(pipeline.Tally):
+class _Summary(outcomes.Tally):
   """Counts outcomes and averages what was measured on the saved files."""
 
   def __init__(self):
@@ -119,11 +119,11 @@ class _Summary(pipeline.Tally):
     self._everybody: list[team.State] = []
 
   def others(self, states: list[team.State]) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._everybody = states
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     super().settled(outcome)
     row = outcome.row
     self.earlier_failed += row.status == "failed" and not outcome.fresh
@@ -187,7 +187,7 @@ def _statuses(counts: collections.Counter[str]) -> str:
   )
 
 
-class _Progress(pipeline.Watcher):
+class _Progress(outcomes.Watcher):
   """A progress bar on a terminal, plain lines elsewhere.
 
   Process 0 of several shows how far all are together.
@@ -227,7 +227,7 @@ class _Progress(pipeline.Watcher):
     sys.stdout.flush()
 
   def listed(self, files: int) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._total = files
     if self._bar:
       self._bar.update(self._task, total=files)
@@ -235,17 +235,17 @@ class _Progress(pipeline.Watcher):
       self._console.print(f"{files} files")
 
   def others(self, states: list[team.State]) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._others = [state for state in states if state.process]
     self._say()
 
   def looked(self) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._seen += 1
     self._say()
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     self.advance(len(outcome.row.faces) if outcome.fresh else 0)
 
   def advance(self, faces: int) -> None:

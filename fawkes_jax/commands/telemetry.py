@@ -8,19 +8,19 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from fawkes_jax import config, pipeline, types
+from fawkes_jax import config, outcomes, types
 from fawkes_jax.archive import team
 
 _PROGRESS_EVERY = 10.0
 
 
-def watchers(options: config.CloakOptions) -> list[pipeline.Watcher]:
+def watchers(options: config.CloakOptions) -> list[outcomes.Watcher]:
   """Those that the options ask for.
 
   Raises:
     types.FawkesError: a package is missing, or the port is taken.
   """
-  found: list[pipeline.Watcher] = []
+  found: list[outcomes.Watcher] = []
   if options.json_logs:
     found.append(JsonLog(options))
   if options.metrics_port is not None:
@@ -28,39 +28,39 @@ def watchers(options: config.CloakOptions) -> list[pipeline.Watcher]:
   return found
 
 
-class Several(pipeline.Watcher):
+class Several(outcomes.Watcher):
   """Tells several watchers what it is told."""
 
-  def __init__(self, inner: Iterable[pipeline.Watcher]):
+  def __init__(self, inner: Iterable[outcomes.Watcher]):
     self._inner = list(inner)
 
   def listed(self, files: int) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.listed(files)
 
   def looked(self) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.looked()
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.settled(outcome)
 
   def spent(self, stage: str, seconds: float) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.spent(stage, seconds)
 
   def others(self, states: list[team.State]) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.others(states)
 
 
-class JsonLog(pipeline.Tally):
+class JsonLog(outcomes.Tally):
   """Events as lines of JSON: begun, listed, failed, progress.
 
   Each has `time` (UTC, ISO 8601), `event`, `process` and `processes`. What came
@@ -80,11 +80,11 @@ class JsonLog(pipeline.Tally):
     )
 
   def listed(self, files: int) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._say("listed", files=files)
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     super().settled(outcome)
     row = outcome.row
     if row.status == "failed" and outcome.fresh:
@@ -106,7 +106,7 @@ class JsonLog(pipeline.Tally):
     print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
-class Metrics(pipeline.Watcher):
+class Metrics(outcomes.Watcher):
   """Serves numbers for Prometheus under /metrics, as long as the process is."""
 
   def __init__(self, port: int):
@@ -150,15 +150,15 @@ class Metrics(pipeline.Watcher):
       ) from error
 
   def listed(self, files: int) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._files.set(files)
 
   def looked(self) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._looked.inc()
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     row = outcome.row
     self._photos.labels(row.status).inc()
     if outcome.fresh:
@@ -169,7 +169,7 @@ class Metrics(pipeline.Watcher):
       self._failures.labels(_kind(row.reason or "")).inc()
 
   def spent(self, stage: str, seconds: float) -> None:
-    """See `pipeline.Watcher`."""
+    """See `outcomes.Watcher`."""
     self._seconds.labels(stage).inc(seconds)
 
 

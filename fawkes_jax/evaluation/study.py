@@ -14,7 +14,7 @@ import rich.console
 import rich.progress
 from jaxtyping import Float, Int, UInt8
 
-from fawkes_jax import config, pipeline, recognition, types, version
+from fawkes_jax import config, outcomes, pipeline, recognition, types, version
 from fawkes_jax.archive import codec, files, manifest, scan
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.evaluation import (
@@ -419,7 +419,7 @@ class Study:
     return rich.progress.track(todo, title, console=self._console)
 
 
-class _Advancing(pipeline.Tally):
+class _Advancing(outcomes.Tally):
   """Shows how many photos are done."""
 
   def __init__(
@@ -429,8 +429,8 @@ class _Advancing(pipeline.Tally):
     self._progress = progress
     self._task = task
 
-  def settled(self, outcome: pipeline.Outcome) -> None:
-    """See `pipeline.Watcher`."""
+  def settled(self, outcome: outcomes.Outcome) -> None:
+    """See `outcomes.Watcher`."""
     super().settled(outcome)
     self._progress.advance(self._task)
 

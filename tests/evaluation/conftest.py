@@ -14,7 +14,7 @@ import pytest
 import rich.console
 from PIL import Image
 
-from fawkes_jax import config, pipeline, recognition
+from fawkes_jax import config, outcomes, pipeline, recognition
 from fawkes_jax.archive import manifest, scan
 from fawkes_jax.evaluation import detectors, study, trackers
 
@@ -104,7 +104,7 @@ def fake_cloaks(looks, cloak):
           row |= {"status": "cloaked", "output_sha256": digest, "faces": [{}]}
         record.append(manifest.Row.from_json(json.dumps(row)))
         outcome = record.rows.get(source.name)
-        watcher.settled(pipeline.Outcome(row=outcome, fresh=True))
+        watcher.settled(outcomes.Outcome(row=outcome, fresh=True))
       record.finish()
 
   return cloak_archive
