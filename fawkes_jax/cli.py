@@ -1,12 +1,13 @@
 """The command line: flags become options, nothing else."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -605,12 +606,45 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: Any) -> None:
-  signal.signal(number, signal.SIG_IGN)  # Once is enough.
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Once is enough.
   raise _Terminated
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+  """Makes SIGTERM an exception, wherever the program is.
+
+  Python drops an exception that is raised in a callback, such as those of the
+  garbage collector. Then it is raised again a moment later.
+  """
+
+  def dropped(what: Any) -> None:
+    if isinstance(what.exc_value, _Terminated):
+      signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+      hook(what)
+
+  hook = sys.unraisablehook
+  handlers = {
+    number: signal.signal(number, _terminate)
+    for number in (signal.SIGTERM, signal.SIGALRM)
+  }
+  sys.unraisablehook = dropped
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    sys.unraisablehook = hook
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+
+
 def _main(arguments: argparse.Namespace) -> int:
-  before = signal.signal(signal.SIGTERM, _terminate)
+  with _terminable():
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
   try:
     options = _options(arguments)
     command = importlib.import_module(
@@ -634,8 +668,6 @@ def _main(arguments: argparse.Namespace) -> int:
       sys.stderr.flush()
       os._exit(128 + signal.SIGTERM)
     return 128 + signal.SIGINT
-  finally:
-    signal.signal(signal.SIGTERM, before)
 
 
 def entry(argv: Sequence[str] | None = None) -> None:

@@ -370,3 +370,47 @@ def test_interrupted(monkeypatch, places, command, goes_on):
   assert ended.code == 130
   assert ended.errors.startswith("fawkes-jax: interrupted")
   assert ("the same command continues" in ended.errors) == goes_on
+
+
+@pytest.mark.parametrize("where", ["", "Dying()", "gc.collect()"])
+def test_sigterm_is_not_lost(where, tmp_path):
+  """Also not in a callback, where Python drops exceptions."""
+  script = f"""
+import gc, os, signal, sys, time
+from fawkes_jax import cli
+from fawkes_jax.commands import status
+
+def ask(*_):
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.01)
+
+class Dying:
+  def __del__(self):
+    ask()
+
+def run(options):
+  if "collect" in {where!r}:
+    gc.callbacks.append(lambda phase, _: ask() if phase == "start" else None)
+  try:
+    {where or "ask()"}
+    time.sleep(60)
+  finally:
+    for _ in range(20):  # What must be tidied up is not disturbed again.
+      time.sleep(0.01)
+    print("tidied up", flush=True)
+
+status.run = run
+cli.entry(["status", "--output=x"])
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=50,
+  )
+  assert done.returncode == 143
+  assert done.stdout == "tidied up\n"
+  assert "fawkes-jax: terminated" in done.stderr
+  assert "Traceback" not in done.stderr
