@@ -5,6 +5,7 @@ stopping rule its result is taken out and the next face put in, without
 recompiling anything and without waiting for the other slots.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -55,6 +56,7 @@ class Executor(Generic[Key]):
     slots: int,
     mesh: Mesh,
     steps_per_call: int | None = None,
+    group: int | None = None,
   ):
     """Compiles nothing yet.
 
@@ -69,10 +71,14 @@ class Executor(Generic[Key]):
         for 1 on a CPU and 10 elsewhere. A compiled loop over steps keeps a GPU
         or TPU busy; XLA runs it several times slower than single steps on a
         CPU.
+      group: faces that go to a device, or come back, at once; None for 1 on a
+        CPU and 16 elsewhere, where each transfer has its price.
     """
+    on_cpu = jax.default_backend() == "cpu"
     if steps_per_call is None:
-      steps_per_call = 1 if jax.default_backend() == "cpu" else 10
+      steps_per_call = 1 if on_cpu else 10
     self.steps_per_call = steps_per_call
+    self._group = group or (1 if on_cpu else 16)
     self._mesh = mesh
     self._per_device = -(-slots // mesh.size)
     self._options = options
@@ -88,10 +94,10 @@ class Executor(Generic[Key]):
     def fill(problems):
       return jax.vmap(lambda p: solver.start(p, options))(problems)
 
-    def insert(states, slot, problem):
-      fresh = fill(problem)
+    def insert(states, slots, problems):
+      fresh = fill(problems)
       return jax.tree.map(
-        lambda old, new: old.at[slot].set(new, mode="drop"), states, fresh
+        lambda old, new: old.at[slots].set(new, mode="drop"), states, fresh
       )
 
     def advance(states, variables):
@@ -106,9 +112,10 @@ class Executor(Generic[Key]):
         )
       return states, jax.vmap(lambda s: solver.finished(s, options))(states)
 
-    def take(states, slot):
-      parts = (states.best_change, states.best_dssim, states.steps)
-      return jax.tree.map(lambda x: x[slot], parts)
+    def take(states, slots):
+      # Whole numbers.
+      change = states.best_change[slots].astype(jnp.int16)
+      return change, states.best_dssim[slots], states.steps[slots]
 
     self._fill = mesh_lib.over_faces(fill, mesh, specs=(faces,))
     self._insert = mesh_lib.over_faces(
@@ -136,35 +143,44 @@ class Executor(Generic[Key]):
     keys: list[Key | None] = [None] * self.slots
     states, exhausted = None, False
     while True:
-      # Each round gives every device at most one new face.
+      # Each round gives every device at most a group of new faces.
       free = self._free(keys)
       while not exhausted and any(free):
-        batch: list[tuple[int, Key, solver.Problem]] = []
-        for device, slots in enumerate(free):
-          if slots and not exhausted:
-            item = next(source, None)
-            if item is None:
-              exhausted = True
-            else:
-              batch.append((device, *item))
-        if not batch:
+        slots = np.full((devices, self._group), self._per_device, np.int32)
+        rows: dict[tuple[int, int], solver.Problem] = {}
+        for column, device in np.ndindex(self._group, devices):
+          if exhausted or not free[device]:
+            continue
+          item = next(source, None)
+          if item is None:
+            exhausted = True
+            continue
+          name, problem = item
+          rows[device, column] = problem
+          slot = slots[device, column] = free[device].pop(0)
+          keys[device * self._per_device + slot] = name
+        if not rows:
           break
+        filler = next(iter(rows.values()))
         if states is None:
-          states = self._empty(batch[0][2])
-        slot = np.full(devices, self._per_device, np.int32)
-        rows = [batch[0][2]] * devices
-        for device, key, problem in batch:
-          index = free[device].pop(0)
-          slot[device], rows[device] = index, problem
-          keys[device * self._per_device + index] = key
-        states = self._insert(states, slot, _stack(rows))
+          states = self._empty(filler)
+        all_rows = [
+          rows.get(at, filler) for at in np.ndindex(devices, self._group)
+        ]
+        states = self._insert(states, slots.ravel(), _stack(all_rows))
       if states is None or not any(key is not None for key in keys):
         return
       states, ended = self._advance(states, self._variables)
-      for index in np.flatnonzero(np.asarray(ended)).tolist():
-        done, keys[index] = keys[index], None
-        if done is not None:
-          yield done, self._result(states, index)
+      done = [
+        index
+        for index in np.flatnonzero(np.asarray(ended)).tolist()
+        if keys[index] is not None
+      ]
+      for index, solution in self._solutions(states, done):
+        key = keys[index]
+        assert key is not None
+        keys[index] = None
+        yield key, solution
 
   @property
   def slots(self) -> int:
@@ -215,13 +231,35 @@ class Executor(Generic[Key]):
       steps=jnp.full_like(states.steps, self._options.steps)
     )
 
-  def _result(self, states: solver.State, index: int) -> Solution:
-    device, slot = divmod(index, self._per_device)
-    slots = np.full(self._mesh.size, slot, np.int32)
-    change, dssim, steps = (
-      np.asarray(x)[device] for x in self._take(states, slots)
-    )
-    return Solution(change=change, dssim=float(dssim), steps=int(steps))
+  def _solutions(
+    self, states: solver.State, indices: Sequence[int]
+  ) -> Iterator[tuple[int, Solution]]:
+    """The results in some slots, a group of each device at once."""
+    waiting: list[collections.deque[int]] = [
+      collections.deque() for _ in range(self._mesh.size)
+    ]
+    for index in indices:
+      waiting[index // self._per_device].append(index)
+    while any(waiting):
+      group = [
+        [queue.popleft() for _ in range(min(self._group, len(queue)))]
+        for queue in waiting
+      ]
+      slots = np.zeros((self._mesh.size, self._group), np.int32)
+      for device, members in enumerate(group):
+        slots[device, : len(members)] = np.array(members) % self._per_device
+      change, dssim, steps = map(np.asarray, self._take(states, slots.ravel()))
+      for device, members in enumerate(group):
+        for column, index in enumerate(members):
+          row = device * self._group + column
+          yield (
+            index,
+            Solution(
+              change=change[row].astype(np.float32),
+              dssim=float(dssim[row]),
+              steps=int(steps[row]),
+            ),
+          )
 
 
 def _stack(problems: Sequence[solver.Problem]) -> solver.Problem:

@@ -163,6 +163,20 @@ def test_several_steps_per_call(cloaker, many, solutions):
     assert nearly_same(solution.change, solutions[index].change)
 
 
+@pytest.mark.parametrize("group", [2, 3])
+def test_faces_that_come_and_go_together(cloaker, many, solutions, group):
+  """The same cloaks, also where a group has more places than faces."""
+  together = make_executor(cloaker, group=group)
+  found = dict(together.solve(list(enumerate(many))))
+  assert sorted(found) == sorted(solutions)
+  for index, solution in solutions.items():
+    assert found[index].dssim == pytest.approx(solution.dssim, abs=2e-5)
+    assert nearly_same(found[index].change, solution.change)
+  # Bitwise, whoever is in the group.
+  [(_, alone)] = together.solve([(2, many[2])])
+  assert_same(alone, found[2])
+
+
 # Run with four devices; gets the problems from a file.
 SEVERAL_DEVICES = """
 import sys
@@ -185,6 +199,9 @@ for i in range(5):
     fields[name] = {"dlib_resnet": fields[name]}
   problems.append((str(i), solver.Problem(**fields)))
 found = dict(cloaker.executor.solve(problems))
+cloaker.executor._group = 3
+for name, solution in cloaker.executor.solve(problems):
+  np.testing.assert_array_equal(solution.change, found[name].change)
 np.savez(sys.argv[2], **{i: found[i].change for i in sorted(found)})
 """
 
