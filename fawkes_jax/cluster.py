@@ -27,6 +27,7 @@ from fawkes_jax.archive.source import SourceFile
 _TASK_FILES = 1024
 _LOOK_SECONDS = 2.0
 _WAIT_SECONDS = 0.5
+_NOTICE_SECONDS = 15.0
 # A machine that stays while its workers die did not come and go: it is ill, or
 # a photo is.
 _MOST_DEATHS = 3
@@ -223,12 +224,12 @@ class _Pool:
       for worker in self._workers:
         if worker.starting is None and worker.task is None:
           self._give(worker)
-      if self._workers:
+      if any(worker.starting is None for worker in self._workers):
         seen = time.monotonic()
       elif time.monotonic() - seen > 60 * self._options.wait_minutes:
         raise types.FawkesError(
-          "the Ray cluster must have a machine that can work, none came for"
-          f" {self._options.wait_minutes:g} minutes"
+          "the Ray cluster must have a machine that can work, none was ready"
+          f" for {self._options.wait_minutes:g} minutes"
         )
       if not self._follow():
         return
@@ -301,8 +302,7 @@ class _Pool:
     """A worker is lost: what it had not finished is for others."""
     self._workers.remove(worker)
     task = worker.task
-    alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-    if worker.node in alive:
+    if self._stays(worker.node):
       self._deaths[worker.node] += 1
       if task is not None:
         task.deaths += 1
@@ -314,6 +314,15 @@ class _Pool:
           f" {last.name}; Ray's logs say why"
         )
       self._again.append(task)
+
+  def _stays(self, node: str) -> bool:
+    """Whether a machine lives; Ray takes a while to notice that it does not."""
+    until = time.monotonic() + _NOTICE_SECONDS
+    while time.monotonic() < until:
+      if not any(n["Alive"] for n in self._ray.nodes() if n["NodeID"] == node):
+        return False
+      time.sleep(_WAIT_SECONDS)
+    return True
 
   def _look(self) -> None:
     """Starts workers on machines that have joined, or lost theirs."""

@@ -110,3 +110,15 @@ def test_what_cannot_be(undisturbed, tmp_path, flags, rule):
   said, _ = process.communicate(timeout=200)
   assert process.returncode == 2
   assert f"fawkes-jax: {rule}" in said
+
+
+def test_no_machine_comes(undisturbed, tmp_path):
+  with cluster(0) as nodes:
+    process = start(
+      undisturbed[0],
+      tmp_path / "out",
+      *(f"--ray_address={nodes.address}", "--wait_minutes=0.05"),
+    )
+    said, _ = process.communicate(timeout=200)
+  assert process.returncode == 2
+  assert "must have a machine that can work, none was ready for 0.05" in said

@@ -133,7 +133,7 @@ class Team:
         if first is None:
           raise types.FawkesError(
             f"process 0 of {mine.processes} never arrived: no sign of it in"
-            f" {self._store.address} after {self._wait_seconds:.0f} seconds"
+            f" {self._store.address} for {self._wait_seconds / 60:.2g} minutes"
           )
         raise types.FawkesError(
           "all processes of a run must have the same flags and version:"
