@@ -8,6 +8,8 @@ end the first process merges all into `manifest.jsonl`. However a run ends,
 nothing that was recorded is lost, and the next one begins with it.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
@@ -41,7 +43,8 @@ NAME = "manifest.jsonl"
 FOLDER = ".manifest"
 LOCK_NAME = ".manifest.lock"
 _PART = re.compile(r"(\d{6})-\d{4}(-\d{6})?\.jsonl")
-_MANY = 4096
+_READERS = 16
+"""Files of a bucket that are read at the same time."""
 
 
 class Manifest:
@@ -126,7 +129,7 @@ class Manifest:
     Raises:
       types.FawkesError: the manifest cannot be read.
     """
-    self._parts = _add_parts(self.store, self.rows, self.notes)
+    self._parts.add_to(self.rows, self.notes)
 
   def finish(self) -> None:
     """Merges all rows: exactly one for each path, in the order of paths.
@@ -142,11 +145,9 @@ class Manifest:
         merged.flush()
         self.store.write_file(NAME, Path(merged.name))
       self._appender.close()
-      for part in self._parts:
-        self.store.remove(f"{FOLDER}/{part}")
+      self._parts.remove()
     except OSError as error:
       raise self._failure(error) from error
-    self._parts = []
     self._appender = self._new_appender()
 
   def close(self) -> None:
@@ -159,8 +160,8 @@ class Manifest:
 
   def _new_appender(self) -> storage.Appender:
     """For a generation after all that are there."""
-    last = max((int(part[:6]) for part in self._parts), default=0)
-    return self.store.appender(f"{FOLDER}/{last + 1:06}-{self._process:04}")
+    generation = self._parts.generation() + 1
+    return self.store.appender(f"{FOLDER}/{generation:06}-{self._process:04}")
 
   def _failure(self, error: OSError) -> types.FawkesError:
     return _failure(self.store, error)
@@ -262,7 +263,7 @@ def reading(
       except OSError as error:
         raise _failure(store, error) from error
     rows, notes, parts = _load(store)
-    if not parts and not len(rows) and not _exists(store):
+    if not parts.names and not len(rows) and not _exists(store):
       raise types.FawkesError(
         f"--output must hold a {NAME}, got {store.address}"
       )
@@ -283,9 +284,57 @@ def _exists(store: storage.Store) -> bool:
   return True
 
 
-def _load(store: storage.Store) -> tuple[Rows, list[str], list[str]]:
-  """All rows, notes, and the names of the files that are to be merged."""
-  rows, notes = Rows(), list[str]()
+class _Parts:
+  """The files of a run that was not merged, and how far they were read.
+
+  Attributes:
+    names: of the files, by generation, process and number.
+  """
+
+  def __init__(self, store: storage.Store):
+    self._store = store
+    self.names: list[str] = []
+    # A file that has a successor does not grow any more.
+    self._complete: set[str] = set()
+    self._lines: collections.Counter[str] = collections.Counter()
+
+  def generation(self) -> int:
+    """The largest one."""
+    return max((int(name[:6]) for name in self.names), default=0)
+
+  def add_to(self, rows: Rows, notes: list[str]) -> None:
+    """Adds the rows that have come since the last time."""
+    try:
+      self.names = list(filter(_PART.fullmatch, self._store.names(FOLDER)))
+      growing = [name for name in self.names if name not in self._complete]
+      with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        contents = pool.map(
+          self._store.read, (f"{FOLDER}/{n}" for n in growing)
+        )
+        for name, data in zip(growing, contents, strict=True):
+          lines = data.splitlines(keepends=True)
+          rows.put(_parse(lines[self._lines[name] :], name, notes))
+          whole = lines[-1].endswith(b"\n") if lines else True
+          self._lines[name] = len(lines) - (not whole)
+    except OSError as error:
+      raise _failure(self._store, error) from error
+    for name, after in itertools.pairwise(self.names):
+      if name[:11] == after[:11]:
+        self._complete.add(name)
+
+  def remove(self) -> None:
+    """Removes the files. Raises OSError."""
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+      for _ in pool.map(
+        self._store.remove, (f"{FOLDER}/{n}" for n in self.names)
+      ):
+        pass
+    self.names = []
+
+
+def _load(store: storage.Store) -> tuple[Rows, list[str], _Parts]:
+  """All rows, notes, and the files that are to be merged."""
+  rows, notes, parts = Rows(), list[str](), _Parts(store)
   try:
     with store.open(NAME) as file:
       rows.put(_parse(file, NAME, notes))
@@ -293,21 +342,8 @@ def _load(store: storage.Store) -> tuple[Rows, list[str], list[str]]:
     pass
   except OSError as error:
     raise _failure(store, error) from error
-  return rows, notes, _add_parts(store, rows, notes)
-
-
-def _add_parts(store: storage.Store, rows: Rows, notes: list[str]) -> list[str]:
-  """Adds the rows of a run that was not merged; returns its files' names."""
-  parts = []
-  try:
-    for name in store.names(FOLDER):
-      if _PART.fullmatch(name):
-        parts.append(name)
-        data = store.read(f"{FOLDER}/{name}")
-        rows.put(_parse(data.splitlines(keepends=True), name, notes))
-  except OSError as error:
-    raise _failure(store, error) from error
-  return parts
+  parts.add_to(rows, notes)
+  return rows, notes, parts
 
 
 def _parse(

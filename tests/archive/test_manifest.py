@@ -165,6 +165,34 @@ def test_the_first_process_merges_what_others_add(tmp_path):
   ]  # fmt: skip
 
 
+def test_a_refresh_reads_what_is_new(address):
+  """In every store; rows that came later count more, whatever was read when."""
+  with manifest.Manifest(address, process=1, processes=3) as early:
+    early.append(row("a", "failed", reason="first"))
+    early.append(row("b", "failed", reason="first"))
+    early.sync()
+    with (
+      manifest.Manifest(address, process=0, processes=3) as first,
+      manifest.Manifest(address, process=2, processes=3) as late,
+    ):
+      late.append(row("a", "failed", reason="second"))
+      late.sync()
+      for round_ in range(3):
+        first.refresh()
+        assert first.rows.get("a").reason == "second"
+        assert first.rows.get("b").reason == "first"
+        assert len(first.rows) == 2 + 1500 * round_
+        for number in range(1500):
+          early.append(row(f"{round_}/{number}"))
+        early.sync()
+      first.finish()
+  with manifest.Manifest(address) as record:
+    assert len(record.rows) == 4502
+    assert record.rows.get("a").reason == "second"
+    left = record.store.names(manifest.FOLDER)
+    assert not [name for name in left if not name.endswith(".lock")]
+
+
 def test_many_rows(tmp_path):
   """More than are handled at once, in the order of their names' bytes."""
   names = [f"{number * 7919 % 10_000:04}.jpg" for number in range(10_000)]
