@@ -204,7 +204,7 @@ class _Progress(outcomes.Watcher):
       self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.fields[photos]} photos"),
         rich.progress.TextColumn("{task.fields[faces]} faces"),
-        rich.progress.TextColumn("{task.fields[seen]} looked through"),
+        rich.progress.TextColumn("{task.fields[seen]}"),
         rich.progress.BarColumn(),
         rich.progress.TextColumn("{task.fields[rate]:.2f} photos/s"),
         rich.progress.TimeElapsedColumn(),
@@ -217,7 +217,7 @@ class _Progress(outcomes.Watcher):
     if self._bar:
       self._bar.start()
       self._task = self._bar.add_task(
-        "", total=None, photos="0", faces=0, seen=0, rate=0.0
+        "", total=None, photos="0", faces=0, seen="", rate=0.0
       )
     return self
 
@@ -260,13 +260,15 @@ class _Progress(outcomes.Watcher):
     faces = self._faces + sum(s.counts.get("faces", 0) for s in self._others)
     rate = photos / max(now - self._started, 1e-3)
     of = "" if self._total is None else f"/{self._total}"
+    # The workers of a cluster do not say.
+    seen = f"{self._seen} looked through" if self._seen else ""
     if self._bar:
       self._bar.update(
         self._task,
         completed=photos,
         photos=f"{photos}{of}",
         faces=faces,
-        seen=self._seen,
+        seen=seen,
         rate=rate,
       )
     elif now - self._said >= _LINE_EVERY:
@@ -276,6 +278,6 @@ class _Progress(outcomes.Watcher):
         seconds = (self._total - photos) / rate
         left = f", {terminal.duration(seconds)} left"
       self._console.print(
-        f"{photos}{of} photos, {faces} faces, {self._seen} looked through,"
-        f" {rate:.2f} photos/s{left}"
+        f"{photos}{of} photos, {faces} faces, {seen}{', ' if seen else ''}"
+        f"{rate:.2f} photos/s{left}"
       )
