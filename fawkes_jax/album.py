@@ -256,7 +256,7 @@ class Run:
       return self._new(source, source.status, source.reason)
     if source.relative == manifest.NAME:
       reason = "its name is that of the manifest"
-      return self._new(source, "failed", reason)
+      return self._new(source, "skipped", reason)
     if source.address and storage.within(source.address, self._options.output):
       return self._new(source, "failed", "it lies in the output")
     sha256 = None

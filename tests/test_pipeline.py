@@ -602,6 +602,37 @@ def test_a_single_photo(photos, tmp_path):
   assert list(rows_of(tmp_path / "out")) == ["wall.png"]
 
 
+def test_what_would_overwrite_the_manifest(photos, tmp_path):
+  """As in an input that is an earlier output; also where it is a photo."""
+  source = tmp_path / "in"
+  source.mkdir()
+  shutil.copy(photos / "wall.png", source / "manifest.jsonl")
+  shutil.copy(photos / "wall.png", source / "wall.png")
+  assert cloak(source, tmp_path / "out").code == 0
+  rows = rows_of(tmp_path / "out")
+  assert rows["manifest.jsonl"]["status"] == "skipped"
+  assert "that of the manifest" in rows["manifest.jsonl"]["reason"]
+  assert rows["wall.png"]["status"] == "no_face"
+
+
+def test_a_list_of_what_lies_in_the_output(photos, tmp_path):
+  """A list may lead anywhere: never over its own photos."""
+  output = tmp_path / "out"
+  output.mkdir()
+  shutil.copy(photos / "wall.png", output / "mine.png")
+  (tmp_path / "list.txt").write_text(
+    f"{output}/mine.png\tmine.png\n{photos}/wall.png\twall.png\n"
+  )
+  assert cloak(tmp_path / "list.txt", output).code == 1
+  rows = rows_of(output)
+  assert rows["mine.png"]["status"] == "failed"
+  assert rows["mine.png"]["reason"] == "it lies in the output"
+  assert rows["wall.png"]["status"] == "no_face"
+  assert (output / "wall.png").read_bytes() == (
+    photos / "wall.png"
+  ).read_bytes()
+
+
 @pytest.mark.data
 def test_odd_files_of_others(data_dir, tmp_path):
   """Corrupted, empty and truncated files as they came, and a palette PNG."""
