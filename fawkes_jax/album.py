@@ -254,7 +254,7 @@ class Run:
     """Reads a photo, unless there is nothing left to do for it."""
     if source.status is not None:
       return self._new(source, source.status, source.reason)
-    if source.relative == manifest.NAME:
+    if source.relative.partition("/")[0] in manifest.RESERVED:
       reason = "its name is that of the manifest"
       return self._new(source, "skipped", reason)
     if source.address and storage.within(source.address, self._options.output):

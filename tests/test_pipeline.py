@@ -622,11 +622,13 @@ def test_a_list_of_what_lies_in_the_output(photos, tmp_path):
   shutil.copy(photos / "wall.png", output / "mine.png")
   (tmp_path / "list.txt").write_text(
     f"{output}/mine.png\tmine.png\n{photos}/wall.png\twall.png\n"
+    f"{photos}/wall.png\t.manifest/000001-0000.jsonl\n"
   )
   assert cloak(tmp_path / "list.txt", output).code == 1
   rows = rows_of(output)
   assert rows["mine.png"]["status"] == "failed"
   assert rows["mine.png"]["reason"] == "it lies in the output"
+  assert rows[".manifest/000001-0000.jsonl"]["status"] == "skipped"
   assert rows["wall.png"]["status"] == "no_face"
   assert (output / "wall.png").read_bytes() == (
     photos / "wall.png"

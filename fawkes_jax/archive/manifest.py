@@ -29,6 +29,7 @@ __all__ = (
   "FOLDER",
   "LOCK_NAME",
   "NAME",
+  "RESERVED",
   "STATUSES",
   "Manifest",
   "Row",
@@ -42,6 +43,8 @@ __all__ = (
 NAME = "manifest.jsonl"
 FOLDER = ".manifest"
 LOCK_NAME = ".manifest.lock"
+RESERVED = (NAME, FOLDER, LOCK_NAME)
+"""Names that no result may have."""
 _PART = re.compile(r"(\d{6})-\d{4}(-\d{6})?\.jsonl")
 _READERS = 16
 """Files of a bucket that are read at the same time."""
