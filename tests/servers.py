@@ -29,7 +29,7 @@ def need(*modules: str) -> None:
   """Skips where a module is missing, without importing it."""
   for module in modules:
     if importlib.util.find_spec(module) is None:
-      pytest.skip(f"{module} is not installed")
+      pytest.skip(f"{module} is not installed", allow_module_level=True)
 
 
 def free_port() -> int:

@@ -4,16 +4,15 @@ import contextlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import chaos
 import pytest
+import servers
 
 from fawkes_jax.archive import manifest
 
-ray = pytest.importorskip("ray", reason="needs ray")
-
-# Ray warns of what it will change; here it is only a means.
-pytestmark = pytest.mark.filterwarnings("ignore:::ray")
+servers.need("ray")
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +25,41 @@ def undisturbed(tmp_path_factory):
   return folder / "in", folder / "out"
 
 
+class Nodes:
+  """The cluster of `ray_nodes.py`."""
+
+  def __init__(self, process):
+    self._process = process
+    self.address = self._answer("address")
+
+  def _answer(self, word):
+    for line in self._process.stdout:
+      if line.startswith(word):
+        return line.split()[-1]
+    pytest.fail("the cluster has ended")
+
+  def tell(self, what):
+    self._process.stdin.write(f"{what}\n")
+    self._process.stdin.flush()
+    self._answer("done")
+
+
 @contextlib.contextmanager
 def cluster(workers):
   """A head without work, and so many nodes of one core."""
-  from ray import cluster_utils
-
-  nodes = cluster_utils.Cluster(
-    initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0}
-  )
-  try:
+  with subprocess.Popen(
+    [sys.executable, Path(__file__).with_name("ray_nodes.py")],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  ) as process:
+    nodes = Nodes(process)
     for _ in range(workers):
-      nodes.add_node(num_cpus=1, num_gpus=0)
+      nodes.tell("add")
     yield nodes
-  finally:
-    nodes.shutdown()
+    process.stdin.close()
+    process.wait(timeout=60)
 
 
 def start(source, output, *flags):
@@ -71,7 +91,7 @@ def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path):
     while outcomes(output) < 10 and time.monotonic() < deadline:
       assert process.poll() is None, process.stdout.read()
       time.sleep(0.05)
-    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    nodes.tell("kill")
     before = outcomes(output)
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
@@ -89,7 +109,7 @@ def test_a_machine_that_joins_gets_work(undisturbed, tmp_path):
     while not list((output / manifest.FOLDER).glob("process-*.json")):
       assert time.monotonic() < deadline
       time.sleep(0.1)
-    nodes.add_node(num_cpus=1, num_gpus=0)
+    nodes.tell("add")
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
   same(expected, output)

@@ -109,8 +109,7 @@ class Team:
     return self
 
   def __exit__(self, *error: object) -> None:
-    self._ended.set()
-    self._thread.join()
+    self._fall_silent()
 
   def meet(self) -> None:
     """Waits for process 0, and makes sure that it is in the same run.
@@ -141,7 +140,7 @@ class Team:
           f" {_shown(mine)}"
         )
       before = first
-      self._ended.wait(BEAT_SECONDS / 4)
+      time.sleep(BEAT_SECONDS / 4)
 
   def done(self) -> None:
     """Says that this process has done its share.
@@ -149,6 +148,9 @@ class Team:
     Raises:
       types.FawkesError: that cannot be written.
     """
+    if self._state.process:
+      # Nothing may be said any more when process 0 has removed it all.
+      self._fall_silent()
     with self._lock:
       self._state = dataclasses.replace(self._state, state="done")
     try:
@@ -183,7 +185,7 @@ class Team:
       looked = signs
       if patience.ended(signs):
         raise types.FawkesError(self._why(states, absent, missing()))
-      self._ended.wait(BEAT_SECONDS / 4)
+      time.sleep(BEAT_SECONDS / 4)
 
   def wait_for_first(self) -> None:
     """Waits until process 0 has left, or gives no sign of life any more."""
@@ -192,7 +194,7 @@ class Team:
       first = next((s for s in self._read() if s.process == 0), None)
       if first is None or patience.ended(first.beat):
         return
-      self._ended.wait(BEAT_SECONDS / 4)
+      time.sleep(BEAT_SECONDS / 4)
 
   def dissolve(self) -> None:
     """Removes what the processes have said, in the end.
@@ -200,13 +202,16 @@ class Team:
     Raises:
       types.FawkesError: that cannot be done.
     """
-    self._ended.set()
-    self._thread.join()
+    self._fall_silent()
     try:
       for state in reversed(read(self._store)):
         self._store.remove(_name(state.process))
     except OSError as error:
       raise self._failure(error) from error
+
+  def _fall_silent(self) -> None:
+    self._ended.set()
+    self._thread.join()
 
   def _why(
     self, states: dict[int, State], absent: list[int], left: dict[int, int]

@@ -132,13 +132,20 @@ def test_the_highest_exit_code(launch, variables, record):
 )
 def test_signals(variables, record, wait_for, number, code):
   """All children get it, and the launcher waits until they have saved."""
+  # Also where the tests run in the background, where SIGINT is ignored.
+  listening = (
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])\n"
+  )
   launcher = subprocess.Popen(
-    [shutil.which("bash"), ROOT / "launch" / "multi_gpu.sh", "cloak"],
+    [
+      *(sys.executable, "-c", listening, shutil.which("bash")),
+      *(ROOT / "launch" / "multi_gpu.sh", "cloak"),
+    ],
     env={"PATH": os.environ["PATH"], "FAWKES_JAX_GPUS": "3", **variables},
     stdin=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
-    # Also where the tests run in the background, where it is ignored.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   try:
     wait_for(lambda: len(record("start")) == 4, "three processes run")
