@@ -200,9 +200,10 @@ for i in range(5):
   problems.append((str(i), solver.Problem(**fields)))
 found = dict(cloaker.executor.solve(problems))
 cloaker.executor._group = 3
-for name, solution in cloaker.executor.solve(problems):
-  np.testing.assert_array_equal(solution.change, found[name].change)
-np.savez(sys.argv[2], **{i: found[i].change for i in sorted(found)})
+again = dict(cloaker.executor.solve(problems))
+changes = {i: found[i].change for i in found}
+changes |= {f"{i} in groups": again[i].change for i in again}
+np.savez(sys.argv[2], **changes)
 """
 
 
@@ -221,9 +222,10 @@ def test_several_devices_give_the_same_cloaks(many, solutions, tmp_path):
     check=True,
   )
   with np.load(tmp_path / "out.npz") as found:
-    assert sorted(found) == ["0", "1", "2", "3", "4"]
+    assert len(found) == 10
     for i, solution in solutions.items():
       assert nearly_same(found[str(i)], solution.change)
+      assert nearly_same(found[f"{i} in groups"], solution.change)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
