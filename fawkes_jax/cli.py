@@ -95,7 +95,7 @@ def _add_cloak(commands: Any) -> None:
   )
   add(
     "--output_format",
-    choices=("tree", "tar"),
+    choices=config.FORMATS,
     default=config.CloakOptions.output_format,
     help="a file for each photo, or tar files of many (tree)",
   )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fawkes_jax import cloaker, config, outcomes, pipeline, types
-from fawkes_jax.archive import manifest, results, scan, team
+from fawkes_jax.archive import manifest, team
 from fawkes_jax.archive.source import SourceFile
 
 # What a task should keep an accelerator busy with, beside the album's own size.
@@ -126,14 +126,12 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: Ray, the folders, the weights,
       the manifest, or no machine for too long. A single photo never raises.
   """
-  sources = scan.scan(options.input)
-  scan.check_output(options.input, options.output)
-  begin = list(itertools.islice(sources, 1))
-  if not begin:
+  sources = pipeline.begin(options)
+  if sources is None:
     return
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
-  albums = pipeline.albums_of(itertools.chain(begin, sources), options)
+  albums = pipeline.albums_of(sources, options)
   with (
     manifest.Manifest(options.output) as record,
     pipeline.Listing(options, record, watcher),
@@ -149,10 +147,7 @@ def cloak_archive(
   ):
     settle = pipeline.recording(record, counts, watcher)
     _Pool(ray, options, albums, record.rows.get, settle).run()
-    record.finish()
-    if options.output_format == "tar":
-      results.tidy(record.store, record.rows)
-    processes.dissolve()
+    pipeline.finish(options, record, processes)
 
 
 @contextlib.contextmanager
@@ -210,7 +205,6 @@ class _Pool:
     self._again: collections.deque[_Task] = collections.deque()
     self._workers: list[_Worker] = []
     self._engine = ray.remote(_Engine)
-    self._nodes: set[str] = set()
     self._deaths: collections.Counter[str] = collections.Counter()
 
   def run(self) -> None:

@@ -181,6 +181,7 @@ class FaceOptions:
 
 
 ENGINES = ("local", "ray")
+FORMATS = ("tree", "tar")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,7 +283,7 @@ class CloakOptions(FaceOptions):
       "output_format",
       "tree or tar",
       self.output_format,
-      self.output_format in ("tree", "tar"),
+      self.output_format in FORMATS,
     )
 
   def fingerprint(self) -> str:

@@ -48,12 +48,9 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: the folders, the weights, the
       manifest, or another process. A single photo never raises.
   """
-  sources = scan.scan(options.input)
-  scan.check_output(options.input, options.output)
-  begin = list(itertools.islice(sources, 1))
-  if not begin:
-    return {}  # Nothing is made, nor loaded.
-  sources = itertools.chain(begin, sources)
+  sources = begin(options)
+  if sources is None:
+    return {}
   first, several = options.process_id == 0, options.num_processes > 1
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
@@ -94,14 +91,39 @@ def cloak_archive(
         if several:
           listing.wait()
           processes.wait(lambda: _missing(record))
-        record.finish()
-        if options.output_format == "tar":
-          results.tidy(record.store, record.rows)
-        processes.dissolve()
+        finish(options, record, processes)
       elif options.distributed:
         # All processes of such a run must end together.
         processes.wait_for_first()
   return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+
+
+def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:
+  """The files of a run; None where there are none, before anything is made.
+
+  Raises:
+    FawkesError: the input cannot be used, or lies where the output does.
+  """
+  sources = scan.scan(options.input)
+  scan.check_output(options.input, options.output)
+  some = list(itertools.islice(sources, 1))
+  return itertools.chain(some, sources) if some else None
+
+
+def finish(
+  options: config.CloakOptions,
+  record: manifest.Manifest,
+  processes: team.Team,
+) -> None:
+  """Leaves a merged manifest, and nothing of the run that made it.
+
+  Raises:
+    FawkesError: the output cannot be used.
+  """
+  record.finish()
+  if options.output_format == "tar":
+    results.tidy(record.store, record.rows)
+  processes.dissolve()
 
 
 def recording(

@@ -102,13 +102,8 @@ def _sources(
     seen.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
     for number, (address, target) in enumerate(entries, start=1):
       relative = target or _name(address)
-      parts = relative.split("/")
-      if any(part in ("", ".", "..") for part in parts) or "\0" in relative:
-        yield SourceFile(
-          relative=relative.replace("\0", "\\0"),
-          status="failed",
-          reason="its name cannot be a path",
-        )
+      if unusable := SourceFile.unusable(relative):
+        yield unusable
         continue
       added = seen.execute(
         "INSERT OR IGNORE INTO names VALUES (?)", (files.order(relative),)

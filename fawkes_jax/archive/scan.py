@@ -140,12 +140,8 @@ def _remote(address: str) -> Iterator[SourceFile]:
     if not parts[-1] and not any(part.startswith(".") for part in parts):
       continue
     dotted = next((i for i, p in enumerate(parts) if p.startswith(".")), None)
-    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
-      yield SourceFile(
-        relative=name.replace("\0", "\\0"),
-        status="failed",
-        reason="its name cannot be a path",
-      )
+    if unusable := SourceFile.unusable(name):
+      yield unusable
     elif dotted is not None:
       top = "/".join(parts[: dotted + 1])
       if top != hidden:

@@ -40,6 +40,17 @@ class SourceFile:
     """The end of the name from its last dot, in lower case."""
     return posixpath.splitext(self.relative)[1].lower()
 
+  @classmethod
+  def unusable(cls, name: str) -> "SourceFile | None":
+    """A failed file, where a name cannot be a path below a folder."""
+    if "\0" not in name and not {"", ".", ".."} & set(name.split("/")):
+      return None
+    return cls(
+      relative=name.replace("\0", "\\0"),
+      status="failed",
+      reason="its name cannot be a path",
+    )
+
   def read(self, *, max_bytes: int) -> bytes:
     """Reads the file.
 

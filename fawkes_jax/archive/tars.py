@@ -55,15 +55,14 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
         tar.members.clear()  # type: ignore[attr-defined]
         if member.isdir():
           continue
-        relative = f"{stem}/{posixpath.normpath(member.name)}"
+        relative = f"{stem}/{member.name.removeprefix('./')}"
         status, reason = None, None
-        parts = member.name.removeprefix("./").split("/")
-        if any(part in ("", ".", "..") for part in parts):
-          status, reason = "failed", "its name cannot be a path"
-          relative = f"{stem}/{member.name}"
-        elif not member.isreg():
+        if unusable := SourceFile.unusable(relative):
+          yield unusable
+          continue
+        if not member.isreg():
           status, reason = "skipped", "not a regular file"
-        elif any(part.startswith(".") for part in parts):
+        elif "/." in relative:
           status, reason = "skipped", "hidden"
         elif relative in seen:
           relative = f"{relative} (at {member.offset})"

@@ -58,9 +58,8 @@ def run(options: config.StatusOptions) -> int:
     said += f", {rate:.2f} photos/s"
     said += " of late" if running else " when one last did"
   if options.input is not None:
-    left = sum(
-      rows.get(source.name) is None for source in scan.scan(options.input)
-    )
+    rows.expect((source.name, 0) for source in scan.scan(options.input))
+    left = sum(rows.missing().values())
     said += f", {left} left"
     if rate and left:
       said += f", {terminal.duration(left / rate)}"
@@ -70,7 +69,8 @@ def run(options: config.StatusOptions) -> int:
 
 def _rate(seconds: collections.Counter[int]) -> float | None:
   """Outcomes a second before the newest; None where that cannot be told."""
-  late = [s for s in seconds if s >= max(seconds) - _WINDOW]
+  newest = max(seconds, default=0)
+  late = [s for s in seconds if s >= newest - _WINDOW]
   spent = max(late) - min(late) if late else 0
   return (sum(seconds[s] for s in late) - 1) / spent if spent else None
 
