@@ -14,7 +14,7 @@ from typing import Any
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from fawkes_jax import config, types, version
+from fawkes_jax import config, memory, types, version
 
 _DOCS = {
   "rho": "budget of structural dissimilarity (DSSIM) of a face",
@@ -678,6 +678,7 @@ def entry(argv: Sequence[str] | None = None) -> None:
   which are just being saved.
   """
   logging.set_verbosity(logging.WARNING)
+  memory.keep_freed()
   app.run(
     _main,
     argv=None if argv is None else ["fawkes-jax", *argv],

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fawkes_jax import cloaker, config, outcomes, pipeline, types
+from fawkes_jax import cloaker, config, memory, outcomes, pipeline, types
 from fawkes_jax.archive import manifest, team
 from fawkes_jax.archive.source import SourceFile
 
@@ -87,6 +87,7 @@ class _Engine:
 
   def prepare(self) -> None:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
+    memory.keep_freed()
     self._cloaker = cloaker.Cloaker(self._options)
 
   def cloak(

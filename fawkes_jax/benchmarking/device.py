@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fawkes_jax import compiler
 from fawkes_jax.benchmarking import rounds
 
 # How often something is done at a time, the side of the matrices, and how many
@@ -42,7 +43,7 @@ def ceilings() -> Iterator[rounds.Subject]:
 
 def _product(side: int, kind: str) -> Callable[[], None]:
   """Multiplies two matrices."""
-  program = jax.jit(jnp.matmul)
+  program = compiler.jit(jnp.matmul)
   matrix = jnp.full((side, side), 1 / side, kind)
 
   def call() -> None:
@@ -56,7 +57,7 @@ def _product(side: int, kind: str) -> Callable[[], None]:
 
 def _copy() -> Callable[[], None]:
   """Reads and writes float32 numbers."""
-  program = jax.jit(lambda x: x + 1, donate_argnums=0)
+  program = compiler.jit(lambda x: x + 1, donate_argnums=0)
   array = jnp.zeros(_NUMBERS, jnp.float32)
 
   def call() -> None:

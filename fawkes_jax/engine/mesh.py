@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fawkes_jax import compiler
+
 FACES = PartitionSpec("faces")
 EVERYWHERE = PartitionSpec()
 
@@ -45,4 +47,4 @@ def over_faces(
   mapped = jax.shard_map(
     function, mesh=mesh, in_specs=specs, out_specs=FACES, check_vma=False
   )
-  return jax.jit(mapped, donate_argnums=donate)
+  return compiler.jit(mapped, donate_argnums=donate)

@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 from PIL import Image
 
-from fawkes_jax import types
+from fawkes_jax import compiler, types
 from fawkes_jax.models import dlib_resnet
 
 LAYERS = (
@@ -198,7 +198,11 @@ def _resample(image: np.ndarray, axis: int, size: int) -> np.ndarray:
   return blend
 
 
-@functools.partial(jax.jit, static_argnames="module")
+@functools.cache
+def _program() -> jax.stages.Wrapped:
+  return compiler.jit(score_canvases, static_argnames="module")
+
+
 def score_canvases(
   variables: Any,
   canvases: Float32[Array, "n 3 h w"],
@@ -372,7 +376,7 @@ class Detector:
         for i, canvas in zip(chunk, canvases, strict=True):
           draw_canvas(_resized(photos[i], sizes[i]), canvas)
         extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
-        scores = score_canvases(
+        scores = _program()(
           variables, *jax.device_put((canvases, extents)), module=self.module
         )
         for i, one in zip(chunk, jax.device_get(scores), strict=True):

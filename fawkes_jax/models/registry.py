@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from fawkes_jax import compiler
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import (
   dlib_resnet,
@@ -161,12 +162,16 @@ class Extractor:
       raise ValueError(
         f"{self.name} takes images [n, {size}, {size}, 3], got {list(shape)}"
       )
-    return np.asarray(_apply(self.module, self.variables, images))
+    return np.asarray(_program()(self.module, self.variables, images))
 
 
-@jax.jit(static_argnums=0)
-def _apply(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-  return module.apply(variables, images)  # type: ignore[return-value]
+@functools.cache
+def _program() -> jax.stages.Wrapped:
+  """Applies a module to variables and images."""
+  return compiler.jit(
+    lambda module, variables, images: module.apply(variables, images),
+    static_argnums=0,
+  )
 
 
 def architecture_of(module: nn.Module) -> str | None:

@@ -23,7 +23,7 @@ import safetensors.numpy
 from jax.sharding import NamedSharding
 from jaxtyping import Float32, Int, UInt8
 
-from fawkes_jax import config, types
+from fawkes_jax import compiler, config, types
 from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
@@ -212,9 +212,9 @@ class _Trainer:
       faces.identities[parts.training], return_inverse=True
     )
     self._prepare()
-    self._cloak = jax.jit(self._cloaked)
-    self._step = jax.jit(self._advance, donate_argnums=0)
-    self._embed = jax.jit(
+    self._cloak = compiler.jit(self._cloaked)
+    self._step = compiler.jit(self._advance, donate_argnums=0)
+    self._embed = compiler.jit(
       lambda student, images: self._module.apply(student, images)
     )
     rows = np.concatenate([parts.validation, parts.held_out])
@@ -757,7 +757,7 @@ class _TwinTrainer(_Trainer):
         )
       ),
     )
-    self._step_apart = jax.jit(self._advance_apart, donate_argnums=0)
+    self._step_apart = compiler.jit(self._advance_apart, donate_argnums=0)
 
   @property
   def _whole(self) -> bool:

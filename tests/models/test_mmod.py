@@ -143,12 +143,12 @@ def test_few_compilations(detector):
   rng = np.random.default_rng(0)
   sizes = rng.integers(200, 260, (60, 2))
   photos = [np.full((*size, 3), 90, np.uint8) for size in sizes]
-  before = mmod.score_canvases._cache_size()
+  before = mmod._program()._cache_size()
   assert detector.detect(photos, min_face_pixels=80) == [[]] * 60
-  assert mmod.score_canvases._cache_size() - before <= 16
-  before = mmod.score_canvases._cache_size()
+  assert mmod._program()._cache_size() - before <= 16
+  before = mmod._program()._cache_size()
   detector.detect(photos[::-1], min_face_pixels=80)
-  assert mmod.score_canvases._cache_size() == before
+  assert mmod._program()._cache_size() == before
 
 
 def test_search_is_bounded(detector):
