@@ -93,7 +93,7 @@ class SolverOptions:
   steps: int = 60
   learning_rate: float = 2.0
   linf: float = 48.0
-  chroma: float = 8.0
+  chroma: float = 12.0
   own_weight: float = 12.0
   jitter: float = 1.0
   jpeg: float = 1.0
