@@ -12,6 +12,8 @@ ROOT = Path(fawkes_jax.__file__).parent
 # See the architecture section of CONTRIBUTING.md.
 FLOORS = {
   "types": 0,
+  "compiler": 0,
+  "memory": 0,
   "config": 0,
   "version": 0,
   "imaging": 1,

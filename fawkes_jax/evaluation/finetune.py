@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Int, UInt8
 
-from fawkes_jax import types
+from fawkes_jax import compiler, types
 from fawkes_jax.evaluation import detectors, people, store, trackers
 from fawkes_jax.evaluation.study import Study
 from fawkes_jax.imaging import geometry
@@ -111,7 +111,7 @@ def right(
     weight_decay=_WEIGHT_DECAY,
   )
 
-  @jax.jit
+  @compiler.jit
   def step(params: Any, stats: Any, state: Any, images: Any, truth: Any) -> Any:
     def loss(params: Any) -> Any:
       embedding, changed = module.apply(
@@ -128,7 +128,7 @@ def right(
     updates, state = optimiser.update(gradient, state, params)
     return optax.apply_updates(params, updates), stats, state
 
-  @jax.jit
+  @compiler.jit
   def scores(params: Any, stats: Any, images: Any) -> Any:
     embedding = module.apply(
       {"params": params["body"], "batch_stats": stats}, images
