@@ -36,23 +36,22 @@ from fawkes_jax.models import dlib_resnet
 from fawkes_jax.weights import extractors
 
 SIZE = dlib_resnet.INPUT_SIZE
+WEIGHTS = np.full((SIZE, SIZE), 1 / SIZE**2, np.float32)
 PEERS = pathlib.Path(__file__).parent / "peers"
 
 
 class Ours:
   """The solver, in this process."""
 
-  def __init__(self, faces, own, target, centre, steps):
-    extractor = extractors.load_extractor("dlib_resnet")
+  def __init__(self, extractor, faces, own, target, centre, steps):
     # The faces are what the network sees already.
     self._extractor = dataclasses.replace(extractor, template=geometry.CROP)
     self._options = options(steps)
-    weights = np.full((SIZE, SIZE), 1 / SIZE**2, np.float32)
     self._problems = [
       solver.Problem(
         original=face,
         coverage=np.ones((SIZE, SIZE), np.float32),
-        weights=weights,
+        weights=WEIGHTS,
         side=np.float32(SIZE),
         tables=np.ones((2, 8, 8), np.float32),
         colour=np.float32(1),
@@ -108,7 +107,6 @@ class Peer:
       [python, str(PEERS / program), task, *how],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=None,
       text=True,
     )
     self._answer()
@@ -138,16 +136,18 @@ def main() -> None:
   parser.add_argument("--steps", type=int, default=40)
   arguments = parser.parse_args()
   counts = [int(n) for n in arguments.faces.split(",")]
-  faces = _faces(arguments.data, max(counts))
   extractor = extractors.load_extractor("dlib_resnet")
+  faces = _faces(arguments.data, extractor, max(counts))
   raw = np.concatenate([extractor.embed(face[None]) for face in faces])
   centre = raw.mean(axis=0)
   unit = np.asarray(objective.normalise(raw, centre))
   for count in counts:
-    _compare(arguments, faces[:count], raw[:count], unit[:count], centre)
+    _compare(
+      arguments, extractor, faces[:count], raw[:count], unit[:count], centre
+    )
 
 
-def _compare(arguments, faces, raw, unit, centre):
+def _compare(arguments, extractor, faces, raw, unit, centre):
   """One table."""
   farthest = (unit @ unit.T).argmin(axis=1)
   task = {
@@ -158,12 +158,11 @@ def _compare(arguments, faces, raw, unit, centre):
     "rho": options(1).rho,
     "learning_rate": options(1).learning_rate,
   }
-  extractor = extractors.load_extractor("dlib_resnet")
   flat = flax.traverse_util.flatten_dict(extractor.variables["params"], sep="/")
   with tempfile.TemporaryDirectory() as folder:
     path, out = f"{folder}/task.npz", f"{folder}/faces.npy"
     np.savez(path, **task, **flat)
-    ours = Ours(faces, unit, unit[farthest], centre, arguments.steps)
+    ours = Ours(extractor, faces, unit, unit[farthest], centre, arguments.steps)
     engines = {"fawkes_jax": lambda steps: ours.run(steps)[1]}
     peers = {}
     if arguments.fawkes:
@@ -192,12 +191,11 @@ def _compare(arguments, faces, raw, unit, centre):
   print(f"\n{len(faces)} faces, {jax.default_backend()}\n")
   print("| engine | face-steps/s | ours to it | DSSIM | shift |")
   print("|---|---|---|---|---|")
-  weights = np.full((SIZE, SIZE), 1 / SIZE**2, np.float32)
   for name, figures in rates.items():
     ratios = [a / b for a, b in zip(rates["fawkes_jax"], figures, strict=True)]
     after = reached[name]
     dssim = [
-      float(ssim.measure(a, b, weights))
+      float(ssim.measure(a, b, WEIGHTS))
       for a, b in zip(faces, after, strict=True)
     ]
     moved = np.concatenate([extractor.embed(face[None]) for face in after])
@@ -214,11 +212,10 @@ def _spread(values):
   return f"{statistics.median(values):.3g} [{low:.3g}, {high:.3g}]"
 
 
-def _faces(data, count):
+def _faces(data, extractor, count):
   """float32 [count, 150, 150, 3]: faces as dlib's network sees them."""
   settings = config.CloakOptions(input=data, output=data, min_face_pixels=50)
   finder = cloaker.Cloaker(settings).recognition.finder
-  template = extractors.load_extractor("dlib_resnet").template
   found = []
   for source in scan.scan(pathlib.Path(data)):
     photo = recognition.load_photo(source, settings)
@@ -226,7 +223,7 @@ def _faces(data, count):
       view = views.template_view(
         face.crop,
         np.float32(face.alignment.side),
-        template,
+        extractor.template,
         SIZE,
         shift=np.zeros(2, np.float32),
         zoom=np.float32(1),

@@ -20,8 +20,8 @@ def serve(
 
   The first argument of the program is an .npz file with the task. A request is
   a line with a number of steps and a name; the answer is the seconds they
-  took, and the cloaked faces, uint8 or float32 [n, 150, 150, 3], lie in the
-  file of that name (none for the name "-").
+  took, and the cloaked faces, float32 [n, 150, 150, 3], lie in the file
+  of that name (none for the name "-").
 
   Args:
     prepare: makes of the task what `run` needs.
