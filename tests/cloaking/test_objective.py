@@ -89,3 +89,35 @@ def test_random_views(attack, problems):
   first = attack(problem.original, problem, moving, seed=1)
   assert first == attack(problem.original, problem, moving, seed=1)
   assert first != attack(problem.original, problem, moving, seed=2)
+
+
+def test_gradient_of_several_extractors(recognition, cloaker, problems):
+  """The mean of what each extractor alone asks for."""
+  [first] = recognition.extractors
+  rng = np.random.default_rng(0)
+  second = dataclasses.replace(first, name="second")
+  problem = problems[0]
+  for field in ("own", "target"):
+    vector = rng.normal(size=128).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    mine = {**getattr(problem, field), "second": vector}
+    problem = problem._replace(**{field: mine})
+  variables = {
+    e.name: {"weights": e.variables, "centre": cloaker.centres[first.name]}
+    for e in (first, second)
+  }
+
+  @jax.jit(static_argnums=1)
+  def slope(image, extractors, variables):
+    return jax.value_and_grad(objective.attack)(
+      image, problem, variables, extractors, STILL, jax.random.key(0)
+    )
+
+  image = jnp.asarray(problem.original)
+  value, gradient = slope(image, (first, second), variables)
+  alone = [slope(image, (e,), variables) for e in (first, second)]
+  assert value == pytest.approx(np.mean([v for v, _ in alone]), abs=1e-6)
+  expected = np.mean([g for _, g in alone], axis=0)
+  np.testing.assert_allclose(
+    gradient, expected, atol=1e-5 * np.abs(expected).max()
+  )
