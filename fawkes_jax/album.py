@@ -3,9 +3,10 @@
 First all photos of an album are looked through, a few at a time, and of each
 face its crop is kept: the photos of a person are cloaked against what they have
 in common. Then the faces go to the solver, which has slots for some; a photo is
-read again and saved as soon as its last face is solved. Memory is bounded by
-the faces of an album. An album is cloaked the same way whatever other albums
-there are.
+read again and saved as soon as its last face is solved. The solver has a thread
+of its own: while it works, the next album is looked through. Memory is bounded
+by the faces of two albums. An album is cloaked the same way whatever other
+albums there are.
 """
 
 import collections
@@ -27,6 +28,7 @@ from fawkes_jax.archive import codec, manifest, results, storage
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import solver, targets
+from fawkes_jax.engine import background
 
 # A wave ends at this many photos or decoded bytes.
 WAVE_PHOTOS = 16
@@ -71,7 +73,7 @@ class Run:
     watcher: outcomes.Watcher,
   ):
     self.seconds = dict.fromkeys(
-      ("loading", "finding", "embedding", "measuring"), 0.0
+      ("loading", "finding", "embedding", "solving", "measuring"), 0.0
     )
     self._options = options
     self._cloaker = cloaker
@@ -84,6 +86,9 @@ class Run:
     self._config = options.fingerprint()
     self._watcher = watcher
     self._redone: dict[str, str] = {}
+    self._saving: collections.deque[
+      tuple[saving.Job, concurrent.futures.Future[saving.Saved]]
+    ] = collections.deque()
 
   @contextlib.contextmanager
   def _stage(self, name: str) -> Iterator[None]:
@@ -92,9 +97,11 @@ class Run:
     try:
       yield
     finally:
-      spent = time.monotonic() - started
-      self.seconds[name] += spent
-      self._watcher.spent(name, spent)
+      self._spent(name, time.monotonic() - started)
+
+  def _spent(self, name: str, seconds: float) -> None:
+    self.seconds[name] += seconds
+    self._watcher.spent(name, seconds)
 
   def run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
     """Brings every file to its outcome."""
@@ -108,29 +115,42 @@ class Run:
     self._results.after(outcome.row.place, lambda: self._report(outcome))
 
   def _run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
-    """Solves and saves, several photos at a time."""
-    pending: collections.deque = collections.deque()
-    for (job, index), solution in self._cloaker.executor.solve(
-      self._problems(albums)
-    ):
+    """Finds, solves and saves at the same time."""
+    with background.Background(
+      self._cloaker.executor, self._watcher.warned
+    ) as self._solver:
+      for album in albums:
+        jobs, finished = self._survey(album)
+        if jobs:
+          for key, problem in self._problems(jobs, finished):
+            while not self._solver.offer(key, problem):
+              self._collect(wait=True)
+      while self._collect(wait=True):
+        pass
+    while self._saving:
+      self._finish_job(*self._saving.popleft())
+
+  def _collect(self, *, wait: bool = False) -> bool:
+    """Saves what has been solved, and tells what has been saved.
+
+    Args:
+      wait: for a face that is solved, if any is on its way.
+
+    Returns:
+      Whether a face was solved.
+    """
+    any_solved = False
+    for (job, index), solution in self._solver.solved(wait=wait):
+      any_solved = True
       job.solutions[index] = solution
       if len(job.solutions) == len(job.faces):
-        pending.append((job, self._pool.submit(self._saver.save, job)))
-      while pending and (
-        pending[0][1].done() or len(pending) > self._options.threads
-      ):
-        self._finish_job(*pending.popleft())
-    while pending:
-      self._finish_job(*pending.popleft())
-
-  def _problems(
-    self, albums: Iterable[Sequence[SourceFile]]
-  ) -> Iterator[tuple[tuple[saving.Job, int], solver.Problem]]:
-    """The faces of albums; photos without any are settled on the way."""
-    for album in albums:
-      jobs, finished = self._survey(album)
-      if jobs:
-        yield from self._album_problems(jobs, finished)
+        self._saving.append((job, self._pool.submit(self._saver.save, job)))
+    self._spent("solving", self._solver.seconds - self.seconds["solving"])
+    while self._saving and (
+      self._saving[0][1].done() or len(self._saving) > self._options.threads
+    ):
+      self._finish_job(*self._saving.popleft())
+    return any_solved
 
   def _survey(
     self, album: Sequence[SourceFile]
@@ -144,6 +164,7 @@ class Run:
     jobs, finished = [], []
     for source, item, job in self._seen(album, self._load):
       self._watcher.looked()
+      self._collect()
       if job is not None:
         jobs.append(job)
       elif isinstance(item, _Loaded):
@@ -203,7 +224,7 @@ class Run:
       for i, (source, item) in enumerate(wave):
         yield source, item, jobs.get(i)
 
-  def _album_problems(
+  def _problems(
     self, jobs: list[saving.Job], finished: list[SourceFile]
   ) -> Iterator[tuple[tuple[saving.Job, int], solver.Problem]]:
     """Targets and problems of an album's faces."""

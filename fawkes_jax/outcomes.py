@@ -49,6 +49,9 @@ class Watcher:
   def spent(self, stage: str, seconds: float) -> None:
     """So much time more was spent on a stage, see `cloak_archive`."""
 
+  def warned(self, message: str) -> None:
+    """What the user should know; called from a thread."""
+
   def others(self, states: list[team.State]) -> None:
     """On process 0 of several: how far each is.
 

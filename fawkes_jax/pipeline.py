@@ -10,7 +10,6 @@ import collections
 import concurrent.futures
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fawkes_jax import album as album_lib
@@ -39,10 +38,10 @@ def cloak_archive(
       which need not be loaded and compiled again.
 
   Returns:
-    How many seconds the run spent on each stage, without what its threads did
-    at the same time: "loading" is waiting for photos, "finding", "embedding",
-    "solving", and "measuring" includes waiting for what is saved. Empty where
-    the archive is.
+    How many seconds the run spent on each stage: "solving" is how long there
+    were faces to solve. The others are done beside that: "loading" is waiting
+    for photos, "finding", "embedding", and "measuring" includes waiting for
+    what is saved. Empty where the archive is.
 
   Raises:
     FawkesError: the run cannot begin or go on: the folders, the weights, the
@@ -82,9 +81,7 @@ def cloak_archive(
       watch=watcher.others,
     ) as processes:
       processes.meet()
-      started = time.monotonic()
       run.run(_own(sources, options))
-      spent = time.monotonic() - started
       record.sync()
       processes.done()
       if first:
@@ -95,7 +92,7 @@ def cloak_archive(
       elif options.distributed:
         # All processes of such a run must end together.
         processes.wait_for_first()
-  return {**run.seconds, "solving": spent - sum(run.seconds.values())}
+  return run.seconds
 
 
 def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:

@@ -234,6 +234,10 @@ class _Progress(outcomes.Watcher):
     else:
       self._console.print(f"{files} files")
 
+  def warned(self, message: str) -> None:
+    """See `outcomes.Watcher`."""
+    self._console.print(message)
+
   def others(self, states: list[team.State]) -> None:
     """See `outcomes.Watcher`."""
     self._others = [state for state in states if state.process]

@@ -54,6 +54,11 @@ class Several(outcomes.Watcher):
     for watcher in self._inner:
       watcher.spent(stage, seconds)
 
+  def warned(self, message: str) -> None:
+    """See `outcomes.Watcher`."""
+    for watcher in self._inner:
+      watcher.warned(message)
+
   def others(self, states: list[team.State]) -> None:
     """See `outcomes.Watcher`."""
     for watcher in self._inner:
@@ -61,7 +66,7 @@ class Several(outcomes.Watcher):
 
 
 class JsonLog(outcomes.Tally):
-  """Events as lines of JSON: begun, listed, failed, progress.
+  """Events as lines of JSON: begun, listed, failed, warned, progress.
 
   Each has `time` (UTC, ISO 8601), `event`, `process` and `processes`. What came
   of every single file is in the manifest.
@@ -82,6 +87,10 @@ class JsonLog(outcomes.Tally):
   def listed(self, files: int) -> None:
     """See `outcomes.Watcher`."""
     self._say("listed", files=files)
+
+  def warned(self, message: str) -> None:
+    """See `outcomes.Watcher`."""
+    self._say("warned", message=message)
 
   def settled(self, outcome: outcomes.Outcome) -> None:
     """See `outcomes.Watcher`."""

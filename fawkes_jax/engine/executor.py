@@ -7,8 +7,15 @@ recompiling anything and without waiting for the other slots.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import (
+  Callable,
+  Container,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +23,18 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from fawkes_jax import config
+from fawkes_jax import config, types
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.models import registry
 
 Key = TypeVar("Key")
+
+# Of a device's free memory; finding and embedding faces need some, too.
+_SHARE = 0.75
+
+# In the error of a program; a CPU's says the second.
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +70,7 @@ class Executor(Generic[Key]):
     mesh: Mesh,
     steps_per_call: int | None = None,
     group: int | None = None,
+    memory: int | None = None,
   ):
     """Compiles nothing yet.
 
@@ -65,7 +79,7 @@ class Executor(Generic[Key]):
       centres: by extractor, its mean embedding.
       options: the solver's.
       slots: how many faces at once; rounded up to a multiple of the number of
-        devices.
+        devices, and lowered to what fits into their memory.
       mesh: the devices.
       steps_per_call: steps between two looks at which faces have ended; None
         for 1 on a CPU and 10 elsewhere. A compiled loop over steps keeps a GPU
@@ -73,6 +87,8 @@ class Executor(Generic[Key]):
         CPU.
       group: faces that go to a device, or come back, at once; None for 1 on a
         CPU and 16 elsewhere, where each transfer has its price.
+      memory: that the program may use on each device beside the states, in
+        bytes; None for most of what is free, where the device says so.
     """
     on_cpu = jax.default_backend() == "cpu"
     if steps_per_call is None:
@@ -82,6 +98,8 @@ class Executor(Generic[Key]):
     self._mesh = mesh
     self._per_device = -(-slots // mesh.size)
     self._options = options
+    self._memory = memory
+    self._program: jax.stages.Compiled | None = None
     self._variables = mesh_lib.replicate(
       mesh,
       {
@@ -127,59 +145,65 @@ class Executor(Generic[Key]):
     self._take = mesh_lib.over_faces(take, mesh, specs=(faces, faces))
 
   def solve(
-    self, problems: Iterable[tuple[Key, solver.Problem]]
+    self,
+    problems: Iterable[tuple[Key, solver.Problem] | None],
+    *,
+    warn: Callable[[str], None] = lambda message: None,
+    stopped: Callable[[], bool] = lambda: False,
   ) -> Iterator[tuple[Key, Solution]]:
     """Solves problems as they come.
 
+    Where the devices have no memory for so many slots, there are fewer from
+    then on, and what was on its way begins again.
+
     Args:
       problems: a key that comes back with the solution, and a problem with
-        numpy leaves. It is asked for the next one only when a slot is free.
+        numpy leaves. It is asked for the next one only when a slot is free;
+        while others are on their way it may give None instead of waiting.
+      warn: called with what the user should know.
+      stopped: asked between steps whether to give up.
 
     Yields:
       Keys and solutions, in the order in which the faces end.
+
+    Raises:
+      FawkesError: the memory is too small for one face.
     """
-    source = iter(problems)
-    devices = self._mesh.size
-    keys: list[Key | None] = [None] * self.slots
-    states, exhausted = None, False
-    while True:
-      # Each round gives every device at most a group of new faces.
-      free = self._free(keys)
-      while not exhausted and any(free):
-        slots = np.full((devices, self._group), self._per_device, np.int32)
-        rows: dict[tuple[int, int], solver.Problem] = {}
-        for column, device in np.ndindex(self._group, devices):
-          if exhausted or not free[device]:
-            continue
-          item = next(source, None)
-          if item is None:
-            exhausted = True
-            continue
-          name, problem = item
-          rows[device, column] = problem
-          slot = slots[device, column] = free[device].pop(0)
-          keys[device * self._per_device + slot] = name
-        if not rows:
-          break
-        filler = next(iter(rows.values()))
+    source = _Source(problems)
+    busy: dict[int, tuple[Key, solver.Problem]] = {}
+    states = None
+    while not stopped():
+      if states is None:
+        if (first := source.peek()) is None:
+          return
+        like = first[1]
+        fresh: dict[int, tuple[Key, solver.Problem]] = {}
+      else:
+        fresh = source.take(self._free(busy))
+        busy |= fresh
+      try:
         if states is None:
-          states = self._empty(filler)
-        all_rows = [
-          rows.get(at, filler) for at in np.ndindex(devices, self._group)
-        ]
-        states = self._insert(states, slots.ravel(), _stack(all_rows))
-      if states is None or not any(key is not None for key in keys):
-        return
-      states, ended = self._advance(states, self._variables)
-      done = [
-        index
-        for index in np.flatnonzero(np.asarray(ended)).tolist()
-        if keys[index] is not None
-      ]
-      for index, solution in self._solutions(states, done):
-        key = keys[index]
-        assert key is not None
-        keys[index] = None
+          states = self._begin(like, warn)
+          continue
+        if fresh:
+          states = self._put(states, {i: p for i, (_, p) in fresh.items()})
+          continue
+        if not busy:
+          return
+        assert self._program is not None
+        states, ended = self._program(states, self._variables)
+        indices = np.flatnonzero(np.asarray(ended)).tolist()
+        solutions = dict(
+          self._solutions(states, [i for i in indices if i in busy])
+        )
+      except jax.errors.JaxRuntimeError as error:
+        states = None
+        self._shrink(error, warn)
+        source.give_back(busy.values())
+        busy.clear()
+        continue
+      for index, solution in solutions.items():
+        key, _ = busy.pop(index)
         yield key, solution
 
   @property
@@ -213,16 +237,94 @@ class Executor(Generic[Key]):
     np.asarray(ended)
     return states
 
-  def _free(self, keys: list[Any]) -> list[list[int]]:
-    """By device, the slots without a face."""
-    return [
+  def _free(self, busy: Container[int]) -> list[int]:
+    """Free slots for the next faces, at most a group on each device."""
+    devices = self._mesh.size
+    free = [
       [
         slot
-        for slot in range(self._per_device)
-        if keys[device * self._per_device + slot] is None
-      ]
-      for device in range(self._mesh.size)
+        for slot in range(first, first + self._per_device)
+        if slot not in busy
+      ][: self._group]
+      for first in range(0, self.slots, self._per_device)
     ]
+    # One to each device in turn.
+    return [
+      slots[column]
+      for column, device in np.ndindex(self._group, devices)
+      if column < len(slots := free[device])
+    ]
+
+  def _begin(
+    self, like: solver.Problem, warn: Callable[[str], None]
+  ) -> solver.State:
+    """Idle states in as many slots as fit, once the program is compiled."""
+    while True:
+      states = self._empty(like)
+      if self._program is not None:
+        return states
+      program = self.lower(states).compile()
+      most = self._most(program)
+      if most >= self._per_device:
+        self._program = program
+        return states
+      self._resize(most, warn)
+
+  def _most(self, program: jax.stages.Compiled) -> int:
+    """How many slots of each device the program has memory for."""
+    memory, room = program.memory_analysis(), self._room()
+    if memory is None or room is None:
+      return self._per_device
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    share = room / max(memory.temp_size_in_bytes + new, 1)
+    return max(1, int(min(share, 1) * self._per_device))
+
+  def _room(self) -> float | None:
+    """The free memory that the program may use on each device, in bytes."""
+    if self._memory is not None:
+      return self._memory
+    stats = [device.memory_stats() or {} for device in self._mesh.local_devices]
+    free = [
+      s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s
+    ]
+    return _SHARE * min(free) if free else None
+
+  def _shrink(
+    self, error: jax.errors.JaxRuntimeError, warn: Callable[[str], None]
+  ) -> None:
+    """Half as many slots after an error, if memory was its reason."""
+    if not any(reason in str(error) for reason in _NO_MEMORY):
+      raise error
+    if self._per_device == 1:
+      raise types.FawkesError(
+        "a device must have memory for one face, got too little for these"
+        " --surrogates and this --crop_size"
+      ) from error
+    self._resize(self._per_device // 2, warn)
+
+  def _resize(self, per_device: int, warn: Callable[[str], None]) -> None:
+    before = self.slots
+    self._per_device, self._program = per_device, None
+    warn(
+      f"{before} faces at once do not fit into the memory of the devices:"
+      f" {self.slots} from now on (--batch_size)"
+    )
+
+  def _put(
+    self, states: solver.State, fresh: Mapping[int, solver.Problem]
+  ) -> solver.State:
+    """Puts new faces into slots, at most a group on each device."""
+    devices = self._mesh.size
+    # What lies beyond the last slot is dropped.
+    slots = np.full((devices, self._group), self._per_device, np.int32)
+    rows = [next(iter(fresh.values()))] * slots.size
+    column = [0] * devices
+    for index, problem in fresh.items():
+      device, slot = divmod(index, self._per_device)
+      slots[device, column[device]] = slot
+      rows[device * self._group + column[device]] = problem
+      column[device] += 1
+    return self._insert(states, slots.ravel(), _stack(rows))
 
   def _empty(self, like: solver.Problem) -> solver.State:
     """States of idle slots: a blank face that has already ended."""
@@ -260,6 +362,40 @@ class Executor(Generic[Key]):
               steps=int(steps[row]),
             ),
           )
+
+
+class _Source(Generic[Key]):
+  """Problems to come, and those that have to begin again."""
+
+  def __init__(self, problems: Iterable[tuple[Key, solver.Problem] | None]):
+    self._new = iter(problems)
+    self._again: collections.deque[tuple[Key, solver.Problem]] = (
+      collections.deque()
+    )
+
+  def peek(self) -> tuple[Key, solver.Problem] | None:
+    """The next problem, which remains the next; None at the end."""
+    item = self._next()
+    if item is not None:
+      self._again.appendleft(item)
+    return item
+
+  def take(self, slots: Iterable[int]) -> dict[int, tuple[Key, solver.Problem]]:
+    """Problems for slots, as far as there are some just now."""
+    taken: dict[int, tuple[Key, solver.Problem]] = {}
+    for slot in slots:
+      item = self._next()
+      if item is None:
+        break
+      taken[slot] = item
+    return taken
+
+  def give_back(self, items: Iterable[tuple[Key, solver.Problem]]) -> None:
+    """Has problems begin again."""
+    self._again.extend(items)
+
+  def _next(self) -> tuple[Key, solver.Problem] | None:
+    return self._again.popleft() if self._again else next(self._new, None)
 
 
 def _stack(problems: Sequence[solver.Problem]) -> solver.Problem:

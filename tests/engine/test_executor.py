@@ -1,12 +1,15 @@
 import dataclasses
+import itertools
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from fawkes_jax import config
+from fawkes_jax import types as fawkes_types
 from fawkes_jax.engine import executor, mesh
 from fawkes_jax.imaging import ssim
 
@@ -85,6 +88,111 @@ def test_problems_are_asked_for_when_a_slot_is_free(cloaker, many):
   assert max(asked) <= 2
 
 
+def test_a_source_that_has_nothing_just_now(cloaker, many, solutions):
+  """Those on their way go on meanwhile."""
+  asked = 0
+
+  def source():
+    nonlocal asked
+    yield 0, many[0]
+    for _ in range(STEPS - 1):
+      asked += 1
+      yield None
+    yield 1, many[1]
+
+  found = list(cloaker.executor.solve(source()))
+  assert [index for index, _ in found] == [0, 1]
+  for index, solution in found:
+    assert_same(solution, solutions[index])
+  assert asked == STEPS - 1
+
+
+def test_given_up(cloaker, many):
+  steps = 0
+
+  def stopped():
+    nonlocal steps
+    steps += 1
+    return steps > 4
+
+  assert not list(cloaker.executor.solve([(0, many[0])], stopped=stopped))
+
+
+def test_slots_that_fit(cloaker, many, solutions):
+  """As many faces at once as there is memory for."""
+  four = make_executor(cloaker, slots=4)
+  needed = four.lower(four.states(many[0])).compile().memory_analysis()
+  warnings = []
+  solve = make_executor(
+    cloaker, slots=64, memory=int(1.1 * needed.temp_size_in_bytes)
+  )
+  found = dict(solve.solve(list(enumerate(many)), warn=warnings.append))
+  assert 3 <= solve.slots <= 6
+  assert str(solve.slots) in warnings[-1] and "--batch_size" in warnings[-1]
+  for index, solution in solutions.items():
+    assert nearly_same(found[index].change, solution.change)
+
+
+class Scarce:
+  """A program whose device has no memory left in some of its calls."""
+
+  def __init__(self, program, fails):
+    self._program = program
+    self._fails = fails
+    self.memory_analysis = program.memory_analysis
+
+  def __call__(self, *args):
+    if self._fails():
+      raise jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."
+      )
+    return self._program(*args)
+
+
+def scarce(monkeypatch, solve, fails):
+  lower = solve.lower
+  monkeypatch.setattr(
+    solve,
+    "lower",
+    lambda states: types.SimpleNamespace(
+      compile=lambda: Scarce(lower(states).compile(), fails)
+    ),
+  )
+
+
+def test_out_of_memory(cloaker, many, solutions, monkeypatch):
+  """Half as many slots, the same results, and nothing is lost."""
+  calls, warnings = itertools.count(), []
+  solve = make_executor(cloaker, slots=4)
+  scarce(monkeypatch, solve, lambda: next(calls) == 2)
+  found = dict(solve.solve(list(enumerate(many)), warn=warnings.append))
+  assert solve.slots == 2
+  [warning] = warnings
+  assert "4 faces at once" in warning and "2 from now on" in warning
+  assert sorted(found) == sorted(solutions)
+  for index, solution in solutions.items():
+    assert_same(found[index], solution)
+
+
+def test_no_memory_for_one(cloaker, many, monkeypatch):
+  solve = make_executor(cloaker)
+  scarce(monkeypatch, solve, lambda: True)
+  with pytest.raises(fawkes_types.FawkesError, match="--crop_size"):
+    list(solve.solve([(0, many[0])]))
+
+
+def test_other_errors_are_passed_on(cloaker, many, monkeypatch):
+  solve = make_executor(cloaker)
+
+  def broken(states, variables):
+    raise jax.errors.JaxRuntimeError("INTERNAL: a device is lost")
+
+  monkeypatch.setattr(solve, "_begin", lambda *_: solve._empty(many[0]))
+  monkeypatch.setattr(solve, "_program", broken)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="is lost"):
+    list(solve.solve([(0, many[0])]))
+
+
 def test_no_faces(cloaker):
   assert list(cloaker.executor.solve([])) == []
 
@@ -105,10 +213,9 @@ def test_errors_of_the_source_are_passed_on(cloaker, many, solutions):
 def test_nothing_is_compiled_for_later_faces(cloaker, many, solutions):
   """One program each for filling, inserting, stepping and taking out."""
   programs = [
-    getattr(cloaker.executor, name)
-    for name in ("_fill", "_insert", "_advance", "_take")
+    getattr(cloaker.executor, name) for name in ("_fill", "_insert", "_take")
   ]
-  assert [program._cache_size() for program in programs] == [1] * 4
+  assert [program._cache_size() for program in programs] == [1] * 3
   compiled = []
 
   def listen(event, *_, **__):
@@ -123,15 +230,15 @@ def test_nothing_is_compiled_for_later_faces(cloaker, many, solutions):
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   assert len(compiled) == 1
-  assert [program._cache_size() for program in programs] == [1] * 4
+  assert [program._cache_size() for program in programs] == [1] * 3
 
 
-def make_executor(cloaker, **options):
+def make_executor(cloaker, slots=2, **options):
   return executor.Executor(
     cloaker.recognition.extractors,
     cloaker.centres,
     config.SolverOptions(steps=STEPS),
-    slots=2,
+    slots=slots,
     mesh=mesh.local_mesh(),
     **options,
   )
