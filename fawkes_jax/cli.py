@@ -30,6 +30,8 @@ _DOCS = {
   " the photo are divided, and the file grows; 0 keeps them",
   "blur": "random blur in each step, in pixels of the extractor's input",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",
+  "precision": "float32 or bfloat16, in which the extractors compute; auto for"
+  " bfloat16 on accelerators",
   "seed": "of the random views; the same seed gives the same bytes",
 }
 
@@ -235,7 +237,8 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
   add(
     "--batch_size",
     type=int,
-    help="faces that are solved at once (8 on a CPU, 256 elsewhere)",
+    help="faces that are solved at once (8 on a CPU, elsewhere 256 on each"
+    " device, or what its memory holds)",
   )
   add(
     "--threads",
@@ -375,7 +378,11 @@ def _shown(value: Any) -> str:
 
 
 # Options of several values whose flag is named as if there were one.
-_FLAGS = {"modes": "mode", "batch_sizes": "batch_size"}
+_FLAGS = {
+  "modes": "mode",
+  "batch_sizes": "batch_size",
+  "precisions": "precision",
+}
 
 
 def _add_flag(
@@ -471,6 +478,11 @@ def _add_benchmark(commands: Any) -> None:
       "batch_sizes",
       _numbers(int),
       "faces at once (1,8,32 on a CPU)",
+    ),
+    (
+      "precisions",
+      _words,
+      "of float32, bfloat16 (the solver's, both on a GPU)",
     ),
     ("devices", _numbers(int), "how many of this host (one, and all)"),
     ("rounds", int, "in which everything is measured once"),
@@ -589,7 +601,9 @@ def _options(arguments: argparse.Namespace) -> Any:
     return config.WeightsImportOptions(**given)
   names = [field.name for field in dataclasses.fields(config.SolverOptions)]
   changes = {
-    name: value for name in names if (value := given.pop(name)) is not None
+    name: value
+    for name in names
+    if (value := given.pop(name, None)) is not None
   }
   if command in ("evaluate", "benchmark"):
     kind = {

@@ -61,6 +61,10 @@ def _require_list(
     _require_number(flag, value, low, high, open_low=open_low)
 
 
+PRECISIONS = ("float32", "bfloat16")
+"""In which the solver's extractors can compute."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SolverOptions:
   """How a cloak is computed; the defaults are those of the mode "mid".
@@ -86,6 +90,9 @@ class SolverOptions:
       triangle beyond one pixel of the extractor's input.
     patience: a face ends early when this many steps have not lowered its
       loss by one percent; 0 never ends early.
+    precision: of the extractors' computation, "float32" or "bfloat16"; "auto"
+      for bfloat16 where there is an accelerator. Images, embeddings, loss and
+      DSSIM are float32 in any case.
     seed: of the random views.
   """
 
@@ -100,9 +107,11 @@ class SolverOptions:
   jpeg_step: int = 4
   blur: float = 1.2
   patience: int = 15
+  precision: str = "auto"
   seed: int = 0
 
   def __post_init__(self):
+    _require_choice("precision", (self.precision,), ("auto", *PRECISIONS))
     _require_number("rho", self.rho, 0, 0.5, open_low=True)
     _require_number("steps", self.steps, 1, 100_000)
     _require_number("learning_rate", self.learning_rate, 0, 255, open_low=True)
@@ -126,7 +135,7 @@ MODES = {
 }
 
 
-def _changed(mode: str, *changes: tuple[str, float]) -> SolverOptions:
+def _changed(mode: str, *changes: tuple[str, Any]) -> SolverOptions:
   """The solver of a mode with some options set otherwise."""
   base = MODES[mode]
   return dataclasses.replace(
@@ -631,7 +640,7 @@ class EvaluateOptions(FaceOptions):
   output: Path
   experiments: tuple[str, ...] = ("protection",)
   modes: tuple[str, ...] = ("mid",)
-  solver_changes: tuple[tuple[str, float], ...] = ()
+  solver_changes: tuple[tuple[str, Any], ...] = ()
   bank: Path | None = None
   trackers: tuple[str, ...] = ("dlib",)
   detector: Path | None = None
@@ -733,6 +742,7 @@ class BenchmarkOptions:
     solver_changes: what the solver does otherwise than in the mode.
     ensembles: of extractors, each as in `FaceOptions`.
     batch_sizes: faces that are solved at once; None to choose.
+    precisions: of `PRECISIONS`; None for float32, and on accelerators both.
     devices: numbers of devices; None for one and for all.
     rounds: in each of which everything is measured once.
     round_seconds: that each measurement of a round takes at least.
@@ -750,9 +760,10 @@ class BenchmarkOptions:
   data: Path | None = None
   parts: tuple[str, ...] | None = None
   mode: str = "mid"
-  solver_changes: tuple[tuple[str, float], ...] = ()
+  solver_changes: tuple[tuple[str, Any], ...] = ()
   ensembles: tuple[tuple[str, ...], ...] = (FaceOptions.extractors,)
   batch_sizes: tuple[int, ...] | None = None
+  precisions: tuple[str, ...] | None = None
   devices: tuple[int, ...] | None = None
   rounds: int = 5
   round_seconds: float = 1.0
@@ -777,6 +788,8 @@ class BenchmarkOptions:
     )
     if self.batch_sizes is not None:
       _require_list("batch_size", self.batch_sizes, 1, 65_536)
+    if self.precisions is not None:
+      _require_choice("precision", self.precisions, PRECISIONS)
     if self.devices is not None:
       _require_list("devices", self.devices, 1, 65_536)
     _require_number("rounds", self.rounds, 1, 1000)
@@ -804,14 +817,15 @@ class BenchmarkOptions:
   ) -> CloakOptions:
     """The run of `fawkes-jax cloak` that is measured.
 
-    It solves as many faces at once as it would choose, unless there is exactly
-    one batch size.
+    It solves as many faces at once, and in the precision, as it would choose,
+    unless there is exactly one.
     """
-    sizes = self.batch_sizes or ()
+    sizes, precisions = self.batch_sizes or (), self.precisions or ()
+    precision = precisions[0] if len(precisions) == 1 else "auto"
     return CloakOptions(
       input=source,
       output=output,
-      solver=self.solver,
+      solver=dataclasses.replace(self.solver, precision=precision),
       extractors=ensemble,
       bank=self.bank,
       crop_size=self.crop_size,

@@ -41,7 +41,9 @@ class Recognition:
     _keep_compiled_programs()
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
-    self.batch_size = options.batch_size or (8 if on_cpu else 256)
+    self.batch_size = options.batch_size or (
+      8 if on_cpu else 256 * self.mesh.size
+    )
     self.extractors = [
       extractors.load_extractor(name) for name in options.extractors
     ]

@@ -138,10 +138,10 @@ def test_fingerprint():
 )
 def test_fingerprint_of_each_solver_option(field):
   base = cloak()
-  value = getattr(base.solver, field) / 2 + 3
-  if isinstance(getattr(base.solver, field), int):
-    value = int(value)
-  value = {"rho": 0.3}.get(field, value)
+  value = getattr(base.solver, field)
+  if isinstance(value, int | float):
+    value = type(value)(value / 2 + 3)
+  value = {"rho": 0.3, "precision": "bfloat16"}.get(field, value)
   changed = dataclasses.replace(base.solver, **{field: value})
   assert changed != base.solver
   fingerprint = dataclasses.replace(base, solver=changed).fingerprint()

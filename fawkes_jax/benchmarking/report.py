@@ -178,9 +178,11 @@ def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   axes = canvas.add_subplot(
     xlabel="faces at once", ylabel="face-steps a second", xscale="log"
   )
-  kinds = dict.fromkeys((row["surrogates"], row["devices"]) for row in rows)
-  for kind in kinds:
-    own = [r for r in rows if (r["surrogates"], r["devices"]) == kind]
+  lines: dict[str, list[Mapping[str, Any]]] = {}
+  for row in rows:
+    label = f"{row['surrogates']}, {row['precision']}, devices {row['devices']}"
+    lines.setdefault(label, []).append(row)
+  for label, own in lines.items():
     speeds = [row["face-steps/s"] for row in own]
     axes.errorbar(
       [row["batch size"] for row in own],
@@ -191,7 +193,7 @@ def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
       ],
       marker="o",
       capsize=2,
-      label=f"{kind[0]}, devices {kind[1]}",
+      label=label,
     )
   axes.set_ylim(0)
   sizes = sorted({row["batch size"] for row in rows})

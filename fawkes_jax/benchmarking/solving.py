@@ -1,5 +1,7 @@
 """The solver's speed: the engine's own program on random faces."""
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ class Solver(rounds.Subject):
     *,
     batch_size: int,
     devices: int,
+    precision: str,
   ):
     """Compiles nothing yet."""
     self._ensemble = ensemble
@@ -40,6 +43,7 @@ class Solver(rounds.Subject):
     slots = -(-batch_size // devices) * devices
     self.title = {
       "surrogates": "+".join(e.name for e in ensemble),
+      "precision": precision,
       "devices": devices,
       "batch size": slots,
     }
@@ -55,7 +59,7 @@ class Solver(rounds.Subject):
     self._executor: executor.Executor[int] = executor.Executor(
       self._ensemble,
       {name: 0.1 * e for name, e in centre.items()},
-      options.solver,
+      dataclasses.replace(options.solver, precision=self.title["precision"]),
       slots=self.title["batch size"],
       mesh=mesh_lib.local_mesh(self._devices),
     )
@@ -117,12 +121,17 @@ def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
   sizes = options.batch_sizes or (
     (1, 8, 32) if jax.default_backend() == "cpu" else (32, 128, 256, 512, 1024)
   )
+  precisions = options.precisions or (
+    ("float32",) if jax.default_backend() == "cpu" else config.PRECISIONS
+  )
   loaded: dict[str, registry.Extractor] = {}
   for ensemble in options.ensembles:
     for name in ensemble:
       if name not in loaded:
         loaded[name] = extractors.load_extractor(name)
-    for devices in options.devices or sorted({1, there}):
+    for precision, devices in itertools.product(
+      precisions, options.devices or sorted({1, there})
+    ):
       # Small ones first: the peak of a device's memory only ever grows.
       for batch_size in sorted(sizes):
         yield Solver(
@@ -130,6 +139,7 @@ def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
           options,
           batch_size=batch_size,
           devices=devices,
+          precision=precision,
         )
 
 

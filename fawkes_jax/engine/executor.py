@@ -91,6 +91,10 @@ class Executor(Generic[Key]):
         bytes; None for most of what is free, where the device says so.
     """
     on_cpu = jax.default_backend() == "cpu"
+    precision = options.precision
+    if precision == "auto":
+      precision = "float32" if on_cpu else "bfloat16"
+    extractors = [e.in_type(jnp.dtype(precision)) for e in extractors]
     if steps_per_call is None:
       steps_per_call = 1 if on_cpu else 10
     self.steps_per_call = steps_per_call

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax import compiler
@@ -142,6 +143,10 @@ class Extractor:
       The embeddings, not normalised.
     """
     return self.module.apply(variables, images)  # type: ignore[return-value]
+
+  def in_type(self, dtype: DTypeLike) -> "Extractor":
+    """The same extractor, computing in another type inside."""
+    return dataclasses.replace(self, module=self.module.clone(dtype=dtype))
 
   def embed(self, images: Any) -> Float32[np.ndarray, "n d"]:
     """Embeds a batch of aligned faces.

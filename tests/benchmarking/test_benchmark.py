@@ -170,7 +170,7 @@ def test_what_is_written_and_said(done):
   assert text in said
   for title in ("Solver", "Finding faces", "Reading and", "Everything", "What"):
     assert f"\n## {title}" in text
-  assert "| dlib_resnet | 1 | 1 | " in text
+  assert "| dlib_resnet | float32 | 1 | 1 | " in text
   # CPUs do not say what they use.
   assert "device GB" not in text
   data = Path(summary["options"]["data"])
@@ -194,11 +194,13 @@ def test_all_combinations_have_a_row(monkeypatch):
     options(
       ensembles=(("dlib_resnet",), ("dlib_resnet", "student_mobileface_v2")),
       batch_sizes=(8, 2),
+      precisions=("bfloat16", "float32"),
     )
   )
   assert [tuple(subject.title.values()) for subject in subjects] == [
-    (ensemble, devices, size)
+    (ensemble, precision, devices, size)
     for ensemble in ("dlib_resnet", "dlib_resnet+student_mobileface_v2")
+    for precision in ("bfloat16", "float32")
     for devices, sizes in ((1, (2, 8)), (4, (4, 8)))
     for size in sizes
   ]

@@ -60,7 +60,7 @@ def test_left_early(cloaker, problems):
 def test_errors_reach_the_owner(cloaker, problems):
   bad = problems[0]._replace(original=object())
   with (
-    pytest.raises(TypeError, match="problems.original"),
+    pytest.raises(TypeError, match=r"problems\.original"),
     background.Background(cloaker.executor) as solver,
   ):
     assert solver.offer(0, bad)
