@@ -101,23 +101,14 @@ def _sum_in_turn(
   """The sum of functions of x, which needs the memory of one at a time.
 
   The gradient of each is taken at once, before the next one's value, so that
-  nothing of it is kept for a backward pass. Can be differentiated once.
+  nothing of it is kept for a backward pass. What is returned has the sum's
+  value and its gradient, and no further derivatives.
   """
-
-  @jax.custom_jvp
-  def total(x: jax.Array) -> jax.Array:
-    return sum((f(x) for f in functions), start=jnp.float32(0))
-
-  @total.defjvp
-  def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (x,), (change,) = primals, tangents
-    value, slope = jnp.float32(0), jnp.zeros_like(x)
-    for f in functions:
-      # Nothing may begin before the last one's gradient is there. This says so
-      # to XLA, which orders by data alone, and adds nothing to a pixel.
-      x = x + 1e-30 * slope
-      here, gradient = jax.value_and_grad(f)(x)
-      value, slope = value + here, slope + gradient
-    return value, jnp.vdot(slope, change)
-
-  return total(x)
+  still = jax.lax.stop_gradient(x)
+  value, slope = jnp.float32(0), jnp.zeros_like(x)
+  for f in functions:
+    # Nothing may begin before the last one's gradient is there. This says so
+    # to XLA, which orders by data alone, and adds nothing to a pixel.
+    here, gradient = jax.value_and_grad(f)(still + 1e-30 * slope)
+    value, slope = value + here, slope + gradient
+  return value + jnp.vdot(slope, x - still)

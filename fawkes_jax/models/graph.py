@@ -198,32 +198,48 @@ def _depthwise(
   return _shifted_sum(x, kernel, strides, dilations)
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Sides:
+  """Height and width of an image, no arrays."""
+
+  sides: tuple[int, int]
+
+
 def _depthwise_forward(
-  x: jax.Array, kernel: jax.Array, *options: Any
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _depthwise(x, kernel, *options), (x, kernel)
+  x: Any, kernel: Any, *options: Any
+) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array, _Sides]]:
+  # Tracing the gradient of a kernel that nobody asks for takes most of the time
+  # before a solver's first step.
+  kept = x.value if kernel.perturbed else None
+  y = _depthwise(x.value, kernel.value, *options)
+  return y, (kept, kernel.value, _Sides(x.value.shape[1:3]))
 
 
 def _depthwise_backward(
   strides: _Pair,
   padding: tuple[_Pair, _Pair],
   dilations: _Pair,
-  saved: tuple[jax.Array, jax.Array],
-  gradient: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  x, kernel = saved
+  saved: tuple[jax.Array | None, jax.Array, _Sides],
+  gradient: Any,
+) -> tuple[jax.Array, jax.Array | None]:
+  x, kernel, own = saved
+  if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
+    gradient = jnp.zeros(gradient.shape, gradient.dtype)
   spread = [(0, 0, 0)]
   for axis in (0, 1):
     reach = (kernel.shape[axis] - 1) * dilations[axis]
     before = reach - padding[axis][0]
     length = (gradient.shape[1 + axis] - 1) * strides[axis] + 1
-    after = x.shape[1 + axis] + reach - length - before
+    after = own.sides[axis] + reach - length - before
     spread.append((before, after, strides[axis] - 1))
   spread.append((0, 0, 0))
   zero = jnp.zeros((), gradient.dtype)
   # The barrier keeps XLA from padding anew for each tap.
   padded = jax.lax.optimization_barrier(jax.lax.pad(gradient, zero, spread))
   to_x = _shifted_sum(padded, kernel[::-1, ::-1], (1, 1), dilations)
+  if x is None:
+    return to_x, None
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   rows, columns = gradient.shape[1:3]
   views = _windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
@@ -241,7 +257,7 @@ def _channel_products(x: jax.Array, y: jax.Array) -> jax.Array:
   return columns.sum(axis=(0, 1))
 
 
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward, symbolic_zeros=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
