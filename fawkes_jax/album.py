@@ -145,7 +145,9 @@ class Run:
       job.solutions[index] = solution
       if len(job.solutions) == len(job.faces):
         self._saving.append((job, self._pool.submit(self._saver.save, job)))
-    self._spent("solving", self._solver.seconds - self.seconds["solving"])
+    # While the thread waits, it learns only afterwards that it was idle.
+    more = self._solver.seconds - self.seconds["solving"]
+    self._spent("solving", max(0.0, more))
     while self._saving and (
       self._saving[0][1].done() or len(self._saving) > self._options.threads
     ):

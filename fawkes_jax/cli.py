@@ -482,7 +482,7 @@ def _add_benchmark(commands: Any) -> None:
     (
       "precisions",
       _words,
-      "of float32, bfloat16 (the solver's, both on a GPU)",
+      "of float32, bfloat16 (float32 on a CPU, else both)",
     ),
     ("devices", _numbers(int), "how many of this host (one, and all)"),
     ("rounds", int, "in which everything is measured once"),
