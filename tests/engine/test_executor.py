@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import re
 import subprocess
 import sys
 import types
@@ -402,11 +403,17 @@ def test_lowers_for_accelerators(cloaker, many, solutions, platform):
   """Nothing in a step is unknown to XLA's other backends."""
   import jax.export
 
-  looping = make_executor(cloaker, steps_per_call=10)
+  looping = make_executor(
+    cloaker,
+    steps_per_call=10,
+    options=config.SolverOptions(precision="bfloat16"),
+  )
   batch = jax.tree.map(lambda x: np.stack([x, x]), many[0])
   states = jax.eval_shape(looping._fill, batch)
   exported = jax.export.export(looping._advance, platforms=[platform])(
     states, looping._variables
   )
   assert exported.platforms == (platform,)
-  assert "stablehlo.while" in exported.mlir_module()
+  program = exported.mlir_module()
+  assert "stablehlo.while" in program
+  assert re.search(r"stablehlo\.convolution.*xbf16>", program)
