@@ -139,7 +139,9 @@ class _Block(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     parts = [_convolutions(x, layers, self.dtype) for layers in self.branches]
     if not self.factor:
-      return jnp.concatenate([*parts, graph.max_pool(x, 3, 2)], axis=-1)
+      return jnp.concatenate(
+        [*parts, graph.max_pool(x, (3, 3), (2, 2))], axis=-1
+      )
     y = nn.Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv2d")(
       jnp.concatenate(parts, axis=-1)
     )
@@ -171,7 +173,7 @@ class InceptionResNet(nn.Module):
       float32 [n, 512], not normalised.
     """
     x = ((images.astype(jnp.float32) - 127.5) / 128).astype(self.dtype)
-    x = graph.max_pool(_convolutions(x, _STEM, self.dtype), 3, 2)
+    x = graph.max_pool(_convolutions(x, _STEM, self.dtype), (3, 3), (2, 2))
     x = _convolutions(x, _STEM_2, self.dtype)
     for name, branches, factor in _BLOCKS:
       x = _Block(

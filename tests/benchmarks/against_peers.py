@@ -37,6 +37,7 @@ from fawkes_jax.weights import extractors
 
 SIZE = dlib_resnet.INPUT_SIZE
 WEIGHTS = np.full((SIZE, SIZE), 1 / SIZE**2, np.float32)
+_PAUSE = 1.0
 PEERS = pathlib.Path(__file__).parent / "peers"
 
 
@@ -187,6 +188,8 @@ def _compare(arguments, extractor, faces, raw, unit, centre):
     rates = {name: [] for name in engines}
     for _ in range(arguments.rounds):
       for name, run in engines.items():
+        # The threads of the one before look for work a while, on all cores.
+        time.sleep(_PAUSE)
         rates[name].append(work / run(arguments.round_steps))
   print(f"\n{len(faces)} faces, {jax.default_backend()}\n")
   print("| engine | face-steps/s | ours to it | DSSIM | shift |")

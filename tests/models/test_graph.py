@@ -575,12 +575,54 @@ def test_no_gradient_that_nobody_asks_for():
   assert len(short) < 0.7 * len(long)
 
 
-def test_max_pool():
-  x = jnp.asarray(normal(2, 9, 8, 4))
-  wanted = jax.lax.reduce_window(
-    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
-  )
-  np.testing.assert_array_equal(graphs.max_pool(x, 3, 2), wanted)
+@pytest.mark.parametrize(
+  ("window", "strides", "dilations"),
+  [
+    ((3, 3), (2, 2), (1, 1)),
+    ((2, 3), (2, 3), (1, 1)),
+    ((2, 2), (1, 4), (1, 1)),
+    ((3, 2), (2, 1), (2, 3)),
+  ],
+)
+def test_max_pool_and_its_gradient(window, strides, dilations):
+  x = jnp.asarray(normal(2, 9, 12, 4))
+
+  def ours(x):
+    return graphs.max_pool(x, window, strides, dilations)
+
+  def xla(x):
+    return jax.lax.reduce_window(
+      x,
+      -jnp.inf,
+      jax.lax.max,
+      (1, *window, 1),
+      (1, *strides, 1),
+      "VALID",
+      window_dilation=(1, *dilations, 1),
+    )
+
+  def slope(pool):
+    return jax.grad(lambda x: (pool(x) ** 2).sum())(x)
+
+  np.testing.assert_array_equal(ours(x), xla(x))
+  if dilations == (1, 1):  # XLA has no gradient of others.
+    wanted = slope(xla)
+  else:
+    wanted = slope(
+      lambda x: jnp.max(
+        jnp.stack(
+          [x[:, i : i + 5 : 2, j : j + 9] for i in (0, 2, 4) for j in (0, 3)]
+        ),
+        0,
+      )
+    )
+  np.testing.assert_allclose(slope(ours), wanted, rtol=1e-6)
+
+
+def test_max_pool_gives_the_gradient_of_equal_maxima_once():
+  x = jnp.ones((1, 5, 5, 1))
+  slope = jax.grad(lambda x: graphs.max_pool(x, (3, 3), (2, 2)).sum())(x)
+  assert slope.sum() == 4
 
 
 @pytest.mark.data
