@@ -87,7 +87,8 @@ def dssim(
     of zero there.
   """
   old, new = jnp.moveaxis(original, -1, 0), jnp.moveaxis(change, -1, 0)
-  shift, product, square = _filter(jnp.stack([new, old * new, new * new]))
+  # Each by itself: a stack of three costs a quarter more on a CPU.
+  shift, product, square = _filter(new), _filter(old * new), _filter(new * new)
   mean = known.mean + shift
   covariance = product - known.mean * shift
   variance = square - shift * shift
