@@ -6,7 +6,7 @@ in common. Then the faces go to the solver, which has slots for some; a photo is
 read again and saved as soon as its last face is solved. The solver has a thread
 of its own: while it works, the next album is looked through. Memory is bounded
 by the faces of an album and of the solver's slots. An album is cloaked the same
-way whatever other albums there are.
+way whatever other albums there are, as long as the slots are as many.
 """
 
 import collections

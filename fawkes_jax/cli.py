@@ -237,8 +237,8 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
   add(
     "--batch_size",
     type=int,
-    help="faces that are solved at once (8 on a CPU, elsewhere 256 on each"
-    " device, or what its memory holds)",
+    help="faces that are solved at once (on a CPU 8, or fewer for fewer"
+    " files; elsewhere 256 on each device, or what its memory holds)",
   )
   add(
     "--threads",

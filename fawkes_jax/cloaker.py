@@ -48,15 +48,22 @@ class Cloaker:
     target_names: what each of them is called.
   """
 
-  def __init__(self, options: config.CloakOptions):
+  def __init__(
+    self, options: config.CloakOptions, *, photos: int | None = None
+  ):
     """Loads weights and targets; compiles nothing yet.
+
+    Args:
+      options: of the run.
+      photos: how many there are, where that is known, see
+        `Recognition`.
 
     Raises:
       FawkesError: weights, the target bank or the target's photos cannot be
         used.
     """
     self.options = options
-    self.recognition = recognition.Recognition(options)
+    self.recognition = recognition.Recognition(options, photos=photos)
     names = [e.name for e in self.recognition.extractors]
     bank = bank_lib.load(names, file=options.bank)
     self.centres = bank.centres

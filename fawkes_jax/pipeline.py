@@ -50,6 +50,9 @@ def cloak_archive(
   sources = begin(options)
   if sources is None:
     return {}
+  # Enough to know whether there are fewer than a CPU solves at once.
+  some = list(itertools.islice(sources, recognition.CPU_FACES))
+  sources = itertools.chain(some, sources)
   first, several = options.process_id == 0, options.num_processes > 1
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
@@ -64,7 +67,7 @@ def cloak_archive(
   ):
     run = album_lib.Run(
       options,
-      cloaker or cloaker_lib.Cloaker(options),
+      cloaker or cloaker_lib.Cloaker(options, photos=len(some)),
       record.store,
       record.rows.get,
       pool,

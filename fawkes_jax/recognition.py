@@ -20,6 +20,10 @@ MAX_FILE_BYTES = 1 << 30
 """Files with more bytes are refused."""
 
 
+CPU_FACES = 8
+"""How many faces a CPU solves at once: more are no faster."""
+
+
 class Recognition:
   """The networks that find and embed faces, and the devices they run on.
 
@@ -31,8 +35,15 @@ class Recognition:
     embedder: of their crops.
   """
 
-  def __init__(self, options: config.FaceOptions):
+  def __init__(self, options: config.FaceOptions, *, photos: int | None = None):
     """Loads the weights; compiles nothing yet.
+
+    Args:
+      options: which networks, and how faces are found.
+      photos: how many there are, where that is known. A CPU spends as
+        much on a slot without a face as on one with a face; for few photos
+        there are fewer slots, a power of two, so that few programs are
+        compiled.
 
     Raises:
       FawkesError: weights cannot be used.
@@ -41,8 +52,9 @@ class Recognition:
     _keep_compiled_programs()
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
+    few = CPU_FACES if photos is None else 1 << max(photos - 1, 0).bit_length()
     self.batch_size = options.batch_size or (
-      8 if on_cpu else 256 * self.mesh.size
+      min(few, CPU_FACES) if on_cpu else 256 * self.mesh.size
     )
     self.extractors = [
       extractors.load_extractor(name) for name in options.extractors
@@ -55,9 +67,10 @@ class Recognition:
     )
     # Few: the faces of one photo, which are measured when it is saved, would
     # fill no more.
-    few = min(self.batch_size, 2 if on_cpu else 16)
     self.embedder = embedder.Embedder(
-      self.extractors, batch_size=few, mesh=self.mesh
+      self.extractors,
+      batch_size=min(self.batch_size, 2 if on_cpu else 16),
+      mesh=self.mesh,
     )
 
   def embed(

@@ -90,7 +90,10 @@ def _dry_run(
     started = time.monotonic()
     pipeline.count_faces(options, report)
     finding = time.monotonic() - started
-  solving = faces and faces * cloaker.Cloaker(options).seconds_per_face()
+  solving = 0.0
+  if faces:
+    engine = cloaker.Cloaker(options, photos=total)
+    solving = faces * engine.seconds_per_face()
   console.print(
     f"{total} files, {photos} photos with {faces} faces; cloaking them takes"
     f" about {terminal.duration(finding + solving)} here, nothing was written"
