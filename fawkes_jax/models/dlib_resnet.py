@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fawkes_jax.models import graph, mobilefacenet
+from fawkes_jax.models import layers
 
 INPUT_SIZE = 150
 """Height and width of an input face, in pixels."""
@@ -101,7 +101,7 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = mobilefacenet.Convolution(
+    y = layers.Convolution(
       self.width,
       3,
       stride=2 if self.down else 1,
@@ -109,9 +109,9 @@ class _Block(nn.Module):
       dtype=self.dtype,
       name="conv_0",
     )(x)
-    y = mobilefacenet.Convolution(
-      self.width, 3, dtype=self.dtype, name="conv_1"
-    )(nn.relu(y))
+    y = layers.Convolution(self.width, 3, dtype=self.dtype, name="conv_1")(
+      nn.relu(y)
+    )
     return nn.relu(_padded_sum(y, _average_pool(x) if self.down else x))
 
 
@@ -143,7 +143,7 @@ class DlibResNet(nn.Module):
     mean = jnp.asarray(MEAN_PIXEL, jnp.float32)
     x = ((images.astype(jnp.float32) - mean) / 256).astype(self.dtype)
     x = nn.relu(_Stem(self.dtype, name="stem")(x))
-    x = graph.max_pool(x, (3, 3), (2, 2))
+    x = layers.max_pool(x, (3, 3), (2, 2))
     for i, width in enumerate(BLOCK_WIDTHS):
       x = _Block(width, i in DOWN_BLOCKS, self.dtype, name=f"block_{i}")(x)
     x = x.astype(jnp.float32).mean(axis=(1, 2))

@@ -10,7 +10,7 @@ Three things are decided while JAX traces, not while it computes:
 * Values that depend on shapes alone are numpy arrays and are computed in numpy.
 * Images, [n, c, h, w] to the graph, are kept as [n, h, w, c], and transposed
   only for an operator that mixes their axes with others.
-* Grouped convolutions are rewritten, see `convolve`.
+* Grouped convolutions are rewritten, see `layers.convolve`.
 
 Source: the operators' definitions in the ONNX standard, from operator set 7 on
 (github.com/onnx/onnx, docs/Operators.md).
@@ -20,7 +20,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -31,336 +31,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax import types
+from fawkes_jax.models import layers
 
 OLDEST_OPSET = 7
 """The oldest operator set that is understood: older ones broadcast unlike
 numpy."""
-
-
-def convolve(
-  x: Float[Array, "n height width inputs"],
-  kernel: Float[Array, "rows columns depth outputs"],
-  *,
-  strides: tuple[int, int] = (1, 1),
-  padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
-  dilations: tuple[int, int] = (1, 1),
-  groups: int = 1,
-) -> Float[Array, "n rows_out columns_out outputs"]:
-  """Convolves images, in a form that is fast on a CPU for every grouping.
-
-  XLA's grouped convolutions are slow there. A depthwise convolution (of one
-  channel a group) is the sum of shifted images times one tap of the kernel
-  each, which XLA fuses into one loop: 15 to 60 times faster, forward and
-  gradient, for 3x3 kernels of MobileFaceNet's sizes on two cores. One whose
-  kernel covers the whole image is one product and a sum. Any other grouped
-  convolution becomes one convolution a group. A convolution without groups is
-  XLA's, or a product where each pixel or the whole image is one place.
-
-  Args:
-    x: images.
-    kernel: the kernel, in Flax's order; depth is inputs / groups.
-    strides: along height and width.
-    padding: zeros before and after, along height and width.
-    dilations: of the kernel, along height and width.
-    groups: into how many groups inputs and outputs are split.
-
-  Returns:
-    The images' correlation with the kernel, without a bias.
-  """
-  _, _, depth, outputs = kernel.shape
-  single = kernel.shape[:2] == strides == dilations == (1, 1)
-  if groups == 1 and single and not any(map(any, padding)):
-    return x @ kernel[0, 0]
-  if groups == 1 and dilations == (1, 1):
-    places = [
-      (side + sum(pad) - taps) // stride
-      for side, pad, taps, stride in zip(
-        x.shape[1:3], padding, kernel.shape, strides, strict=False
-      )
-    ]
-    if places == [0, 0]:
-      return _product(x, kernel, [before for before, _ in padding])
-  if groups == 1:
-    return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=strides,
-      padding=list(padding),
-      rhs_dilation=dilations,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-  if depth > 1:
-    return jnp.concatenate(
-      [
-        convolve(
-          part,
-          taps,
-          strides=strides,
-          padding=padding,
-          dilations=dilations,
-        )
-        for part, taps in zip(
-          jnp.split(x, groups, axis=-1),
-          jnp.split(kernel, groups, axis=-1),
-          strict=True,
-        )
-      ],
-      axis=-1,
-    )
-  if outputs > groups:
-    x = jnp.repeat(x, outputs // groups, axis=-1)
-  kernel = kernel[:, :, 0]
-  unpadded = not any(before or after for before, after in padding)
-  if unpadded and kernel.shape[:2] == x.shape[1:3] and dilations == (1, 1):
-    return (x * kernel).sum(axis=(1, 2), keepdims=True)
-  return _depthwise(
-    x, kernel, tuple(strides), tuple(map(tuple, padding)), tuple(dilations)
-  )
-
-
-_Pair = tuple[int, int]
-
-
-def _product(
-  x: jax.Array, kernel: jax.Array, before: Sequence[int]
-) -> jax.Array:
-  """A convolution at one place alone, that many zeros before the image's edges.
-
-  XLA's convolutions of images that are smaller than the kernel are slow on a
-  CPU.
-  """
-  for axis, skipped in enumerate(before):
-    met = min(kernel.shape[axis] - skipped, x.shape[1 + axis])
-    kernel = jax.lax.slice_in_dim(kernel, skipped, skipped + met, axis=axis)
-    x = jax.lax.slice_in_dim(x, 0, met, axis=1 + axis)
-  return jnp.tensordot(x, kernel, 3)[:, None, None]
-
-
-def _window(
-  x: jax.Array, start: _Pair, size: _Pair, strides: _Pair
-) -> jax.Array:
-  """Every strides-th pixel of images from `start` on, `size` of them."""
-  rows, columns = (
-    (first, first + (count - 1) * stride + 1)
-    for first, count, stride in zip(start, size, strides, strict=True)
-  )
-  return jax.lax.slice(
-    x,
-    (0, rows[0], columns[0], 0),
-    (x.shape[0], rows[1], columns[1], x.shape[3]),
-    (1, *strides, 1),
-  )
-
-
-def _windows(
-  x: jax.Array,
-  window: Sequence[int],
-  size: _Pair,
-  strides: _Pair,
-  dilations: _Pair,
-) -> Iterator[jax.Array]:
-  """Yields the pixels that each place of a window meets."""
-  for i in range(window[0]):
-    for j in range(window[1]):
-      start = i * dilations[0], j * dilations[1]
-      yield _window(x, start, size, strides)
-
-
-def max_pool(
-  x: Float[Array, "n height width c"],
-  window: _Pair,
-  strides: _Pair,
-  dilations: _Pair = (1, 1),
-) -> Float[Array, "n height_out width_out c"]:
-  """Max-pools images without padding, one axis after the other.
-
-  On a CPU the gradient is several times faster than that of
-  ``lax.reduce_window``, and than that of a maximum of strided slices.
-
-  Args:
-    x: images.
-    window: rows and columns of the window.
-    strides: its step along height and width.
-    dilations: of the window.
-
-  Returns:
-    The maxima. Of equal ones in a window the first has the whole gradient.
-  """
-  for axis, options in enumerate(zip(window, strides, dilations, strict=True)):
-    x = _max_along(x, 1 + axis, *options)
-  return x
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _max_along(
-  x: jax.Array, axis: int, window: int, stride: int, dilation: int
-) -> jax.Array:
-  """The maximum of each window along one axis."""
-  return functools.reduce(jnp.maximum, _taps(x, axis, window, stride, dilation))
-
-
-def _max_forward(x: jax.Array, *options: int) -> tuple[jax.Array, jax.Array]:
-  return _max_along(x, *options), x
-
-
-def _max_backward(
-  axis: int,
-  window: int,
-  stride: int,
-  dilation: int,
-  x: jax.Array,
-  gradient: jax.Array,
-) -> tuple[jax.Array]:
-  count, blocks = _blocks(x.shape[axis], window, stride, dilation)
-  taps = list(_taps(x, axis, window, stride, dilation))
-  best = functools.reduce(jnp.maximum, taps)
-  free = jnp.ones(best.shape, bool)
-  parts = [jnp.zeros((), gradient.dtype)] * stride
-  margins = [(0, 0)] * x.ndim
-  for i, tap in enumerate(taps):
-    first, part = divmod(i * dilation, stride)
-    margins[axis] = first, blocks - count - first
-    won = jnp.where(free & (tap == best), gradient, 0)
-    free &= tap != best
-    parts[part] += jnp.pad(won, margins)
-  shape = [blocks if i == axis else side for i, side in enumerate(x.shape)]
-  spread = jnp.stack(
-    [jnp.broadcast_to(part, shape) for part in parts], axis + 1
-  )
-  shape[axis] *= stride
-  return (_resized(spread.reshape(shape), axis, x.shape[axis]),)
-
-
-_max_along.defvjp(_max_forward, _max_backward)
-
-
-def _blocks(
-  side: int, window: int, stride: int, dilation: int
-) -> tuple[int, int]:
-  """How many windows there are, and blocks of a stride's length they touch."""
-  reach = (window - 1) * dilation
-  count = (side - reach - 1) // stride + 1
-  return count, count + reach // stride
-
-
-def _taps(
-  x: jax.Array, axis: int, window: int, stride: int, dilation: int
-) -> Iterator[jax.Array]:
-  """Yields what each place of a window meets along an axis.
-
-  The stride's steps get an axis of their own: XLA's strided slices, and even
-  more their gradients, are slow on a CPU.
-  """
-  count, blocks = _blocks(x.shape[axis], window, stride, dilation)
-  x = _resized(x, axis, blocks * stride)
-  x = x.reshape(*x.shape[:axis], blocks, stride, *x.shape[axis + 1 :])
-  for i in range(window):
-    first, part = divmod(i * dilation, stride)
-    along = jax.lax.index_in_dim(x, part, axis + 1, keepdims=False)
-    yield jax.lax.slice_in_dim(along, first, first + count, axis=axis)
-
-
-def _resized(x: jax.Array, axis: int, size: int) -> jax.Array:
-  """Cut off at the end of an axis, or filled with zeros there."""
-  margins = [(0, 0, 0)] * x.ndim
-  margins[axis] = (0, size - x.shape[axis], 0)
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), margins)
-
-
-def _shifted_sum(
-  x: jax.Array, kernel: jax.Array, strides: _Pair, dilations: _Pair
-) -> jax.Array:
-  """A depthwise convolution without padding, as a sum of shifted images."""
-  rows, columns = (
-    (whole - (taps - 1) * dilation - 1) // stride + 1
-    for whole, taps, dilation, stride in zip(
-      x.shape[1:3], kernel.shape, dilations, strides, strict=False
-    )
-  )
-  views = _windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
-  taps = kernel.reshape(-1, kernel.shape[2])
-  return functools.reduce(
-    operator.add, (tap * view for tap, view in zip(taps, views, strict=True))
-  )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _depthwise(
-  x: jax.Array,
-  kernel: jax.Array,
-  strides: _Pair,
-  padding: tuple[_Pair, _Pair],
-  dilations: _Pair,
-) -> jax.Array:
-  """A depthwise convolution; its gradient is another one.
-
-  Left to itself, JAX makes of it a sum of padded images, which XLA computes
-  three times more slowly on a CPU.
-  """
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  return _shifted_sum(x, kernel, strides, dilations)
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Sides:
-  """Height and width of an image, no arrays."""
-
-  sides: tuple[int, int]
-
-
-def _depthwise_forward(
-  x: Any, kernel: Any, *options: Any
-) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array, _Sides]]:
-  # Tracing the gradient of a kernel that nobody asks for takes most of the time
-  # before a solver's first step.
-  kept = x.value if kernel.perturbed else None
-  y = _depthwise(x.value, kernel.value, *options)
-  return y, (kept, kernel.value, _Sides(x.value.shape[1:3]))
-
-
-def _depthwise_backward(
-  strides: _Pair,
-  padding: tuple[_Pair, _Pair],
-  dilations: _Pair,
-  saved: tuple[jax.Array | None, jax.Array, _Sides],
-  gradient: Any,
-) -> tuple[jax.Array, jax.Array | None]:
-  x, kernel, own = saved
-  if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
-    gradient = jnp.zeros(gradient.shape, gradient.dtype)
-  spread = [(0, 0, 0)]
-  for axis in (0, 1):
-    reach = (kernel.shape[axis] - 1) * dilations[axis]
-    before = reach - padding[axis][0]
-    length = (gradient.shape[1 + axis] - 1) * strides[axis] + 1
-    after = own.sides[axis] + reach - length - before
-    spread.append((before, after, strides[axis] - 1))
-  spread.append((0, 0, 0))
-  zero = jnp.zeros((), gradient.dtype)
-  # The barrier keeps XLA from padding anew for each tap.
-  padded = jax.lax.optimization_barrier(jax.lax.pad(gradient, zero, spread))
-  to_x = _shifted_sum(padded, kernel[::-1, ::-1], (1, 1), dilations)
-  if x is None:
-    return to_x, None
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  rows, columns = gradient.shape[1:3]
-  views = _windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
-  to_kernel = jnp.stack([_channel_products(v, gradient) for v in views])
-  return to_x, to_kernel.reshape(kernel.shape)
-
-
-def _channel_products(x: jax.Array, y: jax.Array) -> jax.Array:
-  """The sums over all places of images of the products of two.
-
-  Rows first, one after the other: XLA's reduction on a CPU takes twice as long.
-  """
-  rows = [x[:, i] * y[:, i] for i in range(x.shape[1])]
-  columns = jax.lax.optimization_barrier(functools.reduce(operator.add, rows))
-  return columns.sum(axis=(0, 1))
-
-
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward, symbolic_zeros=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -734,7 +409,7 @@ def _conv(
     (taps - 1) * dilation + 1
     for taps, dilation in zip(kernel.shape[:2], dilations, strict=True)
   ]
-  y = convolve(
+  y = layers.convolve(
     image,
     kernel,
     strides=strides,
@@ -775,9 +450,9 @@ def _pool(call: _Call, x: _Value) -> _Image:
 
   if call.node.op == "MaxPool":
     image = spread(image, -math.inf, over)
-    return _Image(max_pool(image, window, strides, dilations))
+    return _Image(layers.max_pool(image, window, strides, dilations))
   total = functools.reduce(
-    operator.add, _windows(spread(image, 0, over), *places)
+    operator.add, layers.windows(spread(image, 0, over), *places)
   )
   # How many pixels each window averages.
   inside = jnp.ones((1, *own, 1), image.dtype)
@@ -789,7 +464,7 @@ def _pool(call: _Call, x: _Value) -> _Image:
   else:
     inside = spread(inside, 0, over)
   return _Image(
-    total / functools.reduce(operator.add, _windows(inside, *places))
+    total / functools.reduce(operator.add, layers.windows(inside, *places))
   )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import graph, iresnet
+from fawkes_jax.models import iresnet, layers
 
 INPUT_SIZE = 160
 """Height and width of an input face, in pixels."""
@@ -111,10 +111,10 @@ _LAST = "block8"  # No ReLU behind it.
 
 
 def _convolutions(
-  x: jax.Array, layers: Sequence[_Layer], dtype: DTypeLike
+  x: jax.Array, chain: Sequence[_Layer], dtype: DTypeLike
 ) -> jax.Array:
   """A chain of convolutions with ReLUs; to be called in a compact module."""
-  for name, width, size, stride, padded in layers:
+  for name, width, size, stride, padded in chain:
     x = nn.Conv(
       width,
       size,
@@ -137,10 +137,10 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    parts = [_convolutions(x, layers, self.dtype) for layers in self.branches]
+    parts = [_convolutions(x, chain, self.dtype) for chain in self.branches]
     if not self.factor:
       return jnp.concatenate(
-        [*parts, graph.max_pool(x, (3, 3), (2, 2))], axis=-1
+        [*parts, layers.max_pool(x, (3, 3), (2, 2))], axis=-1
       )
     y = nn.Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv2d")(
       jnp.concatenate(parts, axis=-1)
@@ -173,7 +173,7 @@ class InceptionResNet(nn.Module):
       float32 [n, 512], not normalised.
     """
     x = ((images.astype(jnp.float32) - 127.5) / 128).astype(self.dtype)
-    x = graph.max_pool(_convolutions(x, _STEM, self.dtype), (3, 3), (2, 2))
+    x = layers.max_pool(_convolutions(x, _STEM, self.dtype), (3, 3), (2, 2))
     x = _convolutions(x, _STEM_2, self.dtype)
     for name, branches, factor in _BLOCKS:
       x = _Block(
@@ -201,20 +201,20 @@ def convert_facenet(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """
 
   def convolutions(
-    prefix: str, layers: Sequence[_Layer]
+    prefix: str, chain: Sequence[_Layer]
   ) -> dict[str, dict[str, np.ndarray]]:
     return {
       name.replace(".", "_"): iresnet.folded_convolution(
         state, f"{prefix}{name}.conv", f"{prefix}{name}.bn", _EPSILON
       )
-      for name, *_ in layers
+      for name, *_ in chain
     }
 
   params: dict[str, Any] = convolutions("", _STEM + _STEM_2)
   for name, branches, factor in _BLOCKS:
     block: dict[str, Any] = {}
-    for layers in branches:
-      block |= convolutions(f"{name}.", layers)
+    for chain in branches:
+      block |= convolutions(f"{name}.", chain)
     if factor:
       kernel = state[f"{name}.conv2d.weight"].transpose(2, 3, 1, 0)
       block["conv2d"] = {

@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import mobilefacenet
+from fawkes_jax.models import layers
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -69,14 +69,14 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     y = _Affine(name="norm")(x)
-    y = mobilefacenet.Convolution(
-      self.width, size=3, dtype=self.dtype, name="conv_0"
-    )(y)
-    y = mobilefacenet.Convolution(
+    y = layers.Convolution(self.width, size=3, dtype=self.dtype, name="conv_0")(
+      y
+    )
+    y = layers.Convolution(
       self.width, size=3, stride=self.stride, dtype=self.dtype, name="conv_1"
     )(PRelu(name="prelu")(y))
     if self.shortcut:
-      x = mobilefacenet.Convolution(
+      x = layers.Convolution(
         self.width, stride=self.stride, dtype=self.dtype, name="shortcut"
       )(x)
     else:
@@ -115,9 +115,7 @@ class IResNet(nn.Module):
     """
     x = images[..., ::-1] if self.adaface else images
     x = ((x.astype(jnp.float32) - 127.5) / 127.5).astype(self.dtype)
-    x = mobilefacenet.Convolution(
-      WIDTHS[0], size=3, dtype=self.dtype, name="stem"
-    )(x)
+    x = layers.Convolution(WIDTHS[0], size=3, dtype=self.dtype, name="stem")(x)
     x = PRelu(name="prelu")(x)
     for stage, count in enumerate(DEPTHS[self.depth]):
       width = WIDTHS[stage]

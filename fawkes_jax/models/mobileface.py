@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import mobilefacenet
+from fawkes_jax.models import layers
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -62,12 +62,12 @@ class MobileFace(nn.Module):
     """
     x = ((images.astype(jnp.float32) - 127.5) / 128).astype(self.dtype)
     x = nn.relu6(
-      mobilefacenet.Convolution(
+      layers.Convolution(
         STEM_WIDTH, size=3, stride=2, dtype=self.dtype, name="stem"
       )(x)
     )
     for i, (expanded, width, stride) in enumerate(BLOCKS):
-      x = mobilefacenet.InvertedResidual(
+      x = layers.InvertedResidual(
         expanded, width, stride, dtype=self.dtype, name=f"block_{i}"
       )(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)

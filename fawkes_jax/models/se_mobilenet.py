@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import mobilefacenet
+from fawkes_jax.models import layers
 
 INPUT_SIZE = 128
 """Height and width of an input face, in pixels."""
@@ -57,7 +57,7 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    convolution = functools.partial(mobilefacenet.Convolution, dtype=self.dtype)
+    convolution = functools.partial(layers.Convolution, dtype=self.dtype)
 
     y = convolution(self.expanded, name="expand")(x)
     y = convolution(
@@ -105,7 +105,7 @@ class SeMobileNet(nn.Module):
     x = images.astype(jnp.float32)[..., ::-1] * scale + shift
     x = x.astype(self.dtype)
 
-    convolution = functools.partial(mobilefacenet.Convolution, dtype=self.dtype)
+    convolution = functools.partial(layers.Convolution, dtype=self.dtype)
 
     x = _PRelu(name="prelu_0")(
       convolution(64, name="stem", size=3, stride=2)(x)

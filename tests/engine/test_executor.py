@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import itertools
 import re
 import subprocess
@@ -233,6 +234,27 @@ def test_nothing_is_compiled_for_later_faces(cloaker, many, solutions):
     jax.monitoring.unregister_event_duration_listener(listen)
   assert len(compiled) == 1
   assert [program._cache_size() for program in programs] == [1] * 3
+
+
+def test_nothing_goes_to_the_devices_between_steps(cloaker, many):
+  solve = cloaker.executor
+  states = solve.states(many[0])
+  program = solve.lower(states).compile()
+  with jax.transfer_guard_host_to_device("disallow_explicit"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
+      program(states._replace(steps=np.asarray(states.steps)), {})
+    for _ in range(2):
+      states = solve.advance(states, program)
+
+
+def test_nothing_stays_on_the_devices(cloaker, many):
+  def arrays_after_a_run():
+    for _ in cloaker.executor.solve(list(enumerate(many[:3]))):
+      pass
+    gc.collect()
+    return len(jax.live_arrays())
+
+  assert arrays_after_a_run() == arrays_after_a_run()
 
 
 def make_executor(cloaker, slots=2, options=None, **changes):

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax.models import mobilefacenet
+from fawkes_jax.models import layers, mobilefacenet
 from fawkes_jax.weights import onnx
 
 MODULE = mobilefacenet.MobileFaceNet()
@@ -78,7 +78,7 @@ def test_gradient_is_the_slope(variables, astronaut):
 )
 def test_shortcut_only_between_equal_shapes(width, stride, shortcut):
   x = np.random.default_rng(0).uniform(size=(1, 8, 8, 4)).astype(np.float32)
-  block = mobilefacenet.InvertedResidual(6, width, stride)
+  block = layers.InvertedResidual(6, width, stride)
   shapes = jax.eval_shape(block.init, jax.random.key(0), x)
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
   y = block.apply(zeros, x)

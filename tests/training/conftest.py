@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax import config
-from fawkes_jax.models import mobilefacenet, registry, students
+from fawkes_jax.models import layers, registry, students
 from fawkes_jax.training import data
 from fawkes_jax.weights import extractors
 
@@ -36,9 +36,9 @@ class Blocks(nn.Module):
   def __call__(self, images):
     x = images.astype(self.dtype).reshape(len(images), 14, 8, 14, 8, 3)
     x = x.mean(axis=(2, 4)) / 128 - 1
-    x = mobilefacenet.Convolution(6, size=3, stride=2, name="stem")(x)
-    x = mobilefacenet.InvertedResidual(9, 6, 1, name="block_0")(nn.relu(x))
-    x = mobilefacenet.InvertedResidual(9, 6, 1, name="block_1")(x)
+    x = layers.Convolution(6, size=3, stride=2, name="stem")(x)
+    x = layers.InvertedResidual(9, 6, 1, name="block_0")(nn.relu(x))
+    x = layers.InvertedResidual(9, 6, 1, name="block_1")(x)
     return nn.Dense(8, name="embedding")(x.reshape(len(images), -1))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fawkes_jax.models import mobilefacenet
+from fawkes_jax.models import layers
 from fawkes_jax.training import twins
 
 
@@ -16,9 +16,9 @@ class Network(nn.Module):
 
   @nn.compact
   def __call__(self, images):
-    x = mobilefacenet.Convolution(8, size=3, stride=2, name="stem")(images)
-    x = mobilefacenet.InvertedResidual(12, 8, 2, name="block_0")(nn.relu(x))
-    x = mobilefacenet.InvertedResidual(12, 8, 1, name="block_1")(x)
+    x = layers.Convolution(8, size=3, stride=2, name="stem")(images)
+    x = layers.InvertedResidual(12, 8, 2, name="block_0")(nn.relu(x))
+    x = layers.InvertedResidual(12, 8, 1, name="block_1")(x)
     x = x.reshape(len(images), -1)
     return nn.Dense(5, use_bias=False, name="embedding")(x)
 
@@ -136,7 +136,7 @@ def test_fresh_weights_are_random_and_keep_the_teachers_ranges(shown):
   # A block that is given the teacher's input answers in the teacher's range.
   _, features = shown
   given, wanted = features["block_1"]
-  block = mobilefacenet.InvertedResidual(12, 8, 1)
+  block = layers.InvertedResidual(12, 8, 1)
   made = block.apply({"params": weights["params"]["block_1"]}, given) - given
   added = wanted - given
   assert made.mean() == pytest.approx(float(added.mean()), abs=1e-2)
