@@ -239,10 +239,11 @@ def test_nothing_is_compiled_for_later_faces(cloaker, many, solutions):
 def test_nothing_goes_to_the_devices_between_steps(cloaker, many):
   solve = cloaker.executor
   states = solve.states(many[0])
+  moved = states._replace(steps=np.asarray(states.steps))
   program = solve.lower(states).compile()
   with jax.transfer_guard_host_to_device("disallow_explicit"):
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
-      program(states._replace(steps=np.asarray(states.steps)), {})
+      solve.advance(moved, program)
     for _ in range(2):
       states = solve.advance(states, program)
 
