@@ -1,9 +1,15 @@
 """Photos of known people, to train on or to evaluate with.
 
-A source is a folder with a sub-folder of photos for each identity, or a
-TensorFlow Datasets name (`tfds:lfw`) whose examples have an image and a label.
+A source is a folder with a sub-folder of photos for each identity, a
+TensorFlow Datasets name (`tfds:lfw`) whose examples have an image and a label,
+or a folder in which a table, `faces.tsv`, says where the face of each photo is:
+tab-separated, with the columns `file` and `lex`, `ley`, `rex`, `rey`, `nx`,
+`ny`, `lmx`, `lmy`, `rmx`, `rmy`: the eyes, the nose and the corners of the
+mouth in pixels, left and right as seen in the picture. A photo that lies in no
+sub-folder is an identity of its own.
 """
 
+import csv
 import dataclasses
 import functools
 import hashlib
@@ -29,12 +35,41 @@ class Photo:
     load: decodes it; RGB, upright. Raises a `PhotoError` where it cannot be
       read.
     path: its file; None for an example of a dataset.
+    landmarks: float32 [5, 2], the points of `geometry.ARCFACE_POINTS` in pixels
+      (x, y); None where they have to be found.
   """
 
   identity: str
   name: str
   load: Callable[[], UInt8[np.ndarray, "height width 3"]]
   path: Path | None = None
+  landmarks: np.ndarray | None = None
+
+
+TABLE = "faces.tsv"
+"""The name of the table of faces in a folder."""
+
+_POINTS = ("le", "re", "n", "lm", "rm")
+
+
+def read_all(
+  data: str, faces: config.FaceOptions
+) -> tuple[list[Photo], Callable[[], list[Any]]]:
+  """Lists the photos of several sources, as `read` those of one.
+
+  Args:
+    data: sources, with commas between them.
+    faces: how photos are decoded.
+
+  Raises:
+    FawkesError: a source cannot be read.
+  """
+  sources = [read(part, faces) for part in data.split(",")]
+  if len(sources) == 1:
+    return sources[0]
+  photos = [photo for listed, _ in sources for photo in listed]
+  photos.sort(key=lambda photo: (photo.identity, photo.name))
+  return photos, lambda: [fingerprint() for _, fingerprint in sources]
 
 
 def read(
@@ -68,19 +103,49 @@ def _folder(
       f" {root}"
     )
   photos = []
+  table = _read_table(root / TABLE)
   for source in scan.scan(root):
     identity, _, name = source.relative.partition("/")
-    if source.status is not None or not name:
+    if source.status is not None or not (name or table):
+      continue
+    if table and source.relative not in table:
       continue
     photos.append(
       Photo(
         identity=files.printable(identity),
-        name=files.printable(name),
+        name=files.printable(name or identity),
         load=functools.partial(_pixels, source, faces),
         path=root / source.relative,
+        landmarks=table.get(source.relative),
       )
     )
-  return photos, lambda: [(p.identity, p.name, _digest(p)) for p in photos]
+
+  def fingerprint() -> list[Any]:
+    points = {k: v.tolist() for k, v in table.items()}
+    listed = [(p.identity, p.name, _digest(p)) for p in photos]
+    return [listed, points] if points else listed
+
+  return photos, fingerprint
+
+
+def _read_table(path: Path) -> dict[str, np.ndarray]:
+  """The landmarks that a table gives, by file; none without a table."""
+  if not path.is_file():
+    return {}
+  try:
+    with path.open(encoding="utf-8", newline="") as file:
+      return {
+        row["file"]: np.array(
+          [[float(row[point + axis]) for axis in "xy"] for point in _POINTS],
+          np.float32,
+        )
+        for row in csv.DictReader(file, delimiter="\t")
+      }
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise types.FawkesError(
+      f"{path} must have the columns file, lex, ley, ..., rmy, with numbers:"
+      f" {error}"
+    ) from error
 
 
 def _digest(photo: Photo) -> str | None:

@@ -24,15 +24,6 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 # Where the five points of ArcFace's alignment lie in its 112 x 112 pixels
 # (github.com/deepinsight/insightface), and those of Open Model Zoo in the unit
 # square: centres of the eyes, tip of the nose, corners of the mouth.
-_ARCFACE = np.array(
-  [
-    (38.2946, 51.6963),
-    (73.5318, 51.5014),
-    (56.0252, 71.7366),
-    (41.5493, 92.3655),
-    (70.7299, 92.2041),
-  ]
-)
 _OPEN_MODEL_ZOO = np.array(
   [
     (0.31556875, 0.4615741071),
@@ -202,7 +193,7 @@ class YuNet:
     if template == registry.TEMPLATES["open_model_zoo"]:
       return _OPEN_MODEL_ZOO * size
     arcface = registry.TEMPLATES["arcface"]
-    points = _ARCFACE / 112
+    points = geometry.ARCFACE_POINTS / 112
     if template != arcface:
       frame = points * arcface.side + (arcface.left, arcface.top)
       points = _in_template(frame, template)

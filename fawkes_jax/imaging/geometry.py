@@ -57,6 +57,22 @@ class Template:
 
 CROP = Template(left=-0.5, top=-0.68, side=2.0)
 
+ARCFACE_POINTS = np.array(
+  [
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+  ]
+)
+"""Where eyes, nose and the corners of the mouth are in ArcFace's 112 x 112
+pixels; (x, y), left and right as seen in the picture."""
+
+ARCFACE = Template(left=-0.338, top=-0.566, side=1.66)
+"""Where those pixels lie in the face frame: the mean over 5,384 faces of
+Labeled Faces in the Wild on which both kinds of landmarks were found."""
+
 # The face itself, from the brows' upper ends to the chin: where dlib's detector
 # puts its box, on average over photographs.
 FACE = Template(left=-0.2, top=-0.25, side=1.3)
@@ -136,6 +152,28 @@ def align(landmarks: Float32[np.ndarray, "5 2"], *, max_side: int) -> Alignment:
   a, b = similarity_transform(MEAN_FACE, landmarks)
   native = abs(a) * CROP.side
   side = max(1, min(round(native), max_side))
+  step = CROP.side / side
+  first = complex(CROP.left + step / 2, CROP.top + step / 2)
+  return Alignment(origin=a * first + b, axis=a * step, side=side)
+
+
+def align_arcface(
+  landmarks: Float32[np.ndarray, "5 2"], *, side: int
+) -> Alignment:
+  """Aligns a face by ArcFace's five points to a crop of a given size.
+
+  Args:
+    landmarks: of `ARCFACE_POINTS`, (x, y) in pixels of the photo.
+    side: the crop's side in pixels.
+
+  Returns:
+    The alignment; its scale may be below 1.
+
+  Raises:
+    ValueError: all landmarks coincide.
+  """
+  frame = ARCFACE_POINTS / 112 * ARCFACE.side + (ARCFACE.left, ARCFACE.top)
+  a, b = similarity_transform(frame, landmarks)
   step = CROP.side / side
   first = complex(CROP.left + step / 2, CROP.top + step / 2)
   return Alignment(origin=a * first + b, axis=a * step, side=side)

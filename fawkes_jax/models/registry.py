@@ -24,6 +24,7 @@ from fawkes_jax.models import (
   iresnet,
   mobileface,
   mobilefacenet,
+  mobilefacenet_prelu,
   se_mobilenet,
   students,
   vit,
@@ -54,7 +55,7 @@ TEMPLATES = {
   # get_face_chip(size=150, padding=0.25)
   "dlib": geometry.Template(left=-0.25, top=-0.25, side=1.5),
   # The five points of ArcFace's 112 x 112 pixels.
-  "arcface": geometry.Template(left=-0.338, top=-0.566, side=1.66),
+  "arcface": geometry.ARCFACE,
   # Those of Open Model Zoo's face-reidentification-retail-0095.
   "open_model_zoo": geometry.Template(left=-0.286, top=-0.4985, side=1.557),
   # FaceNet was trained on the box of the MTCNN detector with a margin, which is
@@ -66,6 +67,14 @@ TEMPLATES = {
 
 # What takes 112 x 112 pixels in ArcFace's alignment.
 _ARCFACE: dict[str, Callable[..., nn.Module]] = {
+  "esp_mobilefacenet": mobilefacenet_prelu.MobileFaceNetPRelu,
+  "se_mobilefacenet": functools.partial(
+    mobilefacenet_prelu.MobileFaceNetPRelu,
+    embedding_size=256,
+    deviation=128.0,
+    pointwise=True,
+    squeezed=True,
+  ),
   "iresnet50": functools.partial(iresnet.IResNet, depth=50),
   "iresnet100": functools.partial(iresnet.IResNet, depth=100),
   "adaface_ir50": functools.partial(iresnet.IResNet, depth=50, adaface=True),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import rich.console
 import rich.progress
-from jaxtyping import Bool, Int, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 
 from fawkes_jax import config, identities, recognition, types
 from fawkes_jax.engine import finder
@@ -88,7 +88,7 @@ def load_faces(
     FawkesError: the source cannot be read, or has faces of fewer than two
       identities.
   """
-  photos, fingerprint = identities.read(options.data, options.faces)
+  photos, fingerprint = identities.read_all(options.data, options.faces)
   key = [
     fingerprint(),
     options.crop_size,
@@ -243,7 +243,10 @@ def _build(
     missing: list[str] = []
     for photo in _tracked(photos, console):
       try:
-        crop = largest_face(networks.finder, photo.load(), size)
+        if photo.landmarks is None:
+          crop = largest_face(networks.finder, photo.load(), size)
+        else:
+          crop = face_at(photo.landmarks, photo.load(), size)
       except types.PhotoError as error:
         missing.append(f"{photo.identity}/{photo.name}: {error}")
         continue
@@ -297,6 +300,32 @@ def largest_face(
       origin=whole.origin + (axis - whole.axis) * half, axis=axis, side=size
     ),
   )
+  return np.clip(np.rint(crop), 0, 255).astype(np.uint8)
+
+
+def face_at(
+  landmarks: Float32[np.ndarray, "5 2"],
+  pixels: UInt8[np.ndarray, "height width 3"],
+  size: int,
+) -> UInt8[np.ndarray, "size size 3"]:
+  """The crop of a face whose landmarks are known.
+
+  Args:
+    landmarks: of `geometry.ARCFACE_POINTS`, (x, y) in pixels of the photo.
+    pixels: the photo, RGB, upright.
+    size: the side of the crop in pixels.
+
+  Returns:
+    The square `geometry.CROP` of the face frame.
+
+  Raises:
+    PhotoError: all landmarks coincide.
+  """
+  try:
+    alignment = geometry.align_arcface(landmarks, side=size)
+  except ValueError as error:
+    raise types.PhotoError(str(error)) from error
+  crop = geometry.extract(pixels, alignment)
   return np.clip(np.rint(crop), 0, 255).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ import rich.console
 import rich.progress
 import safetensors
 import safetensors.numpy
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from fawkes_jax import types
 from fawkes_jax.models import registry
@@ -33,6 +33,8 @@ _ORIGINS = {
   ),
   "mobilefacenet": ("Apache-2.0", "github.com/foamliu/MobileFaceNet"),
   "mobileface_v2": ("MIT", "github.com/becauseofAI/MobileFace"),
+  "esp_mobilefacenet": ("MIT", "github.com/espressif/esp-dl"),
+  "se_mobilefacenet": ("MIT", "github.com/leondgarse/Keras_insightface"),
   "se_mobilenet": (
     "Apache-2.0",
     "Open Model Zoo, face-reidentification-retail-0095",
@@ -46,7 +48,8 @@ class Teacher:
 
   Attributes:
     name: the extractor's, or the file's without suffix.
-    embeddings: of the crops plain and mirrored; raw.
+    embeddings: of the crops plain and mirrored; raw. Zero where they were not
+      asked for.
     extractor: that computed them; None where they come from a file.
   """
 
@@ -99,15 +102,17 @@ def load_teacher(
   teacher: str,
   faces: data.Faces,
   *,
+  rows: Int[np.ndarray, " k"] | None = None,
   console: rich.console.Console | None = None,
 ) -> Teacher:
-  """Embeds all crops, or reads what was embedded before.
+  """Embeds crops, or reads what was embedded before.
 
   Args:
     teacher: what `load_extractor` takes, or a path ending in .npz or
       .safetensors. A file of embeddings has an array "embeddings" [2n, d]:
       the crops in their order, then all of them mirrored.
     faces: the crops.
+    rows: which of them an extractor embeds; None for all.
     console: where progress is shown.
 
   Returns:
@@ -128,7 +133,9 @@ def load_teacher(
         f"--teachers={teacher} must be an extractor, or embeddings in a file"
         f" that ends in .npz or .safetensors: {error}"
       ) from error
-    embeddings = _embed(extractor, faces, console)
+    if rows is None:
+      rows = np.arange(len(faces))
+    embeddings = _embed(extractor, faces, rows, console)
     result = Teacher(
       name=extractor.name, embeddings=embeddings, extractor=extractor
     )
@@ -162,6 +169,7 @@ def _stored(path: Path, count: int) -> Float32[np.ndarray, "2 n d"]:
 def _embed(
   extractor: registry.Extractor,
   faces: data.Faces,
+  rows: Int[np.ndarray, " k"],
   console: rich.console.Console | None,
 ) -> Float32[np.ndarray, "2 n d"]:
   """Embeds the crops with a network, unless the cache has it."""
@@ -171,29 +179,34 @@ def _embed(
     weights.update(np.ascontiguousarray(leaf).data)
   key = [faces.digest, weights.hexdigest(), repr(extractor.module)]
   key += dataclasses.astuple(template)
+  key += [hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()]
   digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
   path = cache.directory() / "training" / f"teacher-{name}-{digest}.npy"
   if path.is_file():
     return np.load(path)
-  starts = range(0, len(faces), _BATCH)
+  starts = range(0, len(rows), _BATCH)
   if console is not None:
-    console.print(f"embedding {len(faces)} crops with {name}")
+    console.print(f"embedding {len(rows)} crops with {name}")
   chunks = []
   for start in (
     starts
     if console is None
     else rich.progress.track(starts, name, console=console)
   ):
-    rows = np.arange(start, start + _BATCH) % len(faces)  # One shape for all.
+    batch = np.resize(
+      rows[start : start + _BATCH], _BATCH
+    )  # One shape for all.
     plain = np.stack(
       [
         views.still(faces.crops[i], template, extractor.input_size)
-        for i in rows
+        for i in batch
       ]
     )
     both = [extractor.embed(images) for images in (plain, plain[:, :, ::-1])]
-    chunks.append(np.stack(both)[:, : len(faces) - start])
-  embeddings = np.concatenate(chunks, axis=1)
+    chunks.append(np.stack(both)[:, : len(rows) - start])
+  embedded = np.concatenate(chunks, axis=1)
+  embeddings = np.zeros((2, len(faces), embedded.shape[-1]), np.float32)
+  embeddings[:, rows] = embedded
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
   np.save(temporary, embeddings)

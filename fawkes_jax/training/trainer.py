@@ -157,8 +157,9 @@ def train(
   faces = data.load_faces(options, console=console)
   names = data.read_names(options.holdout) if options.holdout else frozenset()
   parts = data.split(faces, options, frozenset(names))
+  rows = np.concatenate([_known(options, parts), parts.validation])
   taught = [
-    teachers.load_teacher(teacher, faces, console=console)
+    teachers.load_teacher(teacher, faces, rows=rows, console=console)
     for teacher in options.teachers
   ]
   if len({teacher.name for teacher in taught}) < len(taught):
@@ -175,6 +176,20 @@ def train(
   )
   kind = _TwinTrainer if options.student == config.TWIN else _Trainer
   return kind(options, faces, parts, taught, mesh, console).run()
+
+
+def _known(
+  options: config.TrainOptions, parts: data.Split
+) -> Int[np.ndarray, " k"]:
+  """The crops to train on of which a teacher's embeddings are needed.
+
+  A twin's teacher looks at every view itself, so that some are enough for its
+  mean.
+  """
+  rows = parts.training
+  if options.student != config.TWIN:
+    return rows
+  return rows[:: max(1, len(rows) // _FITTED)]
 
 
 class _Trainer:
@@ -203,7 +218,9 @@ class _Trainer:
     self._console = console
     self._targets, self._frozen = {}, {}
     for teacher in taught:
-      self._targets[teacher.name], centre = teacher.targets(parts.training)
+      self._targets[teacher.name], centre = teacher.targets(
+        _known(options, parts)
+      )
       if self._whole:
         variables = teacher.looking.variables
         self._frozen[teacher.name] = {"weights": variables, "centre": centre}

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from fawkes_jax.models import layers
+
 EMBEDDING = "embedding"
 """The name of the last error, beside the blocks'."""
 
@@ -183,9 +185,11 @@ def error(
   added = wanted
   if given is not None and given.shape == wanted.shape:
     added = wanted - given
-  moved = added - added.mean(axis=tuple(range(added.ndim - 1)))
-  variance = (moved**2).sum(axis=-1).mean()
-  return ((x - wanted) ** 2).sum(axis=-1).mean() / jnp.maximum(variance, 1e-12)
+  places = added.size // added.shape[-1]
+  moved = added - layers.channel_sums(added) / places
+  missed = layers.channel_sums((x - wanted) ** 2).sum()
+  variance = layers.channel_sums(moved**2).sum()
+  return missed / jnp.maximum(variance, 1e-12 * places)
 
 
 def fresh(

@@ -41,6 +41,16 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "mobileface_v2",
     lambda path: onnx.convert_mobileface(onnx.read(path)),
   ),
+  # human_face_feat_mfn of github.com/espressif/esp-dl, in ONNX; MIT.
+  "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
+    "esp_mobilefacenet",
+    lambda path: onnx.convert_mobilefacenet_prelu(onnx.read(path)),
+  ),
+  # se_mobilefacenet of github.com/leondgarse/Keras_insightface, in ONNX; MIT.
+  "6e1e30d9b8c5dd10854923e91f9ad6a64f184c385aca5379f2ed14365b449ded": (
+    "se_mobilefacenet",
+    lambda path: onnx.convert_mobilefacenet_prelu(onnx.read(path)),
+  ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo; Apache-2.0.
   "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
     "se_mobilenet",

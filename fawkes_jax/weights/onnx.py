@@ -412,6 +412,10 @@ def read(
   return model
 
 
+# What hands on a layer's result as it is, whatever its order of axes.
+_PASSING = ("Transpose", "Identity", "Reshape", "Flatten", "Squeeze")
+
+
 def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
   """Each convolution and matrix product with the normalisation behind it.
 
@@ -420,11 +424,13 @@ def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
     columns, in, out] or [in, out].
   """
   layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+  arrays = _arrays(model)
   for node in model.graph.nodes:
+    if node.op in _PASSING and node.inputs[0] in layers:
+      layers[node.outputs[0]] = layers.pop(node.inputs[0])
+      continue
     tensors = [
-      model.weights[key].astype(np.float64)
-      for key in node.inputs[1:]
-      if key in model.weights
+      arrays[key].astype(np.float64) for key in node.inputs[1:] if key in arrays
     ]
     if node.op in ("Conv", "Gemm") and tensors:
       kernel = tensors[0]  # [out, in, ...] of both kinds.
@@ -439,6 +445,16 @@ def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
       scale = gamma / np.sqrt(variance + epsilon)
       kernel = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1))
       layers[node.outputs[0]] = kernel, (bias - mean) * scale + beta
+    elif node.op in ("Add", "Mul") and len(tensors) == 1:
+      if node.inputs[0] not in layers:
+        continue
+      kernel, bias = layers.pop(node.inputs[0])
+      number = tensors[0].reshape(-1)
+      if node.op == "Add":
+        layers[node.outputs[0]] = kernel, bias + number
+      else:
+        scale = number.reshape(-1, *[1] * (kernel.ndim - 1))
+        layers[node.outputs[0]] = kernel * scale, bias * number
   return [
     {
       "kernel": np.ascontiguousarray(
@@ -448,6 +464,11 @@ def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
     }
     for kernel, bias in layers.values()
   ]
+
+
+def _arrays(model: Model) -> dict[str, np.ndarray]:
+  """Weights, and what is small enough to be part of the graph."""
+  return {k: v.array() for k, v in model.graph.constants} | dict(model.weights)
 
 
 def _named(
@@ -487,6 +508,88 @@ def convert_mobilefacenet(model: Model) -> dict[str, Any]:
   variables = {"params": params}
   check(model.graph.name, "mobilefacenet", variables)
   return variables
+
+
+def convert_mobilefacenet_prelu(model: Model) -> dict[str, Any]:
+  """Turns a recogniser into `models.mobilefacenet_prelu.MobileFaceNetPRelu`.
+
+  Args:
+    model: human_face_feat_mfn of github.com/espressif/esp-dl, or
+      se_mobilefacenet of github.com/leondgarse/Keras_insightface, as ONNX.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: it is another network.
+  """
+  layers, arrays = _folded_layers(model), _arrays(model)
+  slopes = [
+    {"slope": arrays[node.inputs[1]].reshape(-1).astype(np.float32)}
+    for node in model.graph.nodes
+    if node.op == "PRelu"
+  ]
+  blocks = len(mobilefacenet.BLOCKS)
+  squeezed = len(layers) > 5 * blocks
+  stem = ("stem", "depthwise", "pointwise") if squeezed else _STEM
+  in_block = (
+    (*_BLOCK_LAYERS, "squeeze", "excite") if squeezed else _BLOCK_LAYERS
+  )
+  prelus = ("prelu_0", "prelu_1", "prelu_2")[: 3 if squeezed else 2]
+  names: list[tuple[str, ...]] = [(name,) for name in stem]
+  names += [(f"block_{i}", name) for i in range(blocks) for name in in_block]
+  names += [("head",), ("pool",), ("embedding",)]
+  places: list[tuple[str, ...]] = [("prelu_0",), ("prelu_1",)]
+  places += [(f"block_{i}", name) for i in range(blocks) for name in prelus]
+  places += [("prelu_2",)]
+  if not squeezed:  # It computes some layers in two halves, side by side.
+    layers = _joined(layers, _halved(names))
+    slopes = _joined(slopes, _halved(places))
+  if (len(layers), len(slopes)) != (len(names), len(places)):
+    raise types.FawkesError(
+      f"{model.graph.name}: the network must have {len(names)} convolutions and"
+      f" {len(places)} PReLUs, got {len(layers)} and {len(slopes)}"
+    )
+  nested = dict(zip([*names, *places], [*layers, *slopes], strict=True))
+  kernel = nested["embedding",]["kernel"]
+  nested["embedding",]["kernel"] = kernel.reshape(-1, kernel.shape[-1])
+  variables = {"params": flax.traverse_util.unflatten_dict(nested)}
+  port = "se_mobilefacenet" if squeezed else "esp_mobilefacenet"
+  check(model.graph.name, port, variables)
+  return variables
+
+
+_STEM = ("stem", "depthwise")
+
+_HALVED = {
+  ("block_12", "expand"),
+  ("block_12", "project"),
+  ("block_12", "prelu_0"),
+  ("head",),
+  ("prelu_2",),
+}
+"""Layers that esp-dl's network has as two, each with half of the channels."""
+
+
+def _halved(names: Sequence[tuple[str, ...]]) -> list[int]:
+  """Of how many parts each layer is made."""
+  return [2 if name in _HALVED else 1 for name in names]
+
+
+def _joined(
+  parts: Sequence[dict[str, np.ndarray]], counts: Sequence[int]
+) -> list[dict[str, np.ndarray]]:
+  """Layers made of several that lie one after the other, by channels."""
+  rest = list(parts)
+  joined: list[dict[str, np.ndarray]] = []
+  for count in counts:
+    taken, rest = rest[:count], rest[count:]
+    if not taken:
+      return joined
+    joined.append(
+      {k: np.concatenate([part[k] for part in taken], -1) for k in taken[0]}
+    )
+  return [*joined, *rest]
 
 
 def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:

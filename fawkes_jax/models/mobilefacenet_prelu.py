@@ -1,0 +1,131 @@
+"""MobileFaceNet with a slope a channel for what is negative (PReLU).
+
+It maps an aligned face of 112x112 pixels to some hundred numbers, to be
+compared by the cosine of their angle.
+
+Source: "MobileFaceNets" (Chen et al., 2018, table 1), whose activations are
+these. Two recognisers have this form: that of esp-dl (github.com/espressif/
+esp-dl, MIT), without the pointwise convolution before the first block, and that
+of Keras_insightface (github.com/leondgarse/Keras_insightface, MIT), which
+weighs the channels of each block ("Squeeze-and-Excitation Networks", Hu et al.,
+2018). Batch normalisations are folded into the convolutions.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
+
+from fawkes_jax.models import layers, mobilefacenet
+
+INPUT_SIZE = 112
+"""Height and width of an input face, in pixels."""
+
+_REDUCTION = 16  # Of channels between squeeze and excitation.
+
+# Keras_insightface begins a group of blocks without a shortcut.
+_WITHOUT_SHORTCUT = (6, 13)
+
+
+class PRelu(nn.Module):
+  """A ReLU with one learned slope a channel for what is negative."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies the slopes."""
+    shape = (x.shape[-1],)
+    slope = self.param("slope", nn.initializers.constant(0.25), shape)
+    return layers.prelu(x, slope.astype(x.dtype))
+
+
+class _Block(nn.Module):
+  """An inverted residual, its projection perhaps weighted by channel."""
+
+  expanded: int
+  width: int
+  stride: int
+  squeezed: bool
+  shortcut: bool
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    convolution = functools.partial(
+      layers.Convolution, least=self.squeezed, dtype=self.dtype
+    )
+
+    y = convolution(self.expanded, name="expand")(x)
+    y = convolution(
+      self.expanded,
+      name="depthwise",
+      size=3,
+      stride=self.stride,
+      depthwise=True,
+    )(PRelu(name="prelu_0")(y))
+    y = convolution(self.width, name="project")(PRelu(name="prelu_1")(y))
+    if self.squeezed:
+      z = y.mean(axis=(1, 2), keepdims=True)
+      z = convolution(self.width // _REDUCTION, name="squeeze")(z)
+      z = convolution(self.width, name="excite")(PRelu(name="prelu_2")(z))
+      y = y * nn.sigmoid(z)
+    return x + y if self.shortcut and x.shape == y.shape else y
+
+
+class MobileFaceNetPRelu(nn.Module):
+  """Embeds aligned faces, see the module's docstring.
+
+  Attributes:
+    embedding_size: length of the embedding.
+    deviation: what pixels are divided by after 127.5 was subtracted.
+    pointwise: whether a 1x1 convolution precedes the first block.
+    squeezed: whether blocks weigh their channels.
+    dtype: the type of the computation.
+  """
+
+  embedding_size: int = 512
+  deviation: float = 127.5
+  pointwise: bool = False
+  squeezed: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "n 112 112 3"]
+  ) -> Float32[Array, "n d"]:
+    """Embeds a batch of faces.
+
+    Args:
+      images: float [n, 112, 112, 3], RGB in 0..255, aligned to ArcFace's
+        template.
+
+    Returns:
+      float32 [n, embedding_size], not normalised.
+    """
+    convolution = functools.partial(
+      layers.Convolution, least=self.squeezed, dtype=self.dtype
+    )
+
+    x = (images.astype(jnp.float32) - 127.5) / self.deviation
+    x = convolution(64, name="stem", size=3, stride=2)(x.astype(self.dtype))
+    x = PRelu(name="prelu_0")(x)
+    x = convolution(64, name="depthwise", size=3, depthwise=True)(x)
+    if self.pointwise:
+      x = convolution(64, name="pointwise")(x)
+    x = PRelu(name="prelu_1")(x)
+    for i, (expanded, width, stride) in enumerate(mobilefacenet.BLOCKS):
+      x = _Block(
+        expanded=expanded,
+        width=width,
+        stride=stride,
+        squeezed=self.squeezed,
+        shortcut=not self.squeezed or i not in _WITHOUT_SHORTCUT,
+        dtype=self.dtype,
+        name=f"block_{i}",
+      )(x)
+    x = PRelu(name="prelu_2")(convolution(512, name="head")(x))
+    x = convolution(512, name="pool", size=7, depthwise=True, padded=False)(x)
+    x = x.astype(jnp.float32).reshape(len(images), -1)
+    return nn.Dense(self.embedding_size, dtype=jnp.float32, name="embedding")(x)
