@@ -29,6 +29,7 @@ _DOCS = {
   "jpeg_step": "coarsest quantisation step of a cloaked JPEG; coarser ones of"
   " the photo are divided, and the file grows; 0 keeps them",
   "blur": "random blur in each step, in pixels of the extractor's input",
+  "extractors_per_step": "extractors that a step asks, in turns; 0 for all",
   "patience": "steps without a gain of 1%% after which a face ends; 0 never",
   "precision": "float32 or bfloat16, in which the extractors compute; auto for"
   " bfloat16 on accelerators",

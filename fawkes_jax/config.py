@@ -88,6 +88,8 @@ class SolverOptions:
       0 keeps them.
     blur: how much each step blurs the view at most, as the half width of a
       triangle beyond one pixel of the extractor's input.
+    extractors_per_step: how many extractors a step asks at most; they take
+      turns. 0 asks all of them in each step.
     patience: a face ends early when this many steps have not lowered its
       loss by one percent; 0 never ends early.
     precision: of the extractors' computation, "float32" or "bfloat16"; "auto"
@@ -106,6 +108,7 @@ class SolverOptions:
   jpeg: float = 1.0
   jpeg_step: int = 4
   blur: float = 1.2
+  extractors_per_step: int = 3
   patience: int = 15
   precision: str = "auto"
   seed: int = 0
@@ -122,6 +125,7 @@ class SolverOptions:
     _require_number("jpeg", self.jpeg, 0, 4)
     _require_number("jpeg_step", self.jpeg_step, 0, 255)
     _require_number("blur", self.blur, 0, 8)
+    _require_number("extractors_per_step", self.extractors_per_step, 0, 1000)
     _require_number("patience", self.patience, 0, 100_000)
     _require_number("seed", self.seed, 0, 2**31 - 1)
 

@@ -42,7 +42,7 @@ def attack(
   extractors: Sequence[registry.Extractor],
   options: config.SolverOptions,
   key: jax.Array,
-) -> Float32[Array, ""]:
+) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:
   """How far a face still is from its target, and how near to its identity.
 
   The mean over the extractors of the weighted mean of 1 - cosine to the target
@@ -62,7 +62,7 @@ def attack(
     key: of the random views.
 
   Returns:
-    The loss, 0..2.
+    The loss, 0..2, and that of each extractor, which has no gradient.
   """
   spread = options.jitter * jax.random.truncated_normal(
     key, -2, 2, (len(extractors), 4)
@@ -89,26 +89,30 @@ def attack(
     from_own = 1 + features @ problem.own[extractor.name]
     return to_target + options.own_weight * from_own
 
-  total = _sum_in_turn(
+  total, each = _sum_in_turn(
     [functools.partial(one, i) for i in range(len(extractors))], image
   )
-  return total / ((1 + options.own_weight) * len(extractors))
+  whole = 1 + options.own_weight
+  return total / (whole * len(extractors)), each / whole
 
 
 def _sum_in_turn(
   functions: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
   """The sum of functions of x, which needs the memory of one at a time.
 
   The gradient of each is taken at once, before the next one's value, so that
   nothing of it is kept for a backward pass. What is returned has the sum's
-  value and its gradient, and no further derivatives.
+  value and its gradient, and no further derivatives; beside it the value of
+  each.
   """
   still = jax.lax.stop_gradient(x)
-  value, slope = jnp.float32(0), jnp.zeros_like(x)
+  values, slope = [], jnp.zeros_like(x)
   for f in functions:
     # Nothing may begin before the last one's gradient is there. This says so
     # to XLA, which orders by data alone, and adds nothing to a pixel.
     here, gradient = jax.value_and_grad(f)(still + 1e-30 * slope)
-    value, slope = value + here, slope + gradient
-  return value + jnp.vdot(slope, x - still)
+    values.append(here)
+    slope = slope + gradient
+  each = jnp.stack(values)
+  return each.sum() + jnp.vdot(slope, x - still), each

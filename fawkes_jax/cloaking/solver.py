@@ -6,15 +6,21 @@ structural dissimilarity (DSSIM). Here with Adam; a candidate over the budget
 is penalised and also shrunk back to it; the best result within the budget,
 judged by a running mean of the loss, is kept in the state.
 
+Extractors take turns: a step asks some of them, and the next step others
+(`turns`), so that more of them cost no more time. Many networks that are asked
+now and then transfer better than few that are asked always
+(docs/protection.md).
+
 `start`, `step` and `finished` are written for one face; `vmap` them. No face
 knows of the others in its batch.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
@@ -28,8 +34,9 @@ from fawkes_jax.models import registry
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.95
 
-# How much of the running mean of the loss remains in a step. Each step sees
-# other views, so one loss says more of the views than of the candidate.
+# How much of the running mean of an extractor's loss remains in a step, asked
+# or not. Each step sees other views, so one loss says more of the views than of
+# the candidate.
 _REMAINS = 0.8
 
 
@@ -70,15 +77,17 @@ class State(NamedTuple):
     change: float32 [size, size, 3], the free variable.
     adam: the optimiser's state.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
-    loss: float32 [], the running mean of the loss over the steps.
+    losses: float32 [extractors], the running mean of each one's loss over the
+      steps that asked it, by sorted names; NaN where none has.
     best_change: float32 [size, size, 3], the best candidate within the
       budget, in whole numbers; zero until there is one.
-    best_loss: float32 [], the running mean then; infinite until there is one.
+    best_loss: float32 [], the mean of `losses` then; infinite until there is
+      one.
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
       the last before there was a candidate within the budget.
-    gain_loss: float32 [], the running mean then.
+    gain_loss: float32 [], the mean of `losses` then.
   """
 
   problem: Problem
@@ -86,13 +95,36 @@ class State(NamedTuple):
   change: jax.Array
   adam: Any
   penalty: jax.Array
-  loss: jax.Array
+  losses: jax.Array
   best_change: jax.Array
   best_loss: jax.Array
   best_dssim: jax.Array
   steps: jax.Array
   gain_step: jax.Array
   gain_loss: jax.Array
+
+
+_Named = TypeVar("_Named")
+
+
+def turns(
+  extractors: Sequence[_Named], options: config.SolverOptions
+) -> list[list[_Named]]:
+  """Which extractors are asked in which step.
+
+  Args:
+    extractors: all of them.
+    options: at most `extractors_per_step` are asked in a step.
+
+  Returns:
+    Groups, which take turns from a face's first step on; each extractor is in
+    one of them. Neighbours in the list, which may be alike, are in different
+    ones.
+  """
+  count = -(
+    -len(extractors) // (options.extractors_per_step or len(extractors))
+  )
+  return [list(extractors[first::count]) for first in range(count)]
 
 
 def start(problem: Problem, options: config.SolverOptions) -> State:
@@ -104,7 +136,7 @@ def start(problem: Problem, options: config.SolverOptions) -> State:
     change=zero,
     adam=_adam(options).init(zero),
     penalty=jnp.float32(1),
-    loss=jnp.float32(0),
+    losses=jnp.full(len(problem.own), jnp.nan, jnp.float32),
     best_change=zero,
     best_loss=jnp.float32(jnp.inf),
     best_dssim=jnp.float32(0),
@@ -125,7 +157,7 @@ def step(
   Args:
     state: of one face.
     variables: by extractor, its weights and centre, see `objective.attack`.
-    extractors: which of them; static.
+    extractors: whose turn it is, see `turns`; static.
     options: static.
 
   Returns:
@@ -143,7 +175,7 @@ def step(
     saved = (
       views.quantise(candidate, tables, grid) if options.jpeg else candidate
     )
-    attack = objective.attack(
+    attack, each = objective.attack(
       problem.original + saved,
       problem,
       variables,
@@ -153,9 +185,9 @@ def step(
     )
     dssim = ssim.dssim(problem.original, candidate, state.moments)
     excess = jnp.maximum(dssim / options.rho - 1, 0)
-    return attack + state.penalty * excess, (attack, dssim, candidate)
+    return attack + state.penalty * excess, (each, dssim, candidate)
 
-  gradient, (attack, dssim, candidate) = jax.grad(loss, has_aux=True)(
+  gradient, (each, dssim, candidate) = jax.grad(loss, has_aux=True)(
     state.change
   )
   update, adam = _adam(options).update(gradient, state.adam)
@@ -165,11 +197,17 @@ def step(
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
   within = dssim <= options.rho
-  mean = jnp.where(
-    state.steps, _REMAINS * state.loss + (1 - _REMAINS) * attack, attack
+  asked = np.array([sorted(problem.own).index(e.name) for e in extractors])
+  before = state.losses[asked]
+  remains = _REMAINS ** (len(problem.own) / len(extractors))
+  fresh = jnp.isnan(before)
+  losses = state.losses.at[asked].set(
+    jnp.where(fresh, each, remains * before + (1 - remains) * each)
   )
-  better = live & within & (mean < state.best_loss)
-  gain = better & (mean < 0.99 * state.gain_loss)
+  mean = jnp.nanmean(losses)
+  # One that was never asked before makes the mean another.
+  better = live & within & ((mean < state.best_loss) | fresh.any())
+  gain = better & ((mean < 0.99 * state.gain_loss) | fresh.any())
   found = jnp.isfinite(state.best_loss)
   return State(
     problem=problem,
@@ -177,7 +215,7 @@ def step(
     change=change,
     adam=adam,
     penalty=state.penalty * jnp.where(within, _PENALTY_DOWN, _PENALTY_UP),
-    loss=mean,
+    losses=losses,
     best_change=jnp.where(better, candidate, state.best_change),
     best_loss=jnp.where(better, mean, state.best_loss),
     best_dssim=jnp.where(better, dssim, state.best_dssim),

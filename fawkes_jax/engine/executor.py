@@ -3,10 +3,16 @@
 A slot holds the solver's state of one face. When the face has met its
 stopping rule its result is taken out and the next face put in, without
 recompiling anything and without waiting for the other slots.
+
+Where extractors take turns, each group of them has a program of its own. All
+faces that are under way are at the same turn: a face begins with the first one,
+so that its result does not depend on when it begins.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
+import functools
 from collections.abc import (
   Callable,
   Container,
@@ -82,9 +88,8 @@ class Executor(Generic[Key]):
         devices, and lowered to what fits into their memory.
       mesh: the devices.
       steps_per_call: steps between two looks at which faces have ended; None
-        for 1 on a CPU and 10 elsewhere. A compiled loop over steps keeps a GPU
-        or TPU busy; XLA runs it several times slower than single steps on a
-        CPU.
+        for 1 on a CPU and 10 elsewhere, where a look keeps the device waiting.
+        Rounded up to whole rounds of turns where it is more than 1.
       group: faces that go to a device, or come back, at once; None for 1 on a
         CPU and 16 elsewhere, where each transfer has its price.
       memory: that the program may use on each device beside the states, in
@@ -95,22 +100,29 @@ class Executor(Generic[Key]):
     if precision == "auto":
       precision = "float32" if on_cpu else "bfloat16"
     extractors = [e.in_type(jnp.dtype(precision)) for e in extractors]
+    turns = solver.turns(extractors, options)
     if steps_per_call is None:
       steps_per_call = 1 if on_cpu else 10
+    if steps_per_call > 1:
+      steps_per_call = -(-steps_per_call // len(turns)) * len(turns)
     self.steps_per_call = steps_per_call
+    self._turn = 0
     self._group = group or (1 if on_cpu else 16)
     self._mesh = mesh
     self._per_device = -(-slots // mesh.size)
     self._options = options
     self._memory = memory
-    self._program: jax.stages.Compiled | None = None
-    self._variables = mesh_lib.replicate(
-      mesh,
-      {
-        e.name: {"weights": e.variables, "centre": centres[e.name]}
-        for e in extractors
-      },
-    )
+    self._programs: list[jax.stages.Compiled] | None = None
+    self._variables = [
+      mesh_lib.replicate(
+        mesh,
+        {
+          e.name: {"weights": e.variables, "centre": centres[e.name]}
+          for e in group
+        },
+      )
+      for group in turns
+    ]
     faces, everywhere = mesh_lib.FACES, mesh_lib.EVERYWHERE
 
     def fill(problems):
@@ -122,16 +134,10 @@ class Executor(Generic[Key]):
         lambda old, new: old.at[slots].set(new, mode="drop"), states, fresh
       )
 
-    def advance(states, variables):
-      one = jax.vmap(
-        lambda state: solver.step(state, variables, extractors, options)
-      )
-      if steps_per_call == 1:
-        states = one(states)
-      else:
-        states = jax.lax.fori_loop(
-          0, steps_per_call, lambda _, s: one(s), states
-        )
+    def advance(group, states, variables):
+      states = jax.vmap(
+        lambda state: solver.step(state, variables, group, options)
+      )(states)
       return states, jax.vmap(lambda s: solver.finished(s, options))(states)
 
     def take(states, slots):
@@ -143,9 +149,15 @@ class Executor(Generic[Key]):
     self._insert = mesh_lib.over_faces(
       insert, mesh, specs=(faces, faces, faces), donate=(0,)
     )
-    self._advance = mesh_lib.over_faces(
-      advance, mesh, specs=(faces, everywhere), donate=(0,)
-    )
+    self._advance = [
+      mesh_lib.over_faces(
+        functools.partial(advance, group),
+        mesh,
+        specs=(faces, everywhere),
+        donate=(0,),
+      )
+      for group in turns
+    ]
     self._take = mesh_lib.over_faces(take, mesh, specs=(faces, faces))
 
   def solve(
@@ -183,8 +195,12 @@ class Executor(Generic[Key]):
         like = first[1]
         fresh: dict[int, tuple[Key, solver.Problem]] = {}
       else:
-        fresh = source.take(self._free(busy))
-        busy |= fresh
+        fresh = {}
+        if not busy:
+          self._turn = 0
+        if self._turn == 0:
+          fresh = source.take(self._free(busy))
+          busy |= fresh
       try:
         if states is None:
           states = self._begin(like, warn)
@@ -194,8 +210,7 @@ class Executor(Generic[Key]):
           continue
         if not busy:
           return
-        assert self._program is not None
-        states, ended = self._program(states, self._variables)
+        states, ended = self._call(states)
         indices = np.flatnonzero(np.asarray(ended)).tolist()
         solutions = dict(
           self._solutions(states, [i for i in indices if i in busy])
@@ -221,25 +236,41 @@ class Executor(Generic[Key]):
       jax.tree.map(lambda x: np.stack([x] * self.slots), problem)
     )
 
-  def lower(self, states: solver.State) -> jax.stages.Lowered:
-    """The program of `advance`, to be compiled and looked at."""
-    return self._advance.lower(states, self._variables)
+  def lower(self, states: solver.State) -> list[jax.stages.Lowered]:
+    """The program of each turn, to be compiled and looked at."""
+    return [
+      advance.lower(states, variables)
+      for advance, variables in zip(self._advance, self._variables, strict=True)
+    ]
 
-  def advance(
-    self, states: solver.State, program: jax.stages.Compiled
-  ) -> solver.State:
+  def compile(self, states: solver.State) -> list[jax.stages.Compiled]:
+    """Compiles the programs, all at once, for `advance` and `solve`."""
+    lowered = self.lower(states)
+    with concurrent.futures.ThreadPoolExecutor(len(lowered)) as pool:
+      self._programs = list(pool.map(lambda one: one.compile(), lowered))
+    return self._programs
+
+  def advance(self, states: solver.State) -> solver.State:
     """Takes `steps_per_call` steps, as `solve` does, and waits for them.
 
     Args:
-      states: of all slots; given away.
-      program: from `lower`, compiled.
+      states: of all slots; given away. `compile` was called with such.
 
     Returns:
       The states afterwards.
     """
-    states, ended = program(states, self._variables)
+    states, ended = self._call(states)
     np.asarray(ended)
     return states
+
+  def _call(self, states: solver.State) -> tuple[solver.State, jax.Array]:
+    """Takes `steps_per_call` steps; which slots have ended then."""
+    assert self._programs is not None
+    for _ in range(self.steps_per_call):
+      program = self._programs[self._turn]
+      states, ended = program(states, self._variables[self._turn])
+      self._turn = (self._turn + 1) % len(self._programs)
+    return states, ended
 
   def _free(self, busy: Container[int]) -> list[int]:
     """Free slots for the next faces, at most a group on each device."""
@@ -262,15 +293,13 @@ class Executor(Generic[Key]):
   def _begin(
     self, like: solver.Problem, warn: Callable[[str], None]
   ) -> solver.State:
-    """Idle states in as many slots as fit, once the program is compiled."""
+    """Idle states in as many slots as fit, once programs are compiled."""
     while True:
       states = self._empty(like)
-      if self._program is not None:
+      if self._programs is not None:
         return states
-      program = self.lower(states).compile()
-      most = self._most(program)
+      most = min(map(self._most, self.compile(states)))
       if most >= self._per_device:
-        self._program = program
         return states
       self._resize(most, warn)
 
@@ -308,7 +337,7 @@ class Executor(Generic[Key]):
 
   def _resize(self, per_device: int, warn: Callable[[str], None]) -> None:
     before = self.slots
-    self._per_device, self._program = per_device, None
+    self._per_device, self._programs, self._turn = per_device, None, 0
     warn(
       f"{before} faces at once do not fit into the memory of the devices:"
       f" {self.slots} from now on (--batch_size)"

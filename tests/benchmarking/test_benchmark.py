@@ -7,14 +7,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import PIL.Image
 import pytest
 import terminal
 
-from fawkes_jax import cloaker, config
+from fawkes_jax import config
 from fawkes_jax.benchmarking import measuring, report, rounds, solving
-from fawkes_jax.engine import executor, mesh
+from fawkes_jax.engine import executor
 
 STEPS = 3
 PRICE = 7.2
@@ -204,27 +203,6 @@ def test_all_combinations_have_a_row(monkeypatch):
     for devices, sizes in ((1, (2, 8)), (4, (4, 8)))
     for size in sizes
   ]
-
-
-def test_a_step_costs_the_same_in_a_loop():
-  """XLA counts a loop's body once, which the figures of GPUs rely on."""
-  extractor = solving.extractors.load_extractor("dlib_resnet")
-  vector = np.full(128, 128**-0.5, np.float32)
-  known = {extractor.name: vector}
-  problem = cloaker.random_problem(64, own=known, target=known)
-  costs = []
-  for steps_per_call in (1, 10):
-    engine = executor.Executor(
-      [extractor],
-      known,
-      config.SolverOptions(),
-      slots=1,
-      mesh=mesh.local_mesh(1),
-      steps_per_call=steps_per_call,
-    )
-    lowered = engine.lower(engine.states(problem))
-    costs.append(lowered.cost_analysis()["flops"])
-  assert costs[1] == pytest.approx(costs[0], rel=0.01)
 
 
 def work(call=lambda: None, **amounts):
