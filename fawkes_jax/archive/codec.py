@@ -19,6 +19,8 @@ silence):
   added), and formats not named here.
 """
 
+import contextlib
+import dataclasses
 import io
 import struct
 import zlib
@@ -34,7 +36,16 @@ from PIL import (
 )
 
 from fawkes_jax import types
-from fawkes_jax.archive import jpeg, orientation, rasters, segments, tiff
+from fawkes_jax.archive import (
+  jpeg,
+  orientation,
+  rasters,
+  segments,
+  tiff,
+  webp,
+  xmp,
+)
+from fawkes_jax.archive.edits import Edits
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.quiet import quiet_pillow
 
@@ -98,7 +109,7 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
       if image.format != "TIFF":
         image.load()
       # Loading turns a TIFF, and forgets that it did.
-      how, info = _orientation(image), _info(image)
+      how, info = _orientation(image), _info(image, data)
       image.load()
       return _photo(image, data, how=how, info=info)
   except UnidentifiedImageError as error:
@@ -114,14 +125,16 @@ def encode(
   *,
   largest_step: int = 0,
   strip_location: bool = False,
+  strip_names: bool = False,
+  lost: set[str] | None = None,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
 
   The same format, mode, size, ICC profile, EXIF (upright, without previews),
   XMP and alpha. A greyscale photo stays so: it gets the change's luma.
   Without any change the source's own bytes are returned (with
-  `strip_location` only its GPS is taken out, where the format allows that
-  without encoding it again).
+  `strip_location` and `strip_names` only these are taken out, where the format
+  allows that without encoding it again).
 
   A JPEG whose coefficients cannot be edited is encoded again from its
   pixels, with the same tables and subsampling: arithmetic coding, RGB
@@ -140,8 +153,10 @@ def encode(
     largest_step: quantisation steps of a JPEG that are coarser are divided by
       whole numbers; blocks without a change are decoded to the same pixels
       as before. 0 divides none.
-    strip_location: removes the GPS directory from EXIF, and XMP if it
-      carries GPS.
+    strip_location: removes the GPS directory from EXIF, and GPS from XMP.
+    strip_names: removes names of people, regions of faces, and keywords.
+    lost: gets, in words, what the source has and the result has not, such as
+      "preview", "gain map", "motion clip"; but not what was to be stripped.
 
   Returns:
     The file's bytes.
@@ -151,17 +166,47 @@ def encode(
     ValueError: a patch reaches out of the photo.
   """
   changed = any(np.any(patch.change) for patch in patches)
-  if not changed and not strip_location:
+  if not changed and not strip_location and not strip_names:
     return photo.source
+  lost = set() if lost is None else lost
+  edits = _edits(
+    photo,
+    cloaked=changed,
+    strip_location=strip_location,
+    strip_names=strip_names,
+  )
   with quiet_pillow():
-    if photo.format == "JPEG":
+    if photo.format != "JPEG":
+      return rasters.encode(photo, patches, edits=edits, lost=lost)
+    if changed:
       return _encode_jpeg(
-        photo,
-        patches if changed else (),
-        largest_step=largest_step,
-        strip_location=strip_location,
+        photo, patches, largest_step=largest_step, edits=edits, lost=lost
       )
-    return rasters.encode(photo, patches, strip_location=strip_location)
+    unturned = dataclasses.replace(edits, how=None)
+    return segments.strip(photo.source, unturned, lost)
+
+
+def names_people(photo: Photo) -> bool:
+  """Whether a photo's XMP says who is on it, or where their faces are."""
+  return xmp.has_people(photo.info.get("xmp", b""))
+
+
+def _edits(
+  photo: Photo, *, cloaked: bool, strip_location: bool, strip_names: bool
+) -> Edits:
+  height, width = photo.pixels.shape[:2]
+  if photo.how.transpose:
+    height, width = width, height
+  packet = photo.info.get("xmp", b"") if strip_names else b""
+  return Edits(
+    cloaked=cloaked,
+    how=photo.how,
+    width=width,
+    height=height,
+    strip_location=strip_location,
+    strip_names=strip_names,
+    names=xmp.names_in(packet),
+  )
 
 
 def _encode_jpeg(
@@ -169,10 +214,10 @@ def _encode_jpeg(
   patches: Sequence[types.Patch],
   *,
   largest_step: int,
-  strip_location: bool,
+  edits: Edits,
+  lost: set[str],
 ) -> bytes:
-  if not patches:
-    return segments.without_location(photo.source)
+  lost |= segments.name_trailing(photo.source)
   header = segments.parse(photo.source)
   if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
     encoded = jpeg.add_patches(
@@ -181,7 +226,8 @@ def _encode_jpeg(
       patches,
       how=photo.how,
       largest_step=largest_step,
-      strip_location=strip_location,
+      edits=edits,
+      lost=lost,
     )
     if encoded is not None:
       return encoded
@@ -190,7 +236,8 @@ def _encode_jpeg(
     header,
     patches,
     largest_step=largest_step,
-    strip_location=strip_location,
+    edits=edits,
+    lost=lost,
   )
 
 
@@ -252,19 +299,20 @@ def _orientation(image: Image.Image) -> orientation.Orientation:
   """How the stored picture is turned upright; HEIC's decoder did it."""
   if image.format == "HEIF":
     return orientation.Orientation()
-  value = image.getexif().get(ExifTags.Base.Orientation, 1)
-  return orientation.orientation(value)
+  with contextlib.suppress(*_DAMAGE):
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation.orientation(value)
+  return orientation.Orientation()
 
 
-def _info(image: Image.Image) -> dict:
+def _info(image: Image.Image, data: bytes) -> dict:
   """What goes along with the pixels."""
   names = "exif", "icc_profile", "xmp", "dpi", "compression"
   info = {n: image.info[n] for n in names if image.info.get(n)}
-  if "exif" not in info and "Raw profile type exif" in image.info:
-    lines = image.info["Raw profile type exif"].split("\n")[3:]
-    info["exif"] = bytes.fromhex("".join(lines))
-  if isinstance(image, TiffImagePlugin.TiffImageFile):
-    info |= tiff.read_tags(image)
+  if isinstance(info.get("xmp"), str):
+    info["xmp"] = info["xmp"].encode()
+  if image.format == "TIFF" and (predictor := tiff.predictor(data)):
+    info["predictor"] = predictor
   return info
 
 
@@ -314,7 +362,7 @@ def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _is_lossless(kind: str, data: bytes, info: dict) -> bool:
   if kind == "WEBP":
-    return rasters.is_lossless_webp(data)
+    return webp.is_lossless(data)
   if kind == "TIFF":
     return info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
   return kind in ("PNG", "BMP")

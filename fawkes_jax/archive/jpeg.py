@@ -31,6 +31,7 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.archive import orientation, segments
+from fawkes_jax.archive.edits import Edits
 from fawkes_jax.archive.regions import regions
 
 # JFIF (ITU-T T.871), without the offsets: changes have none.
@@ -119,7 +120,8 @@ def add_patches(
   *,
   how: orientation.Orientation,
   largest_step: int,
-  strip_location: bool,
+  edits: Edits,
+  lost: set[str],
 ) -> bytes | None:
   """The upright JPEG with its changes added.
 
@@ -130,7 +132,8 @@ def add_patches(
     patches: the changes, in the upright photo.
     how: how it is turned upright.
     largest_step: coarser quantisation steps are divided; 0 divides none.
-    strip_location: whether GPS is removed.
+    edits: what is done to the metadata.
+    lost: gets the names of what of it has to go.
 
   Returns:
     The new file: optimised Huffman tables, progressive if the source is, no
@@ -147,9 +150,7 @@ def add_patches(
     _refine(source, largest_step)
   _add(source, patches)
   encoded = _write(source, progressive=header.frame == 0xC2)
-  kept = segments.cloaked_metadata(
-    header, transposed=how.transpose, strip_location=strip_location
-  )
+  kept = segments.clean_metadata(header, edits, lost)
   return segments.replace_metadata(encoded, kept, header.ids)
 
 

@@ -26,7 +26,7 @@ class Photo:
     lossless: whether the format keeps pixels exactly.
     palette: whether the source is a palette picture.
     info: what goes along: `exif`, `icc_profile`, `xmp` (bytes), `dpi`,
-      `compression`; only what the source has.
+      `compression`, `predictor`; only what the source has.
     source: the file's bytes.
   """
 
