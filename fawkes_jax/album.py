@@ -336,13 +336,28 @@ class Run:
     if options.on_no_face == "skip":
       reason = "left out, --on_no_face=skip"
       return self._new(source, "no_face", reason, **known)
+    lost: set[str] = set()
     try:
-      data = codec.encode(item.photo, (), strip_location=options.strip_location)
+      data = codec.encode(
+        item.photo,
+        (),
+        strip_location=options.strip_location,
+        strip_names=options.strip_names,
+        lost=lost,
+      )
       place = self._saver.write(source, data)
     except types.PhotoError as error:
       return self._new(source, "failed", str(error), **known)
-    known["output_sha256"] = hashlib.sha256(data).hexdigest()
-    return self._new(source, "no_face", None, place=place, **known)
+    return self._new(
+      source,
+      "no_face",
+      None,
+      place=place,
+      output_sha256=hashlib.sha256(data).hexdigest(),
+      lost=tuple(sorted(lost)),
+      names=not options.strip_names and codec.names_people(item.photo),
+      **known,
+    )
 
   def _finish_job(
     self, job: saving.Job, future: "concurrent.futures.Future[saving.Saved]"
@@ -370,6 +385,8 @@ class Run:
       output_sha256=saved.sha256,
       place=saved.place,
       faces=self._saver.measure(job, saved),
+      lost=saved.lost,
+      names=codec.names_people(saved.photo),
       **known,
     )
 

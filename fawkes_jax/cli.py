@@ -107,6 +107,12 @@ def _add_cloak(commands: Any) -> None:
     help="take GPS out of the metadata",
   )
   add(
+    "--strip_names",
+    action="store_true",
+    help="take names of people, regions of faces and keywords out of the"
+    " metadata",
+  )
+  add(
     "--retry_failed",
     action="store_true",
     help="try photos again that failed in an earlier run",

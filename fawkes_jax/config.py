@@ -210,6 +210,7 @@ class CloakOptions(FaceOptions):
     output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
+    strip_names: whether names of people, regions of faces and keywords are.
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
@@ -235,6 +236,7 @@ class CloakOptions(FaceOptions):
   output_format: str = "tree"
   on_no_face: str = "copy"
   strip_location: bool = False
+  strip_names: bool = False
   retry_failed: bool = False
   dry_run: bool = False
   num_processes: int = 1
@@ -311,6 +313,7 @@ class CloakOptions(FaceOptions):
       "min_face_pixels",
       "on_no_face",
       "strip_location",
+      "strip_names",
     )
     everything = dataclasses.asdict(self)
     text = json.dumps({n: everything[n] for n in names}, default=str)

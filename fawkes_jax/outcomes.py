@@ -21,11 +21,17 @@ class Outcome:
   redone: str | None = None
 
   def count(self, counts: collections.Counter[str]) -> None:
-    """Adds it to "files", "faces", its status, "fresh" and "fresh faces"."""
+    """Adds it to the counts.
+
+    They are "files", "faces", its status, "fresh", "fresh faces", "named" (see
+    `Row.names`), and "lost: ..." for each thing of `Row.lost`.
+    """
     faces = len(self.row.faces)
     counts["files"] += 1
     counts["faces"] += faces
     counts[self.row.status] += 1
+    counts["named"] += self.row.names
+    counts.update(f"lost: {what}" for what in self.row.lost)
     counts["fresh"] += self.fresh
     counts["fresh faces"] += faces if self.fresh else 0
 

@@ -60,12 +60,14 @@ class Saved:
     sha256: of the file.
     place: of the file in a tar file, or None.
     linf: the largest change in the box of each face.
+    lost: in words, what the input has and the file has not.
   """
 
   photo: Photo
   sha256: str
   place: results.Place | None
   linf: list[int]
+  lost: tuple[str, ...]
 
 
 class Saver:
@@ -97,7 +99,8 @@ class Saver:
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
     photo = codec.decode(data, max_pixels=options.max_pixels)
-    data = self._encode_within_budget(job, photo)
+    lost: set[str] = set()
+    data = self._encode_within_budget(job, photo, lost)
     place = self.write(job.source, data)
     try:
       written = self._results.read(job.source.relative, place)
@@ -114,9 +117,12 @@ class Saver:
         _largest_change(photo.pixels, cloaked.pixels, face.box)
         for face in job.faces
       ],
+      lost=tuple(sorted(lost)),
     )
 
-  def _encode_within_budget(self, job: Job, photo: Photo) -> bytes:
+  def _encode_within_budget(
+    self, job: Job, photo: Photo, lost: set[str]
+  ) -> bytes:
     """Encodes a photo so that no face exceeds the budget once decoded.
 
     Resampling and the file's own quantisation swallow some of a change or add
@@ -130,7 +136,7 @@ class Saver:
     scales = np.ones(len(job.faces))
     best, most = None, -1.0
     for tried in range(1, 4 * _MAX_TRIES):
-      data = self._encode(job, photo, scales)
+      data = self._encode(job, photo, scales, lost)
       cloaked = codec.decode(data, max_pixels=self._options.max_pixels)
       dssim = self._dssim(job, self._crops(job, cloaked))
       over = dssim > rho
@@ -147,9 +153,11 @@ class Saver:
       ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
       scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
     # The format alone costs more than the budget allows: no change at all.
-    return self._encode(job, photo, np.zeros(len(job.faces)))
+    return self._encode(job, photo, np.zeros(len(job.faces)), lost)
 
-  def _encode(self, job: Job, photo: Photo, scales: np.ndarray) -> bytes:
+  def _encode(
+    self, job: Job, photo: Photo, scales: np.ndarray, lost: set[str]
+  ) -> bytes:
     linf = np.float32(self._options.solver.linf)
     patches = []
     for i, face in enumerate(job.faces):
@@ -167,6 +175,8 @@ class Saver:
       patches,
       largest_step=self._options.solver.jpeg_step,
       strip_location=self._options.strip_location,
+      strip_names=self._options.strip_names,
+      lost=lost,
     )
 
   def _crops(self, job: Job, photo: Photo) -> np.ndarray:

@@ -45,6 +45,9 @@ class Row:
       earlier versions.
     faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
       `extractors`, a dict from name to `shift` and `cosine`.
+    lost: in words, what the input has and the output has not, such as
+      "preview" or "gain map"; not what was to be stripped.
+    names: whether the output's metadata say who is on it.
   """
 
   path: str
@@ -57,6 +60,8 @@ class Row:
   seconds: float = 0.0
   finished: str | None = None
   faces: tuple[dict, ...] = ()
+  lost: tuple[str, ...] = ()
+  names: bool = False
 
   def __post_init__(self):
     if self.status not in STATUSES:
@@ -81,7 +86,8 @@ class Row:
       raise ValueError("not a row of a manifest")
     names = {field.name for field in dataclasses.fields(cls)}
     fields = {name: record[name] for name in names & record.keys()}
-    fields["faces"] = tuple(fields.get("faces", ()))
+    for name in "faces", "lost":
+      fields[name] = tuple(fields.get(name, ()))
     try:
       if fields.get("place") is not None:
         fields["place"] = Place(**fields["place"])

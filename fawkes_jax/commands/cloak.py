@@ -172,6 +172,7 @@ class _Summary(outcomes.Tally):
       console.print(
         f"  {faces} faces, mean DSSIM {self.dssim / faces:.4f}, {shifts}"
       )
+    terminal.show_metadata(console, self.counts)
     terminal.show_counts(console, self.reasons)
     if self._everybody:
       counts: collections.Counter[str] = collections.Counter()

@@ -28,6 +28,33 @@ def counted(counts: collections.Counter[str]) -> str:
   return ", ".join(f"{n} {what}" for what, n in counts.most_common()) or "none"
 
 
+def show_metadata(
+  console: rich.console.Console, counts: collections.Counter[str]
+) -> None:
+  """What results have lost, and whether they say who is on them.
+
+  Args:
+    console: where to.
+    counts: see `outcomes.Outcome.count`.
+  """
+  start = "lost: "
+  lost = {
+    what.removeprefix(start): number
+    for what, number in counts.items()
+    if what.startswith(start)
+  }
+  if lost:
+    console.print(
+      f"  left out, as it may show faces: {counted(collections.Counter(lost))}"
+      " (`lost` in the manifest)"
+    )
+  if counts["named"]:
+    console.print(
+      f"  {counts['named']} results say who is on them; --strip_names takes"
+      " names out"
+    )
+
+
 def show_counts(
   console: rich.console.Console, counts: collections.Counter[str]
 ) -> None:
