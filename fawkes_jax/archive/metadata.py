@@ -10,7 +10,7 @@ import dataclasses
 import struct
 from collections.abc import Iterator
 
-from fawkes_jax.archive import iptc, pictures, xmp
+from fawkes_jax.archive import icc, iptc, pictures, xmp
 from fawkes_jax.archive.edits import Edits
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -267,7 +267,8 @@ class _Tiff:
       if found:
         lost.add("preview" if stays else "maker note")
       return stays
-    found = pictures.holds(bytes(self.data[span]), samples=tag != _ICC)
+    look = icc.hides_picture if tag == _ICC else pictures.holds
+    found = look(bytes(self.data[span]))
     if found:
       lost.add("preview")
     return not found

@@ -2,7 +2,7 @@
 
 import struct
 
-from fawkes_jax.archive import iptc, metadata, pictures, xmp
+from fawkes_jax.archive import icc, iptc, metadata, pictures, xmp
 from fawkes_jax.archive.edits import Edits
 
 _SIGNATURES = (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR")
@@ -87,7 +87,8 @@ def _clean(
     return None
   if edits.cloaked and (
     number in _THUMBNAILS
-    or pictures.holds(head + value, samples=number != _ICC)
+    or pictures.holds(head)
+    or (icc.hides_picture if number == _ICC else pictures.holds)(value)
   ):
     lost.add("preview")
     return None

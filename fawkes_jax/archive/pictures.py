@@ -21,6 +21,7 @@ import binascii
 import io
 import itertools
 import re
+import string
 import struct
 import zlib
 from collections.abc import Iterator
@@ -33,10 +34,10 @@ from fawkes_jax.archive.quiet import quiet_pillow
 JPEG_START = b"\xff\xd8\xff"
 _LEAST = 48
 """No picture of fewer bytes shows a face."""
-_LARGEST = 16 << 20
-"""Larger blocks, except text, are not looked through: they may hold one."""
+_LARGEST = 4 << 20
+"""Larger blocks are not looked through: they may hold one."""
 _DEPTH = 4
-_INFLATED = 16 << 20
+_INFLATED = _LARGEST + 1
 _MOST = 256
 """So many doubtful beginnings are looked at; more would take too long."""
 
@@ -73,14 +74,19 @@ _LAYOUT = re.compile(
   rb"|&#(?:x0*(?:9|a|d|20)|0*(?:9|10|13|32));|\\[nrt]",
   re.IGNORECASE,
 )
+_CDATA = re.compile(rb"<!\[CDATA\[|\]\]>")
 _TAG = re.compile(rb"<[^<>]*>")
-_BASE_64 = re.compile(rb"[A-Za-z0-9+/_-]{64,}")
+_BASE_64 = re.compile(rb"[A-Za-z0-9+/_-]{128,}")
+_LEAST_OTHERS = 0.2
+"""The least share of digits that are no small letters; prose has fewer."""
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BASE_16 = re.compile(rb"[0-9A-Fa-f]{96,}")
 _BEFORE_HEX = re.compile(rb"\\?[0x]x|[%:-]")
 _DECIMAL = re.compile(rb"[0-9\s,;]{96,}")
 
 _WINDOW = 512
+_LONG = 1 << 17
+"""From so many bytes on, windows do not overlap."""
 _NEAR = 0.5
 _ALIKE = 0.6
 """The least share of neighbours whose difference is below `_NEAR` standard
@@ -106,11 +112,11 @@ def holds(block: bytes, *, samples: bool = True) -> bool:
 
 
 def _holds(block: bytes, depth: int, *, samples: bool) -> bool:
-  if len(block) < _LEAST:
+  if len(block) < _LEAST or not any(block):
     return False
-  text = is_text(block)
-  if len(block) > _LARGEST and not text:
+  if len(block) > _LARGEST:
     return True
+  text = is_text(block) or any(map(is_text, _narrow(block)))
   if _BEGINNINGS.search(block) or _FRAME.search(block):
     return True
   if any(_opens(block[start:]) for start in _doubtful(block)):
@@ -122,7 +128,8 @@ def _holds(block: bytes, depth: int, *, samples: bool) -> bool:
   if samples and text and _is_dense(_LAYOUT.sub(b"", block), _DENSE_TEXT):
     return True
   return depth > 0 and any(
-    _holds(view, depth - 1, samples=samples) for view in _views(block, text)
+    _holds(view, depth - 1, samples=samples)
+    for view in _views(block, digits=text or depth == _DEPTH)
   )
 
 
@@ -201,17 +208,19 @@ def _opens(block: bytes) -> bool:
     return False
 
 
-def _views(block: bytes, text: bool) -> Iterator[bytes]:
-  """What a block may stand for."""
+def _views(block: bytes, *, digits: bool) -> Iterator[bytes]:
+  """What a block may stand for; as `digits`, too, where it may have some."""
   yield from _inflated(block)
-  if not text:
-    yield from _narrow(block)
+  yield from _narrow(block)
+  if not digits:
+    return
   plain = _LAYOUT.sub(b"", block)
   untagged = _TAG.sub(b"", plain)
   yield from _digits(plain)
   if untagged != plain:
     yield from _digits(untagged)
-  for match in _DECIMAL.finditer(block):
+  words = _CDATA.sub(b"", block)
+  for match in _DECIMAL.finditer(words + b"|" + _TAG.sub(b"", words)):
     numbers = [int(number) for number in re.findall(rb"\d{1,9}", match[0])]
     if max(numbers, default=256) <= 255:
       yield bytes(numbers)
@@ -221,6 +230,10 @@ def _digits(plain: bytes) -> Iterator[bytes]:
   """What digits of base 64 and 16 stand for."""
   for match in _BASE_64.finditer(plain):
     digits = match[0].translate(_URL_SAFE)
+    if len(digits.translate(None, string.ascii_lowercase.encode())) < (
+      _LEAST_OTHERS * len(digits)
+    ):
+      continue
     for phase in range(4):
       yield _from_base_64(digits[phase:])
   for match in _BASE_16.finditer(_BEFORE_HEX.sub(b"", plain)):
@@ -245,6 +258,8 @@ def _inflated(block: bytes) -> Iterator[bytes]:
 
 def _narrow(block: bytes) -> Iterator[bytes]:
   """Bytes that wider numbers, or characters, hold one each."""
+  if block.count(0) < 0.4 * len(block):
+    return
   for width in 2, 4, 8:
     for first in range(width):
       columns = np.frombuffer(block[first:], np.uint8)
@@ -270,7 +285,8 @@ def _is_smooth(data: np.ndarray, distance: int) -> bool:
   if rows.shape[1] < window:
     return False
   windows = np.lib.stride_tricks.sliding_window_view(rows, window, axis=1)
-  windows = windows[:, :: window // 2]  # [distance, places, window]
+  hop = window // 2 if len(data) < _LONG else window
+  windows = windows[:, ::hop]  # [distance, places, window]
   steps = np.diff(windows, axis=2)
   deviation = windows.std(axis=2)
   moving = steps != 0

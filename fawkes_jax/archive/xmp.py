@@ -138,7 +138,11 @@ def _clean_unreadable(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
 
 def _parse(packet: bytes) -> minidom.Document | None:
   """The packet as XML with its prefixes; None if it is none."""
-  text = packet.strip(b"\x00 \t\r\n")
+  text = packet
+  if b"\x00" in packet[:2]:
+    order = "be" if packet[:1] == b"\x00" else "le"
+    text = packet.decode(f"utf-16-{order}", "replace").encode()
+  text = text.strip(b"\x00 \t\r\n")
   if not text or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
     return None
   try:
@@ -233,6 +237,13 @@ def _remove_pictures(document: minidom.Document) -> None:
   def shows(text: str) -> bool:
     return len(text) >= _LEAST and pictures.holds(text.encode())
 
+  # Of items that continue each other, the first may be all that shows it.
+  for element in list(_elements(document)):
+    items = [e for e in _elements(element) if e.parentNode is element]
+    if len(items) > 1 and all(item.tagName == "rdf:li" for item in items):
+      texts = [_text(item, None) for item in items]
+      if any(map(shows, [*texts, "".join(texts)])):
+        _remove_node(element, None)
   _remove_values(document, shows)
   for element in reversed(list(_elements(document))):
     if element is not document.documentElement and shows(_text(element, None)):
