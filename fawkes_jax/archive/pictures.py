@@ -296,8 +296,8 @@ def _is_smooth(data: np.ndarray, distance: int) -> bool:
   # A change of direction between one step that is none and the one before it.
   turns = (steps[..., 1:] * steps[..., :-1] < 0).sum(axis=2) / count
   varied = (count >= 0.4 * window) & (turns >= _TURNS)
-  smooth = varied & (alike >= _ALIKE)
   quiet = deviation < 8
+  smooth = varied & (alike >= _ALIKE) & ~quiet
   if distance == 2:
     # The lower bytes of 16 bits are noise.
     fits = smooth.any(axis=0) & (smooth | quiet | varied).all(axis=0)

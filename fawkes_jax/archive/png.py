@@ -55,11 +55,14 @@ def _clean(
   """A chunk's payload as a result carries it; None where it goes."""
   if name in _STORAGE:
     return None
+  label = name.decode("latin-1")
   if name in _COLOURS:
-    return payload[:_LONGEST_COLOUR]
+    if len(payload) > _LONGEST_COLOUR:
+      lost.add(f"PNG chunk {label}")
+      return None
+    return payload
   if name == b"eXIf":
     return metadata.clean_exif(payload, edits, lost) or None
-  label = name.decode("latin-1")
   if name in _TEXTS:
     return _clean_text(name, payload, edits, lost)
   if name == b"iCCP":

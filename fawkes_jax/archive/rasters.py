@@ -60,6 +60,7 @@ def encode(
     return png.carry_chunks(photo.source, _save(image, "PNG", {}), edits, lost)
   carried = _carried(photo, edits, lost)
   if photo.format == "BMP":
+    lost |= bmp.lost_parts(photo.source)
     dpi = carried.get("dpi", (0.0, 0.0))
     if image.mode == "RGBA":
       return bmp.encode_rgba(np.asarray(image), dpi=dpi)

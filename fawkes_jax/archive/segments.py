@@ -264,7 +264,10 @@ def _clean_others(
   """Keeps what shows nothing, by itself or with what it continues."""
   marker, identifier = key
   if marker == _APP14 and identifier.startswith(b"Adobe"):
-    return [payload[:12] for payload in payloads]
+    if edits.cloaked and any(len(payload) > 12 for payload in payloads):
+      lost.add("APP14 segment")
+      return [payload[:12] for payload in payloads]
+    return payloads
   if edits.strip_names and any(map(edits.is_named_in, payloads)):
     return []
   if not edits.cloaked:

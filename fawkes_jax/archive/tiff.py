@@ -7,7 +7,7 @@ what encoders think of a tag does not matter; they only write the pixels.
 import dataclasses
 import struct
 
-from fawkes_jax.archive import metadata, photoshop, xmp
+from fawkes_jax.archive import metadata, photoshop, pictures, xmp
 from fawkes_jax.archive.edits import Edits
 
 PREDICTOR = 317
@@ -36,11 +36,13 @@ class _Entry:
   Attributes:
     kind: the number of its type.
     value: its bytes.
+    stored: the same as they were, in the source's order.
     directory: what it links to, instead of a value.
   """
 
   kind: int
   value: bytes = b""
+  stored: bytes = b""
   directory: "dict[int, _Entry] | None" = None
 
 
@@ -60,6 +62,9 @@ def carry_tags(
     lost.add("second picture")
   gone = _STORAGE | (_GEOGRAPHY if edits.strip_location else set())
   tags = {tag: entry for tag, entry in tags.items() if tag not in gone}
+  if edits.cloaked:
+    tags = _without_pictures(tags, lost)
+  tags = {tag: e for tag, e in tags.items() if e.value or e.directory}
   # Packets are cleaned by themselves, so that they may change their sizes.
   packets = {}
   for tag, clean in (
@@ -141,13 +146,29 @@ def _read_directory(
     size = _SIZES.get(kind, 0) * number
     at = at if size <= room else pointer
     if size and at + size <= len(data):
-      value = data[at : at + size]
+      value = stored = data[at : at + size]
       if order == ">":
-        value = _swapped(value, _PARTS[kind])
-      tags[tag] = _Entry(kind=kind, value=value)
+        value = _swapped(stored, _PARTS[kind])
+      tags[tag] = _Entry(kind=kind, value=value, stored=stored)
     elif tag not in _STORAGE:
       lost.add(f"TIFF tag {tag}")
   return tags
+
+
+def _without_pictures(
+  tags: dict[int, _Entry], lost: set[str]
+) -> dict[int, _Entry]:
+  """Leaves out what was a picture in the source's order of bytes."""
+  kept = {}
+  for tag, entry in tags.items():
+    if entry.directory is not None:
+      directory = _without_pictures(entry.directory, lost)
+      kept[tag] = dataclasses.replace(entry, directory=directory)
+    elif entry.stored == entry.value or not pictures.holds(entry.stored):
+      kept[tag] = entry
+    else:
+      lost.add("preview")
+  return kept
 
 
 def _swapped(value: bytes, part: int) -> bytes:

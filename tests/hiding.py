@@ -9,7 +9,7 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageCms
 
-SIDE = 48
+SIDE = 40
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
