@@ -28,6 +28,7 @@ _KEYWORDS = 0x9C9E
 # Bytes of a value by its type number, 1 to 13.
 _TYPE_SIZES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))
 _INLINE = 4
+_MOST_DIRECTORIES = 64
 _HEADER = 8
 
 
@@ -120,6 +121,7 @@ class _Tiff:
         if tag not in _LINKS:
           continue
         count = max(1, self._read("I", entry + 4)) if tag == _SUB_IFDS else 1
+        count = min(count, _MOST_DIRECTORIES)
         at = entry + 8 if count == 1 else self._read("I", entry + 8)
         owner = directory, tag
         found = [self._add(at + 4 * i, owner=owner) for i in range(count)]
@@ -341,8 +343,15 @@ class _Tiff:
           size = sizes[i] if i < len(sizes) else len(self.data)
           start = min(start, len(self.data))
           spans.append(slice(start, min(start + size, len(self.data))))
+    values = [
+      self._value(e) for d in self._directories for e in self._entries(d)
+    ]
     for span in spans:
-      self._blank(span)
+      # What claims to be where a directory is says nothing of values, either.
+      false = any(
+        t.start < span.stop and span.start < t.stop for t in self._tables()
+      )
+      self._blank(span, spare=values if false else None)
     for pair in _PIXELS:
       for tag in pair:
         self._remove_tag(directory, tag)
