@@ -13,6 +13,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import hiding
 import numpy as np
 import pytest
 import skimage.metrics
@@ -438,6 +439,30 @@ def test_running_again(photos, tmp_path):
     with Image.open(folder / "astronaut.jpg") as image:
       assert bool(image.getexif().get_ifd(0x8825)) == has_gps
       assert image.getexif()[0x010F] == "Maker"
+
+
+def test_what_is_lost_and_who_is_named_is_said(photos, tmp_path):
+  source = tmp_path / "in"
+  source.mkdir()
+  data = (photos / "astronaut.jpg").read_bytes()
+  packet = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:m="urn:m" xmlns:mwg-rs="urn:r">'
+    b'<mwg-rs:Regions mwg-rs:Name="Jane Doe"/></x:xmpmeta>'
+  )
+  xmp = hiding.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\x00" + packet)
+  (source / "a.jpg").write_bytes(data[:2] + xmp + data[2:] + data)
+  done = cloak(source, tmp_path / "out")
+  row = rows_of(tmp_path / "out")["a.jpg"]
+  assert row["lost"] == ["second picture"]
+  assert row["names"] is True
+  assert "taken out or lost: 1 second picture" in done.said
+  assert done.said.count("--strip_names") == 1
+  done = cloak(source, tmp_path / "out", "--strip_names")
+  row = rows_of(tmp_path / "out")["a.jpg"]
+  assert row["lost"] == ["second picture"]
+  assert row["names"] is False
+  assert "--strip_names" not in done.said
+  assert b"Jane" not in (tmp_path / "out" / "a.jpg").read_bytes()
 
 
 def test_failed_photos(photos, tmp_path):

@@ -37,6 +37,7 @@ from PIL import (
 
 from fawkes_jax import types
 from fawkes_jax.archive import (
+  heif,
   jpeg,
   orientation,
   rasters,
@@ -313,6 +314,8 @@ def _info(image: Image.Image, data: bytes) -> dict:
     info["xmp"] = info["xmp"].encode()
   if image.format == "TIFF" and (predictor := tiff.predictor(data)):
     info["predictor"] = predictor
+  if image.format == "HEIF":
+    info["lost"] = heif.lost_parts(image.info, data)
   return info
 
 

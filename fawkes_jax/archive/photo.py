@@ -26,7 +26,8 @@ class Photo:
     lossless: whether the format keeps pixels exactly.
     palette: whether the source is a palette picture.
     info: what goes along: `exif`, `icc_profile`, `xmp` (bytes), `dpi`,
-      `compression`, `predictor`; only what the source has.
+      `compression`, `predictor`, `lost` (names of what a HEIF has besides);
+      only what the source has.
     source: the file's bytes.
   """
 

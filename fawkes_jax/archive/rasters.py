@@ -69,6 +69,7 @@ def encode(
   if photo.format == "WEBP":
     lost |= webp.lost_chunks(photo.source)
     options |= {"lossless": photo.lossless, "exact": True}
+  lost |= photo.info.get("lost", set())
   return _save(image, photo.format, options)
 
 

@@ -129,6 +129,9 @@ def _read_directory(
   width = struct.calcsize(order + layout) + room
   tags = {}
   for entry in range(start, start + width * count, width):
+    if entry + width > len(data):
+      lost.add("EXIF directory")
+      break
     tag, kind, number = struct.unpack_from(order + layout, data, entry)
     at = entry + width - room
     (pointer,) = struct.unpack_from(order + ("Q" if big else "I"), data, at)

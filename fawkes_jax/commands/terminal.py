@@ -45,13 +45,13 @@ def show_metadata(
   }
   if lost:
     console.print(
-      f"  left out, as it may show faces: {counted(collections.Counter(lost))}"
+      f"  taken out or lost: {counted(collections.Counter(lost))}"
       " (`lost` in the manifest)"
     )
   if counts["named"]:
     console.print(
-      f"  {counts['named']} results say who is on them; --strip_names takes"
-      " names out"
+      f"  {counts['named']} of the results say who is on them; --strip_names"
+      " takes names out"
     )
 
 

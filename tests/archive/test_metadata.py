@@ -493,3 +493,23 @@ def test_names_go_from_other_formats(photo):
 
 def test_a_photo_of_nobody_names_nobody(photo):
   assert not codec.names_people(decode(with_xmp(photo, rdf('dc:a="b"'))))
+
+
+def test_heic_is_stripped_and_says_what_it_loses(photo):
+  pillow_heif = pytest.importorskip("pillow_heif")
+  pillow_heif.register_heif_opener()
+  located, named = LOCATED[0], PEOPLE[0]
+  for packet in located, named:
+    data = hiding.save(photo, "HEIF", xmp=packet, exif=EXIF + gps_block())
+    encoded, lost = cloak(data, strip_location=True, strip_names=True)
+    assert not PLACE.search(encoded)
+    assert b"Jane" not in encoded
+    assert_exif_is_kept(encoded)
+    assert not lost
+  packet = rdf(inside=f"<a:B>{THUMBNAIL.hex()}</a:B>")
+  clip = struct.pack(">I", len(CLIP) + 8) + b"mpvd" + CLIP
+  data = hiding.save(photo, "HEIF", xmp=packet) + clip
+  encoded, lost = cloak(data)
+  assert lost == {"preview", "motion clip"}
+  assert THUMBNAIL.hex().encode() not in encoded
+  assert CLIP not in encoded
