@@ -90,8 +90,8 @@ _LONG = 1 << 17
 _NEAR = 0.5
 _ALIKE = 0.6
 """The least share of neighbours whose difference is below `_NEAR` standard
-deviations. All of 500 thumbnails of 32 x 32 pixels had more, as RGB and grey, and
-white noise has 0.3; measured on Labeled Faces in the Wild."""
+deviations. All of 500 thumbnails of 32 x 32 pixels had more, as RGB and grey,
+and white noise has 0.3; measured on Labeled Faces in the Wild."""
 _TURNS = 0.1
 """The least share of changes of direction; tables and curves have fewer."""
 _DENSE_WINDOW = 2048
