@@ -24,7 +24,7 @@ import dataclasses
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import (
@@ -40,6 +40,7 @@ from fawkes_jax.archive import (
   heif,
   jpeg,
   orientation,
+  png,
   rasters,
   segments,
   tiff,
@@ -77,6 +78,12 @@ _DAMAGE = (
   zlib.error,
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+# What takes something out of the metadata and leaves all pixels as they are.
+_STRIPPERS: dict[str, Callable[[bytes, Edits, set[str]], bytes]] = {
+  "JPEG": segments.strip,
+  "PNG": png.strip,
+  "WEBP": webp.strip,
+}
 _SUBSAMPLINGS = {
   (1, 1): "4:4:4",
   (1, 2): "4:2:2",
@@ -176,15 +183,15 @@ def encode(
     strip_location=strip_location,
     strip_names=strip_names,
   )
+  if not changed and photo.format in _STRIPPERS:
+    untouched = dataclasses.replace(edits, how=None)
+    return _STRIPPERS[photo.format](photo.source, untouched, lost)
   with quiet_pillow():
-    if photo.format != "JPEG":
-      return rasters.encode(photo, patches, edits=edits, lost=lost)
-    if changed:
+    if photo.format == "JPEG":
       return _encode_jpeg(
         photo, patches, largest_step=largest_step, edits=edits, lost=lost
       )
-    unturned = dataclasses.replace(edits, how=None)
-    return segments.strip(photo.source, unturned, lost)
+    return rasters.encode(photo, patches, edits=edits, lost=lost)
 
 
 def names_people(photo: Photo) -> bool:

@@ -5,6 +5,11 @@ import re
 
 from fawkes_jax.archive.orientation import Orientation
 
+_LOCATION = re.compile(
+  r"gps|latitude|longt?itude|altitude|(?:geo|georss):(?:lat|long?|alt|point)\b",
+  re.IGNORECASE,
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edits:
@@ -85,6 +90,15 @@ class Edits:
     )
     texts = [value] if isinstance(value, str) else _decodings(value)
     return any(re.search(pattern, text.lower()) for text in texts)
+
+
+def is_located(value: bytes | str) -> bool:
+  """Whether a text, or the name of a property, is about a place on the earth.
+
+  Words such as GPS, latitude and longitude tell.
+  """
+  texts = [value] if isinstance(value, str) else _decodings(value)
+  return any(map(_LOCATION.search, texts))
 
 
 def _decodings(value: bytes) -> list[str]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from fawkes_jax.archive import icc, iptc, pictures, xmp
-from fawkes_jax.archive.edits import Edits
+from fawkes_jax.archive.edits import Edits, is_located
 
 EXIF_PREFIX = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
@@ -21,6 +21,8 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC = 0x02BC, 0x83BB, 0x8649, 0x8773
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _SUB_IFDS = 0x8769, 0x8825, 0xA005, 0x014A
 _LINKS = (_EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _SUB_IFDS)
 _MAKER_NOTE = 0x927C
+# Where texts and settings of any kind are: descriptions, comments, maker notes.
+_NOTES = {0x010E, 0x9286, _MAKER_NOTE, *range(0x9C9B, 0x9CA0)}
 # Where a directory has its pixels: strips, tiles, a JPEG; and how long.
 _PIXELS = (0x0111, 0x0117), (0x0144, 0x0145), (0x0201, 0x0202)
 # Keywords, which many programs put names among, as Windows writes them.
@@ -252,6 +254,10 @@ class _Tiff:
       after = xmp.clean_xmp(before, edits, lost).ljust(size)
     elif tag == _IPTC:
       after = iptc.clean_iptc(before, edits, lost).ljust(size, b"\x00")
+    elif edits.strip_location and tag in _NOTES and is_located(before):
+      if tag == _MAKER_NOTE:
+        lost.add("maker note")
+      return False
     else:
       named = tag in (_KEYWORDS, _PHOTOSHOP) or edits.is_named_in(before)
       return not (edits.strip_names and named)

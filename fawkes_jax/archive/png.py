@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from fawkes_jax.archive import icc, iptc, metadata, photoshop, pictures, xmp
-from fawkes_jax.archive.edits import Edits
+from fawkes_jax.archive.edits import Edits, is_located
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -47,6 +47,25 @@ def carry_chunks(
   own = [c for c in _chunks(encoded) if c[0] in (b"IHDR", b"IDAT", b"IEND")]
   chunks = own[:1] + carried + own[1:]
   return _SIGNATURE + b"".join(_pack(*chunk) for chunk in chunks)
+
+
+def strip(data: bytes, edits: Edits, lost: set[str]) -> bytes:
+  """The file with other metadata; its pixels stay as they are.
+
+  Args:
+    data: a whole file.
+    edits: what is done, but not `cloaked`.
+    lost: gets the names of what has to go.
+  """
+  kept, end = [], len(_SIGNATURE)
+  for name, payload in _chunks(data):
+    end += 12 + len(payload)
+    clean = payload if name in _STORAGE else _clean(name, payload, edits, lost)
+    if clean is not None:
+      kept.append((name, clean))
+  if data[end:].strip(b"\x00"):
+    lost.add("trailing data")
+  return _SIGNATURE + b"".join(_pack(*chunk) for chunk in kept)
 
 
 def _clean(
@@ -98,6 +117,8 @@ def _clean_text(
     if cleaned_profile == text:
       return payload
     return _repack(name, payload, cleaned_profile)
+  if edits.strip_location and (is_located(keyword) or is_located(text)):
+    return None
   if edits.strip_names and (
     keyword.lower() == b"keywords" or edits.is_named_in(text)
   ):

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 
 from fawkes_jax.archive import icc, metadata, photoshop, pictures, xmp
-from fawkes_jax.archive.edits import Edits
+from fawkes_jax.archive.edits import Edits, is_located
 
 _APP0, _APP1, _APP2, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _DQT, _SOS, _EOI = 0xDB, 0xDA, 0xD9
@@ -268,7 +268,9 @@ def _clean_others(
       lost.add("APP14 segment")
       return [payload[:12] for payload in payloads]
     return payloads
-  if edits.strip_names and any(map(edits.is_named_in, payloads)):
+  if (edits.strip_names and any(map(edits.is_named_in, payloads))) or (
+    edits.strip_location and any(map(is_located, payloads))
+  ):
     return []
   if not edits.cloaked:
     return payloads

@@ -10,13 +10,9 @@ from xml.dom import expatbuilder, minidom
 from xml.parsers import expat
 
 from fawkes_jax.archive import pictures
-from fawkes_jax.archive.edits import Edits
+from fawkes_jax.archive.edits import Edits, is_located
 from fawkes_jax.archive.orientation import Orientation
 
-_LOCATION = re.compile(
-  r"gps|latitude|longt?itude|altitude|(?:geo|georss):(?:lat|long?|alt|point)\b",
-  re.IGNORECASE,
-)
 # People and their faces: of the Metadata Working Group, Microsoft, IPTC,
 # ACDSee, Apple, Getty and others.
 _PEOPLE = re.compile(
@@ -87,7 +83,7 @@ def clean_xmp(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
     return _clean_unreadable(packet, edits, lost)
   changed = False
   if edits.strip_location:
-    changed |= _remove(document, _LOCATION.search)
+    changed |= _remove(document, is_located)
   if edits.strip_names:
     changed |= _remove(document, _PEOPLE.search)
     changed |= _remove(document, _KEYWORDS.search)
@@ -119,7 +115,7 @@ def _clean_unreadable(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
   words = re.findall(r"[\w-]+(?::[\w-]+)?", text)
   unwanted = (
     (edits.cloaked and pictures.holds(packet))
-    or (edits.strip_location and any(map(_LOCATION.search, words)))
+    or (edits.strip_location and any(map(is_located, words)))
     or (
       edits.strip_names
       and any(_PEOPLE.search(w) or _KEYWORDS.search(w) for w in words)

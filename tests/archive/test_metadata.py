@@ -513,3 +513,38 @@ def test_heic_is_stripped_and_says_what_it_loses(photo):
   assert lost == {"preview", "motion clip"}
   assert THUMBNAIL.hex().encode() not in encoded
   assert CLIP not in encoded
+
+
+def test_no_location_is_left_in_texts_and_notes(photo):
+  note = b"DEVC\x00GPS5\x00\x01 52.5163"
+  comment = b"ASCII\x00\x00\x00" + b'{"latitude": 52.5163, "more": 1}'
+  block = hiding.exif([], sub=[(0x9286, 7, comment), (0x927C, 7, note)])
+  jpeg = hiding.jpeg(
+    photo,
+    hiding.segment(0xE1, EXIF + block),
+    hiding.segment(0xE6, b"GoPro\x00" + note),
+    hiding.segment(0xFE, b"Latitude 52.5163"),
+  )
+  text = b"exif:GPSLatitude\x0052.5163"
+  png = hiding.png(photo, hiding.chunk(b"tEXt", text))
+  for data in jpeg, png:
+    for act in cloak, copy:
+      encoded, _ = act(data, strip_location=True)
+      assert not PLACE.search(encoded)
+    assert b"52.5163" in cloak(data)[0]
+
+
+def test_stripping_leaves_all_but_the_metadata_as_it_was(photo):
+  packet, palette = LOCATED[0], photo.quantize(16)
+  international = b"XML:com.adobe.xmp" + bytes(5) + packet
+  lossy = hiding.webp(photo, (b"XMP ", packet))
+  for data in (
+    hiding.png(palette, hiding.chunk(b"iTXt", international)),
+    lossy,
+    hiding.webp(photo, (b"XMP ", packet), lossless=True),
+  ):
+    encoded, lost = copy(data, strip_location=True)
+    before, after = opened(data), opened(encoded)
+    assert after.mode == before.mode
+    assert after.tobytes() == before.tobytes()
+    assert not lost
