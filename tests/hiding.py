@@ -70,6 +70,11 @@ BINARY = {
   "with_a_head": lambda data: b"Nikon\x00\x02\x10\x00\x00" + data + bytes(40),
   "deflated": zlib.compress,
   "in_shorts": lambda data: np.frombuffer(data, "u1").astype("<u2").tobytes(),
+  "in_wide_base64": lambda data: (
+    bytes(range(20, 250))
+    + base64.b64encode(data).decode().encode("utf-16-le")
+    + bytes(range(20, 250))
+  ),
   "in_longs": lambda data: np.frombuffer(data, "u1").astype(">u4").tobytes(),
 }
 TEXT = {

@@ -68,6 +68,8 @@ _MUTED_START = re.compile(rb"\xd8\xff[\xc0-\xfe]")
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _COMPRESSED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 
+# Numbers of 16 bits below 256; wider ones are these, twice.
+_WIDE = re.compile(rb"(?:[\x00-\xff]\x00){48,}", re.DOTALL)
 # White space and quotes, as they are and as XML and C write them.
 _LAYOUT = re.compile(
   rb"<!\[CDATA\[|\]\]>|[\s\x00\"',\\]"
@@ -116,14 +118,16 @@ def _holds(block: bytes, depth: int, *, samples: bool) -> bool:
     return False
   if len(block) > _LARGEST:
     return True
-  text = is_text(block) or any(map(is_text, _narrow(block)))
+  text = is_text(block)
   if _BEGINNINGS.search(block) or _FRAME.search(block):
     return True
   if any(_opens(block[start:]) for start in _doubtful(block)):
     return True
   if any(_is_muted_jpeg(block[m.start() :]) for m in _muted(block)):
     return True
-  if samples and not text and (_shows(block) or _is_dense(block, _DENSE)):
+  # A character may have two bytes.
+  bare = block if text else _WIDE.sub(b"", block)
+  if samples and not text and (_shows(bare) or _is_dense(bare, _DENSE)):
     return True
   if samples and text and _is_dense(_LAYOUT.sub(b"", block), _DENSE_TEXT):
     return True
@@ -258,15 +262,8 @@ def _inflated(block: bytes) -> Iterator[bytes]:
 
 def _narrow(block: bytes) -> Iterator[bytes]:
   """Bytes that wider numbers, or characters, hold one each."""
-  if block.count(0) < 0.4 * len(block):
-    return
-  for width in 2, 4, 8:
-    for first in range(width):
-      columns = np.frombuffer(block[first:], np.uint8)
-      columns = columns[: len(columns) // width * width].reshape(-1, width)
-      counts = np.count_nonzero(columns, axis=0)
-      if counts[0] >= 0.5 * len(columns) > 50 * counts[1:].max():
-        yield columns[:, 0].tobytes()
+  for match in _WIDE.finditer(block):
+    yield match[0][::2]
 
 
 def _shows(block: bytes) -> bool:

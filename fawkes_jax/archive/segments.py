@@ -23,6 +23,8 @@ _LARGEST = 0xFFFF - 2
 _GAIN_MAPS = b"hdrgm", b"urn:iso:std:iso:ts:21496", b"HDRGainMap"
 _CLIP = re.compile(rb"ftyp|MotionPhoto_Data|moov")
 _HEAD = 1 << 16
+_TIFF = re.compile(rb"II\*\x00|MM\x00\*")
+_HEAD_OF_EXIF = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +274,8 @@ def _clean_others(
     edits.strip_location and any(map(is_located, payloads))
   ):
     return []
+  if edits.strip_location:
+    payloads = [_clean_unusual_exif(p, edits, lost) for p in payloads]
   if not edits.cloaked:
     return payloads
   if identifier == b"MPF" or identifier.startswith(b"urn:iso:std:iso:ts:21496"):
@@ -292,6 +296,15 @@ def _clean_others(
   names = {_COM: "comment", _APP0: "preview"}
   lost.add(names.get(marker, f"APP{marker - _APP0} segment"))
   return []
+
+
+def _clean_unusual_exif(payload: bytes, edits: Edits, lost: set[str]) -> bytes:
+  """EXIF behind a head that is not the usual one, as some programs write."""
+  found = _TIFF.search(payload, 0, _HEAD_OF_EXIF)
+  if found is None:
+    return payload
+  clean = metadata.clean_exif(payload[found.start() :], edits, lost)
+  return payload[: found.start()] + clean if clean else b""
 
 
 _CLEANERS = {

@@ -84,10 +84,13 @@ def clean_xmp(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
   changed = False
   if edits.strip_location:
     changed |= _remove(document, is_located)
+    changed |= _remove_values(document, is_located)
+    changed |= _remove_remarks(document, is_located)
   if edits.strip_names:
     changed |= _remove(document, _PEOPLE.search)
     changed |= _remove(document, _KEYWORDS.search)
     changed |= _remove_values(document, edits.is_named_in)
+    changed |= _remove_remarks(document, edits.is_named_in)
   if edits.cloaked or edits.alone:
     changed |= _remove(document, _PROMISES.search)
   if not edits.extended:
@@ -220,6 +223,7 @@ def _remove_values(
     (element, attribute)
     for _, element, attribute in _values(document)
     if (attribute is not None or not any(_elements(element)))
+    and not (attribute is not None and attribute.name.startswith("xmlns"))
     and unwanted(_text(element, attribute))
   ]
   for element, attribute in found:
@@ -244,13 +248,23 @@ def _remove_pictures(document: minidom.Document) -> None:
   for element in reversed(list(_elements(document))):
     if element is not document.documentElement and shows(_text(element, None)):
       _remove_node(element, None)
+  _remove_remarks(document, shows)
+
+
+def _remove_remarks(
+  document: minidom.Document, unwanted: Callable[[str], bool]
+) -> bool:
+  """Removes comments and instructions by what they say."""
+  changed = False
   parents: list[_Parent] = [document, *_elements(document)]
   for parent in parents:
     for node in list(parent.childNodes):
       if isinstance(
         node, minidom.Comment | minidom.ProcessingInstruction
-      ) and shows(node.data):
+      ) and unwanted(node.data):
         parent.removeChild(node)
+        changed = True
+  return changed
 
 
 def _turn(document: minidom.Document, edits: Edits) -> bool:

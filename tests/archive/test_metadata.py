@@ -367,7 +367,7 @@ PLACE = re.compile(rb"52.5163|52,31N|52.5200|Gps|GPS|atitude")
 
 
 def gps_block():
-  gps = [(1, 2, b"N\x00"), (2, 5, b"GPS LATITUDE IS HERE\x00\x00\x00\x00")]
+  gps = [(1, 2, b"N\x00"), (2, 5, b"52.5163 is here\x00")]
   return hiding.exif([], sub=gps, sub_tag=0x8825)
 
 
@@ -523,6 +523,8 @@ def test_no_location_is_left_in_texts_and_notes(photo):
     photo,
     hiding.segment(0xE1, EXIF + block),
     hiding.segment(0xE6, b"GoPro\x00" + note),
+    hiding.segment(0xE1, b"Exif\x00\xff" + gps_block()),
+    hiding.segment(0xE3, b"Meta\x00\x00" + gps_block()),
     hiding.segment(0xFE, b"Latitude 52.5163"),
   )
   text = b"exif:GPSLatitude\x0052.5163"
