@@ -53,7 +53,8 @@ _BEGINNINGS = re.compile(
       *(b"\x1aE\xdf\xa3", b"II\xbc\x01", b"IIU\x00", b"FUJIFILMCCD-RAW"),
     )
   )
-  + rb"|RIFF.{4}(?:WEBP|AVI )|.ftyp[ -~]{4}|\x00(?:moov|mdat)",
+  + rb"|IHDR\x00\x00|VP8[ LX].{2}\x00\x00|\x00jp2c|RIFF.{4}(?:WEBP|AVI )"
+  rb"|.ftyp[ -~]{4}|\x00(?:moov|mdat)",
   re.DOTALL,
 )
 _DOUBTFUL = re.compile(
@@ -76,7 +77,7 @@ _LAYOUT = re.compile(
   rb"|&#(?:x0*(?:9|a|d|20)|0*(?:9|10|13|32));|\\[nrt]",
   re.IGNORECASE,
 )
-_CDATA = re.compile(rb"<!\[CDATA\[|\]\]>")
+_CDATA = re.compile(rb"<!\[CDATA\[|\]\]>|&#x?[0-9A-Fa-f]+;")
 _TAG = re.compile(rb"<[^<>]*>")
 _BASE_64 = re.compile(rb"[A-Za-z0-9+/_-]{128,}")
 _LEAST_OTHERS = 0.2

@@ -113,26 +113,20 @@ def clean_xmp(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
 
 
 def _clean_unreadable(packet: bytes, edits: Edits, lost: set[str]) -> bytes:
-  """A packet that is no XML stays if it has nothing that has to go."""
-  text = packet.decode("latin-1")
-  words = re.findall(r"[\w-]+(?::[\w-]+)?", text)
+  """A packet that is no XML: a cloaked photo does without it."""
+  words = re.findall(r"[\w-]+(?::[\w-]+)?", packet.decode("latin-1"))
   unwanted = (
-    (edits.cloaked and pictures.holds(packet))
-    or (edits.strip_location and any(map(is_located, words)))
+    edits.cloaked
+    or (edits.strip_location and is_located(packet))
     or (
       edits.strip_names
       and any(_PEOPLE.search(w) or _KEYWORDS.search(w) for w in words)
     )
-    or (edits.cloaked and any(map(_PROMISES.search, words)))
     or (edits.strip_names and edits.is_named_in(packet))
   )
   if unwanted:
     lost.add("XMP")
-    return b""
-  if edits.how is not None:
-    text = re.sub(r"(tiff:Orientation\s*=\s*[\"'])[0-9]", r"\g<1>1", text)
-    text = re.sub(r"(<tiff:Orientation>)[0-9]", r"\g<1>1", text)
-  return text.encode("latin-1")
+  return b"" if unwanted else packet
 
 
 def _parse(packet: bytes) -> minidom.Document | None:
