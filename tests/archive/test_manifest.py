@@ -52,6 +52,8 @@ def test_a_row_on_disk(tmp_path):
         seconds=1 / 3,
         output_sha256="o1",
         finished="2026-05-04T12:00:00+00:00",
+        lost=("gain map",),
+        names=True,
       )
     )
     (line,) = lines(tmp_path)  # at once
@@ -75,6 +77,8 @@ def test_a_row_on_disk(tmp_path):
         "extractors": {"dlib_resnet": {"shift": 0.8, "cosine": None}},
       }
     ],
+    "lost": ["gain map"],
+    "names": True,
   }
 
 
@@ -87,6 +91,7 @@ def test_rows_come_back(tmp_path):
     assert paths(record) == ["a.jpg", "b.jpg"]
     assert record.rows.get("b.jpg").status == "no_face"
     assert record.rows.get("b.jpg").reason is None
+    assert record.rows.get("b.jpg").lost == ()
     assert record.rows.get("c.jpg") is None
     assert record.notes == []
 
