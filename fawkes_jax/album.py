@@ -386,7 +386,7 @@ class Run:
       place=saved.place,
       faces=self._saver.measure(job, saved),
       lost=saved.lost,
-      names=codec.names_people(saved.photo),
+      names=saved.names,
       **known,
     )
 

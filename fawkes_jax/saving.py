@@ -61,6 +61,7 @@ class Saved:
     place: of the file in a tar file, or None.
     linf: the largest change in the box of each face.
     lost: in words, what the input has and the file has not.
+    names: whether its metadata say who is on it.
   """
 
   photo: Photo
@@ -68,6 +69,7 @@ class Saved:
   place: results.Place | None
   linf: list[int]
   lost: tuple[str, ...]
+  names: bool
 
 
 class Saver:
@@ -118,6 +120,7 @@ class Saver:
         for face in job.faces
       ],
       lost=tuple(sorted(lost)),
+      names=not options.strip_names and codec.names_people(photo),
     )
 
   def _encode_within_budget(
