@@ -18,6 +18,7 @@ doubt, a block holds a picture.
 """
 
 import binascii
+import contextlib
 import io
 import itertools
 import re
@@ -38,6 +39,7 @@ _LARGEST = 4 << 20
 """Larger blocks are not looked through: they may hold one."""
 _DEPTH = 4
 _INFLATED = _LARGEST + 1
+_PIECE = 1 << 8
 _MOST = 256
 """So many doubtful beginnings are looked at; more would take too long."""
 
@@ -252,13 +254,16 @@ def _from_base_64(digits: bytes) -> bytes:
 
 
 def _inflated(block: bytes) -> Iterator[bytes]:
-  """What zlib and gzip streams hold."""
+  """What zlib and gzip streams hold, those that are damaged up to there."""
   starts = (match.start() for match in _COMPRESSED.finditer(block))
   for start in itertools.islice(starts, _MOST):
-    try:
-      yield zlib.decompressobj(47).decompress(block[start:], _INFLATED)
-    except zlib.error:
-      continue
+    stream, held = zlib.decompressobj(47), b""
+    with contextlib.suppress(zlib.error):
+      for at in range(start, len(block), _PIECE):
+        held += stream.decompress(block[at : at + _PIECE], _INFLATED)
+        if stream.eof or len(held) > _LARGEST:
+          break
+    yield held
 
 
 def _narrow(block: bytes) -> Iterator[bytes]:

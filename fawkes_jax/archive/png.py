@@ -19,6 +19,8 @@ _COLOURS = frozenset(
 _TEXTS = frozenset(b"tEXt zTXt iTXt".split())
 _LARGEST_TEXT = 256 << 20
 _PROFILE = re.compile(rb"Raw profile type (\w+)", re.IGNORECASE)
+_CONTROL = bytes({*range(32), *range(127, 160)} - {9, 10, 13})
+_MOST_CONTROL = 0.02
 _LONGEST_COLOUR = 32
 """Bytes of a chunk about colours, at most."""
 _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\x00"
@@ -123,7 +125,9 @@ def _clean_text(
     keyword.lower() == b"keywords" or edits.is_named_in(text)
   ):
     return None
-  if edits.cloaked and (pictures.holds(text) or pictures.holds(payload)):
+  if edits.cloaked and (
+    pictures.holds(text) or pictures.holds(payload) or _is_binary(text)
+  ):
     lost.add("text")
     return None
   return payload
@@ -139,6 +143,12 @@ def _text(name: bytes, payload: bytes) -> tuple[bytes, bytes | None]:
   _, _, text = rest[2:].partition(b"\x00")
   _, _, text = text.partition(b"\x00")
   return keyword, _inflate(text) if rest[:1] == b"\x01" else text
+
+
+def _is_binary(text: bytes) -> bool:
+  """Whether so many bytes are no characters of Latin-1 that it is no text."""
+  control = len(text) - len(text.translate(None, _CONTROL))
+  return len(text) > _LONGEST_COLOUR and control > _MOST_CONTROL * len(text)
 
 
 def _repack(name: bytes, payload: bytes, text: bytes) -> bytes:
