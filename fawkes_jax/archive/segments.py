@@ -366,6 +366,9 @@ def _strip(
   cleaned = _clean_segments(header.segments, edits, lost)
   for before, after in zip(header.segments, cleaned, strict=True):
     payload = b"" if after is None else after.payload
+    if in_place and len(payload) > len(before.payload):
+      lost.add("XMP")  # Nothing else grows, where characters are escaped.
+      payload = b""
     if in_place:
       padding = b" " if payload.startswith(_XMP) else b"\x00"
       payload = payload.ljust(len(before.payload), padding)

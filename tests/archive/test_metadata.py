@@ -405,6 +405,16 @@ def test_no_location_is_left_behind_the_first_picture(photo, packet):
   assert_exif_is_kept(encoded[at:])
 
 
+def test_xmp_that_grows_moves_nothing_behind_it(photo):
+  packet = rdf('a:lat="GPS"', "<a:b>" + '"' * 500 + "</a:b>")
+  data = with_xmp(photo, packet, trailing=MAP)
+  encoded, lost = copy(data, strip_location=True)
+  assert len(encoded) == len(data)
+  assert encoded.endswith(MAP)
+  assert lost == {"XMP"}
+  assert not PLACE.search(encoded)
+
+
 def test_a_clip_with_a_location_goes_with_its_promise(photo):
   data = with_xmp(photo, PROMISES, trailing=MAP + CLIP)
   encoded, lost = copy(data, strip_location=True)
