@@ -185,7 +185,12 @@ def encode(
   )
   if not changed and photo.format in _STRIPPERS:
     untouched = dataclasses.replace(edits, how=None)
-    return _STRIPPERS[photo.format](photo.source, untouched, lost)
+    try:
+      return _STRIPPERS[photo.format](photo.source, untouched, lost)
+    except (ValueError, struct.error) as error:
+      raise types.PhotoError(
+        f"its metadata cannot be edited: {error}"
+      ) from error
   with quiet_pillow():
     if photo.format == "JPEG":
       return _encode_jpeg(

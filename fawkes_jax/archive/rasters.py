@@ -121,7 +121,10 @@ def _encode_tiff(
   if not photo.lossless:
     options["quality"] = _LOSSY_QUALITY
   encoded = _save(image, "TIFF", options)
-  return tiff.carry_tags(photo.source, encoded, edits, lost)
+  try:
+    return tiff.carry_tags(photo.source, encoded, edits, lost)
+  except (ValueError, struct.error) as error:
+    raise types.PhotoError(f"its tags cannot be read: {error}") from error
 
 
 def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:

@@ -25,6 +25,7 @@ _NAMES = re.compile(
   r"^(?:mwg-rs|acdsee-rs):Name$"
   r"|:(?:PersonDisplayName|PersonInImage|PersonName|FaceName|Personality)$"
 )
+_REGIONS = re.compile(r":(?:Regions|RegionList)$")
 # Where programs put the names of people among other words.
 _KEYWORDS = re.compile(
   r"^dc:subject$|:(?:hierarchicalSubject|weightedFlatSubject|TagsList"
@@ -57,7 +58,9 @@ def names_in(packet: bytes) -> frozenset[str]:
   found = {
     _text(element, attribute).strip().lower()
     for name, element, attribute in _values(document)
-    if _NAMES.search(name) or (attribute is None and _is_person(element))
+    if _NAMES.search(name)
+    or (attribute is None and _is_person(element))
+    or (name.endswith(":Name") and _is_in_regions(element))
   }
   return frozenset(name for name in found if len(name) > 1)
 
@@ -187,6 +190,16 @@ def _is_person(element: minidom.Element) -> bool:
     parent is not None and _NAMES.search(getattr(parent, "tagName", ""))
     for parent in parents
   )
+
+
+def _is_in_regions(element: minidom.Element) -> bool:
+  """Whether an element describes a region, whatever the prefixes are."""
+  node: minidom.Element | None = element
+  while node is not None:
+    if _REGIONS.search(getattr(node, "tagName", "")):
+      return True
+    node = node.parentNode  # type: ignore[assignment]
+  return False
 
 
 def _remove_node(

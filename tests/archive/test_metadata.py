@@ -447,6 +447,7 @@ PEOPLE = (
     inside="<Iptc4xmpExt:PersonInImage><rdf:Bag><rdf:li>Jane Doe</rdf:li>"
     "</rdf:Bag></Iptc4xmpExt:PersonInImage>"
   ),
+  rdf(inside="<n:Regions><n:L><rdf:li n:Name='Jane Doe'/></n:L></n:Regions>"),
   rdf(
     inside="<MP:RegionInfo><MPRI:Regions><rdf:li MPReg:PersonDisplayName='Jane"
     " Doe'/></MPRI:Regions></MP:RegionInfo>"
