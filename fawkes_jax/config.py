@@ -14,6 +14,15 @@ from typing import Any
 
 from fawkes_jax import types
 
+FLAGS = {
+  "modes": "mode",
+  "batch_sizes": "batch_size",
+  "precisions": "precision",
+  "extractors": "surrogates",
+  "ensembles": "surrogates",
+}
+"""The flags of options that are called otherwise."""
+
 
 def _require(flag: str, rule: str, value: Any, valid: bool) -> None:
   """Raises a FawkesError unless the value keeps the rule."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -37,13 +38,13 @@ def write_atomically(path: Path, data: bytes) -> None:
   permissions (the umask's).
 
   Raises:
-    types.PhotoError: it cannot be written; nothing is left behind. The
+    types.FawkesError: it cannot be written; nothing is left behind. The
       message names the file and the rule.
   """
   try:
     write(path, data)
   except OSError as error:
-    raise types.PhotoError(
+    raise types.FawkesError(
       f"{printable(path)} cannot be written: {reason(error)}"
     ) from error
 
@@ -68,6 +69,19 @@ def utf8(path: str) -> str:
   return path.encode("utf-8", "surrogateescape").decode(
     "utf-8", "backslashreplace"
   )
+
+
+def from_url(address: str) -> str:
+  """A path of this machine that is given as a file:// URL; else the address.
+
+  Escapes such as %20 are resolved, unless there is a file of the name as it is.
+  """
+  if not address.startswith("file://"):
+    return address
+  path = "/" + address.removeprefix("file://").partition("/")[2]
+  if os.path.lexists(path):
+    return path
+  return os.fsdecode(urllib.parse.unquote_to_bytes(path))
 
 
 def order(name: str) -> bytes:

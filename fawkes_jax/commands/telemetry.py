@@ -145,7 +145,7 @@ class Metrics(outcomes.Watcher):
     self._looked = counter("looked_through", "Files looked through for people")
     self._seconds = counter(
       "stage_seconds",
-      "Time of the main thread by stage; the rest solves",
+      "Time by stage; solving is done beside the others",
       "stage",
     )
     self._files = prometheus.Gauge(
