@@ -48,7 +48,7 @@ def commands(text):
     quoted = text[: match.start()].count("`") + match[0].count("`")
     end = "`" if quoted % 2 else '"' if match[0][0] == '"' else "\n"
     line = text[match.end() :].partition(end)[0]
-    if "$" in line or line.count("'") % 2:  # Put together by a script.
+    if "$" in line or " --" not in line:  # Made by a script, or a name only.
       continue
     line = re.sub(r"\s(?:#|>|\||&|on |with |and ).*", "", line)
     # A number that the reader has to put in.
