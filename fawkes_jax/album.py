@@ -15,16 +15,18 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import io
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fawkes_jax import cloaker as cloaker_lib
 from fawkes_jax import config, outcomes, recognition, saving, types
-from fawkes_jax.archive import codec, manifest, results, storage
+from fawkes_jax.archive import codec, manifest, others, results, storage
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import solver, targets
@@ -47,6 +49,11 @@ _PHOTO_SUFFIXES = frozenset(
 # The least cosine between a face and its person, of centred embeddings and as
 # the mean over the extractors; docs/cloaking.md has the measurement.
 _SAME_PERSON = 0.45
+
+_FOREIGN = (
+  "another file of its name is in the output, and stays: move it away, or"
+  " choose another output"
+)
 
 Item = TypeVar("Item")
 
@@ -71,7 +78,20 @@ class Run:
     pool: concurrent.futures.Executor,
     report: Callable[[outcomes.Outcome], None],
     watcher: outcomes.Watcher,
+    foreign: Callable[[str], bool] = lambda name: False,
   ):
+    """Begins a run.
+
+    Args:
+      options: of the run.
+      cloaker: of the same options.
+      store: the output folder.
+      known: gives the row that a file had, by its name.
+      pool: of threads.
+      report: called with each outcome.
+      watcher: is told what happens.
+      foreign: whether a file of the output is not of a run, by its name.
+    """
     self.seconds = dict.fromkeys(
       ("loading", "finding", "embedding", "solving", "measuring"), 0.0
     )
@@ -79,6 +99,7 @@ class Run:
     self._cloaker = cloaker
     self._store = store
     self._known = known
+    self._foreign = foreign
     self._pool = pool
     self._results = results.open_results(store, options.output_format)
     self._saver = saving.Saver(options, cloaker, self._results)
@@ -284,27 +305,91 @@ class Run:
       return self._new(source, "failed", "it lies in the output")
     sha256 = None
     try:
+      if (large := self._large(source)) is not None:
+        return large
       data = recognition.read(source)
       sha256 = hashlib.sha256(data).hexdigest()
-      row = self._known(source.name)
-      why = manifest.why_unfinished(
-        row, self._store, source_sha256=sha256, config=self._config
-      )
-      if why == "failed before" and not self._options.retry_failed:
-        why = None
-      if why is None:
-        assert row is not None
-        return outcomes.Outcome(row=row, fresh=False)
-      if why != "new":
-        self._redone[source.name] = why
+      if (settled := self._settled(source, sha256)) is not None:
+        return settled
       return _Loaded(
         photo=codec.decode(data, max_pixels=self._options.max_pixels),
         sha256=sha256,
       )
     except types.PhotoError as error:
+      reason = str(error)
       known = source.suffix in _PHOTO_SUFFIXES
-      status = "failed" if known or sha256 is None else "skipped"
-      return self._new(source, status, str(error), source_sha256=sha256)
+      if known or sha256 is None:
+        return self._new(source, "failed", reason, source_sha256=sha256)
+      return self._other(source, reason, sha256, io.BytesIO(data))
+
+  def _large(self, source: SourceFile) -> outcomes.Outcome | None:
+    """The outcome of a large file that is no photo, such as a video."""
+    path = source.path
+    if path is None or source.suffix in _PHOTO_SUFFIXES:
+      return None
+    try:
+      if not path.is_file() or path.stat().st_size < others.LARGE:
+        return None
+      with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+      return None  # Reading it says why.
+    if others.image_kind(path) is not None:
+      return None
+    settled = self._settled(source, sha256)
+    return settled or self._other(source, "not an image", sha256, path)
+
+  def _other(
+    self,
+    source: SourceFile,
+    reason: str,
+    sha256: str,
+    content: io.BytesIO | Path,
+  ) -> outcomes.Outcome:
+    """Copies a file that is no photo, or leaves it out."""
+    known = {"source_sha256": sha256}
+    kind = others.image_kind(content)
+    if kind is not None:
+      reason = f"a picture of a kind that cannot be cloaked ({kind})"
+      return self._new(source, "failed", reason, **known)
+    if not self._options.copies_others:
+      return self._new(source, "skipped", reason, **known)
+    try:
+      if isinstance(content, Path):
+        place = self._saver.copy(source, content)
+      else:
+        place = self._saver.write(source, content.getvalue())
+    except types.PhotoError as error:
+      return self._new(source, "failed", str(error), **known)
+    return self._new(
+      source, "copied", reason, place=place, output_sha256=sha256, **known
+    )
+
+  def _settled(
+    self, source: SourceFile, sha256: str
+  ) -> outcomes.Outcome | None:
+    """The outcome of a file for which nothing is left to do, or can be."""
+    row = self._known(source.name)
+    why = manifest.why_unfinished(
+      row, self._store, source_sha256=sha256, config=self._config
+    )
+    if why == "failed before" and not self._options.retry_failed:
+      why = None
+    if row is not None and row.status == "skipped" and why is None:
+      why = "left out before" if self._options.copies_others else None
+    in_the_way = row is not None and row.reason == _FOREIGN
+    if in_the_way or why == "new":
+      if self._options.output_format == "tree" and self._foreign(
+        source.relative
+      ):
+        return self._new(source, "failed", _FOREIGN, source_sha256=sha256)
+      why = "failed before" if in_the_way else why
+    if why is None:
+      assert row is not None
+      return outcomes.Outcome(row=row, fresh=False)
+    if why != "new":
+      self._redone[source.name] = why
+    return None
 
   def _new(
     self,

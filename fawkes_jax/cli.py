@@ -189,6 +189,12 @@ def _add_cloak(commands: Any) -> None:
     help="what to do with a photo without a face",
   )
   add(
+    "--others",
+    choices=config.OTHERS,
+    help="what to do with files that are no photos, such as sidecars and videos"
+    " (copy; with --strip_location skip)",
+  )
+  add(
     "--output_format",
     choices=config.FORMATS,
     default=config.CloakOptions.output_format,

@@ -200,6 +200,10 @@ class FaceOptions:
 
 ENGINES = ("local", "ray")
 FORMATS = ("tree", "tar")
+OTHERS = ("copy", "skip")
+
+Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
+"""Of an archive, or of several."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,7 +211,7 @@ class CloakOptions(FaceOptions):
   """A run of `fawkes-jax cloak`.
 
   Attributes:
-    input: the address of an archive, see `archive.scan`.
+    input: the address of an archive, or of several, see `archive.scan`.
     output: the address of the folder that gets the cloaked photos and the
       manifest, see `archive.storage`.
     solver: how a cloak is computed.
@@ -218,6 +222,8 @@ class CloakOptions(FaceOptions):
       photos of the same people before the first of them is cloaked.
     output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
+    others: "copy" or "skip" files that are no photos; None to copy them, unless
+      `strip_location` is set, as they may hold a location too.
     strip_location: whether GPS is taken out of the metadata.
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
@@ -235,7 +241,7 @@ class CloakOptions(FaceOptions):
     json_logs: whether events go to standard error, one JSON object a line.
   """
 
-  input: str | os.PathLike
+  input: Addresses
   output: str | os.PathLike
   solver: SolverOptions = MODES["mid"]
   target_dir: Path | None = None
@@ -243,6 +249,7 @@ class CloakOptions(FaceOptions):
   album: int = 128
   output_format: str = "tree"
   on_no_face: str = "copy"
+  others: str | None = None
   strip_location: bool = False
   retry_failed: bool = False
   dry_run: bool = False
@@ -298,11 +305,22 @@ class CloakOptions(FaceOptions):
       self.on_no_face in ("copy", "skip"),
     )
     _require(
+      "others",
+      "copy or skip",
+      self.others,
+      self.others in (None, *OTHERS),
+    )
+    _require(
       "output_format",
       "tree or tar",
       self.output_format,
       self.output_format in FORMATS,
     )
+
+  @property
+  def copies_others(self) -> bool:
+    """Whether files that are no photos are copied."""
+    return self.others == "copy" or not (self.others or self.strip_location)
 
   def fingerprint(self) -> str:
     """A digest of all options that change what a photo becomes.
@@ -336,7 +354,7 @@ class StatusOptions:
   """
 
   output: str | os.PathLike
-  input: str | os.PathLike | None = None
+  input: Addresses | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -349,7 +367,7 @@ class VerifyOptions:
   """
 
   output: str | os.PathLike
-  input: str | os.PathLike | None = None
+  input: Addresses | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -84,7 +85,16 @@ class Saver:
   def write(self, source: SourceFile, data: bytes) -> results.Place | None:
     """Writes a result; raises PhotoError."""
     try:
-      return self._results.write(source.relative, data)
+      return self._results.write(source.relative, data, source.stamped())
+    except OSError as error:
+      raise types.PhotoError(
+        f"{source.name} cannot be written: {files.reason(error)}"
+      ) from error
+
+  def copy(self, source: SourceFile, path: Path) -> results.Place | None:
+    """Writes a file of this machine as it is; raises PhotoError."""
+    try:
+      return self._results.write_file(source.relative, path, source.stamped())
     except OSError as error:
       raise types.PhotoError(
         f"{source.name} cannot be written: {files.reason(error)}"

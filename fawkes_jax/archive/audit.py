@@ -33,7 +33,7 @@ class Finding:
 def audit(
   rows: manifest.Rows,
   output: str | os.PathLike,
-  source: str | os.PathLike | None,
+  source: scan.Addresses | None,
 ) -> Iterator[Finding]:
   """Reads every file again that has an outcome, or should have.
 

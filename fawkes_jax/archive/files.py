@@ -1,6 +1,7 @@
 """Sources are read whole; outputs appear atomically."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import re
@@ -13,6 +14,21 @@ from typing import IO
 
 from fawkes_jax import types
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stamp:
+  """What a copy of a file keeps, beside its bytes.
+
+  Attributes:
+    modified: when it was changed last, in nanoseconds since 1970; None where
+      that is not known.
+    mode: its permissions; None where they are not known.
+  """
+
+  modified: int | None = None
+  mode: int | None = None
+
+
 TEMPORARY_PREFIX = ".fawkes-jax-"
 
 
@@ -21,13 +37,25 @@ def read_source(path: Path, max_bytes: int) -> bytes:
 
   Raises:
     OSError: it cannot be read.
-    types.PhotoError: it is not a regular file.
+    types.PhotoError: there is none, or it is not a regular file.
   """
   if not path.is_file():
-    raise types.PhotoError("not a regular file")
+    if path.is_dir():
+      raise types.PhotoError("a folder, not a file")
+    there = os.path.lexists(path)
+    raise types.PhotoError("not a regular file" if there else "no such file")
   with path.open("rb") as file:
     # No more than needed: memory for all that is asked for is set aside.
     return file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
+
+
+def stamp(path: Path) -> Stamp:
+  """Time and mode of a file; unknown where there is none."""
+  try:
+    known = path.stat()
+  except OSError:
+    return Stamp()
+  return Stamp(modified=known.st_mtime_ns, mode=known.st_mode & 0o777)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -49,19 +77,30 @@ def write_atomically(path: Path, data: bytes) -> None:
     ) from error
 
 
-def write(path: Path, data: bytes) -> None:
-  """Like `write_atomically`, but raises OSError."""
-  _write_beside(path, lambda file: file.write(data))
+def write(path: Path, data: bytes, stamp: Stamp | None = None) -> None:
+  """Like `write_atomically`, but raises OSError.
+
+  Args:
+    path: of the file.
+    data: its bytes.
+    stamp: its time and mode; None for now and the umask's.
+  """
+  _write_beside(path, lambda file: file.write(data), stamp)
 
 
-def copy(source: Path, path: Path) -> None:
+def copy(source: Path, path: Path, stamp: Stamp | None = None) -> None:
   """Copies a file so that the copy is there as a whole or not at all.
+
+  Args:
+    source: the file.
+    path: of the copy.
+    stamp: the copy's time and mode; None for now and the umask's.
 
   Raises:
     OSError: it cannot be read or written; nothing is left behind.
   """
   with source.open("rb") as content:
-    _write_beside(path, lambda file: shutil.copyfileobj(content, file))
+    _write_beside(path, lambda file: shutil.copyfileobj(content, file), stamp)
 
 
 def utf8(path: str) -> str:
@@ -115,7 +154,14 @@ def from_printable(text: str) -> str:
   return os.fsdecode(data)
 
 
-def _write_beside(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+def _write_beside(
+  path: Path,
+  fill: Callable[[IO[bytes]], object],
+  stamp: Stamp | None = None,
+) -> None:
+  stamp = stamp or Stamp()
+  # Whoever made it can read it, so that it can be verified.
+  mode = 0o666 & ~_UMASK if stamp.mode is None else stamp.mode | 0o400
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(
     prefix=TEMPORARY_PREFIX, suffix=".tmp", dir=path.parent
@@ -124,7 +170,11 @@ def _write_beside(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     with open(handle, "wb") as file:
       fill(file)
       file.flush()
-      os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+      os.fchmod(file.fileno(), mode)
+      if stamp.modified is not None:
+        # Some file systems do not hold all times that archives do.
+        with contextlib.suppress(OSError, OverflowError):
+          os.utime(file.fileno(), ns=(stamp.modified, stamp.modified))
       os.fsync(file.fileno())
     os.replace(temporary, path)
   except BaseException:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 
-STATUSES = ("cloaked", "no_face", "skipped", "failed")
+STATUSES = ("cloaked", "no_face", "copied", "skipped", "failed")
 _DIGITS = 6
 _MANY = 4096
 

@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 
 from fawkes_jax import cloaker, cluster, config, outcomes, pipeline, types
-from fawkes_jax.archive import files, manifest, team
+from fawkes_jax.archive import files, manifest, scan, team
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import telemetry, terminal
 
@@ -147,7 +147,7 @@ class _Summary(outcomes.Tally):
     output = files.printable(options.output)
     if not files_:
       console.print(
-        f"--input={files.printable(options.input)} holds no files"
+        f"--input={scan.shown(options.input)} holds no files"
         f"{_of_process(options)}: nothing to do"
       )
       return

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fawkes_jax import config, outcomes, types
-from fawkes_jax.archive import team
+from fawkes_jax.archive import scan, team
 
 _PROGRESS_EVERY = 10.0
 
@@ -79,7 +79,7 @@ class JsonLog(outcomes.Tally):
     self._said = time.monotonic()
     self._say(
       "begun",
-      input=str(options.input),
+      input=scan.shown(options.input),
       output=str(options.output),
       config=options.fingerprint(),
     )

@@ -134,7 +134,7 @@ def test_read_source(tmp_path):
   assert files.read_source(path, max_bytes=6) == b"12345"
   assert files.read_source(path, max_bytes=4) == b"12345"
   assert files.read_source(path, max_bytes=3) == b"1234"
-  with pytest.raises(types.PhotoError, match="not a regular file"):
+  with pytest.raises(types.PhotoError, match="a folder, not a file"):
     files.read_source(tmp_path, max_bytes=4)
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(types.PhotoError, match="not a regular file"):
