@@ -17,6 +17,7 @@ import datetime
 import hashlib
 import io
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,11 @@ class _Loaded:
 
   photo: Photo
   sha256: str
+
+
+def is_photo_name(name: str | os.PathLike) -> bool:
+  """Whether a file of the name is a photo, or a damaged one."""
+  return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES
 
 
 class Run:
@@ -138,7 +144,7 @@ class Run:
   def _run(self, albums: Iterable[Sequence[SourceFile]]) -> None:
     """Finds, solves and saves at the same time."""
     with background.Background(
-      self._cloaker.executor, self._watcher.warned
+      self._cloaker.executor, self._watcher.warned, self._watcher.prepares
     ) as self._solver:
       for album in albums:
         jobs, finished = self._survey(album)

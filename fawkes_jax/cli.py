@@ -282,6 +282,11 @@ def _add_status(commands: Any) -> None:
     " is running, and writes nothing.",
   )
   _add_results(parser)
+  parser.add_argument(
+    "--failed",
+    action="store_true",
+    help="name every file that failed or needs attention, and why",
+  )
 
 
 def _add_verify(commands: Any) -> None:

@@ -351,10 +351,12 @@ class StatusOptions:
   Attributes:
     output: a folder that `fawkes-jax cloak` writes or has written.
     input: what it is made from; None to look at the results alone.
+    failed: whether to name every file that needs attention, and nothing else.
   """
 
   output: str | os.PathLike
   input: Addresses | None = None
+  failed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,9 @@ class Watcher:
       files: of this process's share; on process 0 those of all.
     """
 
+  def prepares(self, begins: bool) -> None:
+    """Programs are being compiled, or no longer; called from a thread."""
+
   def looked(self) -> None:
     """One file more has been looked through for people."""
 

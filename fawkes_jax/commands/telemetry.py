@@ -39,6 +39,11 @@ class Several(outcomes.Watcher):
     for watcher in self._inner:
       watcher.listed(files)
 
+  def prepares(self, begins: bool) -> None:
+    """See `outcomes.Watcher`."""
+    for watcher in self._inner:
+      watcher.prepares(begins)
+
   def looked(self) -> None:
     """See `outcomes.Watcher`."""
     for watcher in self._inner:

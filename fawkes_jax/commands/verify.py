@@ -39,7 +39,7 @@ def run(options: config.VerifyOptions) -> int:
         console.print(f"{finding.problem}: {finding.path}")
   statuses = collections.Counter(row.status for row in rows)
   console.print(
-    f"{len(rows)} outcomes ({terminal.counted(statuses)}) in"
+    f"{terminal.number(len(rows), 'outcome')} ({terminal.counted(statuses)}) in"
     f" {files.printable(options.output)}"
   )
   terminal.show_counts(console, problems)
