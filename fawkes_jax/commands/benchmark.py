@@ -42,7 +42,8 @@ def run(options: config.BenchmarkOptions) -> int:
   summary = report.summary(options, host, results)
   text = report.markdown(summary)
   report.write(summary, options.output)
-  console.print(f"\n{text}")
+  for line in ("", *text.splitlines()):
+    console.print(line)
   console.print(f"{options.output / 'benchmark.md'}")
   return 0
 

@@ -406,12 +406,14 @@ class _Progress(outcomes.Watcher):
     self._said = now
     photos = self._photos + sum(s.counts.get("files", 0) for s in self._others)
     faces = self._faces + sum(s.counts.get("faces", 0) for s in self._others)
-    of = "" if self._total is None else f"/{self._total}"
+    of = "" if self._total is None else f" of {self._total}"
+    many = photos if self._total is None else self._total
     parts = []
     if self._clock.preparing:
       parts.append(_PREPARING)
     if photos or self._seen:
-      parts.append(f"{photos}{of} files, {terminal.number(faces, 'face')}")
+      parts.append(f"{photos}{of} file{'' if many == 1 else 's'} done")
+      parts.append(terminal.number(faces, "face"))
     if self._seen > photos:
       parts.append(f"{self._seen} looked through")
     if photos and not self._clock.preparing:
