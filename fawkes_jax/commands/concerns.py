@@ -18,6 +18,10 @@ def of(row: manifest.Row) -> Iterator[tuple[str, str]]:
   """What a person should know of a file: in a word, and why."""
   if row.status == "failed":
     yield "failed", row.reason or "for an unknown reason"
+  # Previews would show the clean face, so that they go without saying.
+  lost = [what for what in getattr(row, "lost", ()) if what != "preview"]
+  if lost:
+    yield "altered", f"without its {', '.join(lost)}"
 
 
 class Concerns:
@@ -26,15 +30,16 @@ class Concerns:
   def __init__(self):
     self._reasons: collections.Counter[str] = collections.Counter()
     self._copied: collections.Counter[str] = collections.Counter()
-    self._count = 0
-    self._first: list[str] = []
+    self._counts: collections.Counter[str] = collections.Counter()
+    self._first: collections.defaultdict[str, list[str]]
+    self._first = collections.defaultdict(list)
 
   def add(self, row: manifest.Row) -> None:
     """Takes a file into account."""
-    for line in lines(row):
-      self._count += 1
-      if len(self._first) < terminal.NAMES:
-        self._first.append(line)
+    for what, why in of(row):
+      self._counts[what] += 1
+      if len(self._first[what]) < terminal.NAMES:
+        self._first[what].append(_line(row, what, why))
     if row.status == "copied":
       self._copied[posixpath.splitext(row.path)[1].lower() or "no suffix"] += 1
     elif row.reason:
@@ -47,7 +52,7 @@ class Concerns:
       console: where to.
       output: the folder with the results.
     """
-    named = self._count <= len(self._first)
+    named = self._counts["failed"] <= terminal.NAMES
     terminal.show_counts(
       console,
       collections.Counter(
@@ -68,14 +73,19 @@ class Concerns:
         f"  {terminal.number(copied, 'other file')} copied as they were, with"
         f" any faces in them ({kinds}{more}); --others=skip leaves them out"
       )
-    for line in self._first:
-      console.print(f"  {line}")
-    if not named:
-      command = f"fawkes-jax status --failed --output={shlex.quote(output)}"
-      console.print(f"  and {self._count - len(self._first)} more: {command}")
+    for what, first in self._first.items():
+      for line in first:
+        console.print(f"  {line}")
+      if more := self._counts[what] - len(first):
+        command = f"fawkes-jax status --failed --output={shlex.quote(output)}"
+        console.print(f"  {what}: {more} more, see {command}")
 
 
 def lines(row: manifest.Row) -> Iterator[str]:
   """A line for each concern about a file."""
   for what, why in of(row):
-    yield f"{what}: {row.path}: {why}"
+    yield _line(row, what, why)
+
+
+def _line(row: manifest.Row, what: str, why: str) -> str:
+  return f"{what}: {row.path}: {why}"
