@@ -5,9 +5,11 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -825,6 +827,31 @@ def _terminable() -> Iterator[None]:
       signal.signal(number, handler)
 
 
+def _own_process() -> None:
+  """What is done for a whole process, whose terminal is a person's.
+
+  Raw lines of JAX, XLA and others do not reach it: what a person can do
+  something about is said in words of our own.
+  """
+  for number in range(3):  # A stream that is closed ends in nothing.
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # Takes the lowest number, which is this.
+  if sys.stdout is None:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+  if sys.stderr is None:
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  if not sys.warnoptions:
+    warnings.simplefilter("ignore")
+  logging.getLogger().addHandler(logging.NullHandler())
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("fawkes-jax: %(message)s"))
+  logging.getLogger("fawkes_jax").addHandler(handler)
+  logging.getLogger("fawkes_jax").propagate = False
+
+
 def _run(arguments: argparse.Namespace) -> int:
   try:
     options = _options(arguments)
@@ -833,7 +860,16 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     return command.run(options)
   except types.FawkesError as error:
-    print(f"fawkes-jax: {error}", file=sys.stderr)
+    from fawkes_jax.commands import terminal
+
+    print(f"fawkes-jax: {terminal.plain(str(error))}", file=sys.stderr)
+    return 2
+  except MemoryError:
+    print(
+      "fawkes-jax: the memory is not enough; fewer --threads or a smaller"
+      " --batch_size need less",
+      file=sys.stderr,
+    )
     return 2
   except KeyboardInterrupt as error:
     ended = isinstance(error, _Terminated)
@@ -858,6 +894,8 @@ def entry(argv: Sequence[str] | None = None) -> None:
   go on; 130: interrupted; 143: terminated, within the time that the photos take
   which are just being saved.
   """
+  if argv is None:
+    _own_process()
   arguments = _parse(sys.argv[1:] if argv is None else argv)
   memory.keep_freed()
   with _terminable():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from fawkes_jax import config, types, weights
+from fawkes_jax import compiler, config, types, weights
 from fawkes_jax.archive import codec, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.source import SourceFile
@@ -46,10 +46,12 @@ class Recognition:
         compiled.
 
     Raises:
-      FawkesError: weights cannot be used.
+      FawkesError: weights or the devices cannot be used.
     """
     self._options = options
-    _keep_compiled_programs()
+    compiler.check_memory()
+    compiler.require_devices()
+    compiler.keep_programs(cache.directory() / "xla")
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
     few = CPU_FACES if photos is None else 1 << max(photos - 1, 0).bit_length()
@@ -105,13 +107,6 @@ class Recognition:
     if not faces:
       return None
     return {name: e.mean(axis=0) for name, e in self.embed(faces).items()}
-
-
-def _keep_compiled_programs() -> None:
-  """Compiles a program once for all runs, where the cache can be written."""
-  if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-    folder = str(cache.directory() / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def sides(faces: Sequence[finder.AlignedFace]) -> Float32[np.ndarray, " n"]:

@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 from terminal import run
 
 from fawkes_jax import cli, version
+from fawkes_jax.archive import manifest
 from fawkes_jax.weights import extractors
 
 MODULE = (sys.executable, "-m", "fawkes_jax")
@@ -513,3 +515,67 @@ cli.entry(["status", "--output=x"])
   assert done.stdout == "tidied up\n"
   assert "fawkes-jax: terminated" in done.stderr
   assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def shown(tmp_path):
+  """A command that says something, quickly."""
+  with manifest.Manifest(tmp_path / "out") as record:
+    record.append(manifest.Row(path="a.jpg", status="no_face", config="c"))
+  return shlex.join((*MODULE, "status", str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+  ("streams", "errors"),
+  [
+    (">&-", ""),
+    (">&- 2>&-", ""),
+    ("<&- >&- 2>&-", ""),
+    ("| true", ""),
+    ("| head -c 1", ""),
+    (">/dev/full", "fawkes-jax: standard output cannot be written (No space"),
+  ],
+)
+def test_nobody_listens(shown, streams, errors):
+  """The command goes on, and ends as it would have."""
+  done = subprocess.run(
+    ["bash", "-c", f"set -o pipefail; {shown} {streams}"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.startswith(errors)
+  assert done.stderr.count("\n") == bool(errors)
+
+
+def test_raw_lines_of_others_do_not_reach_the_terminal(tmp_path):
+  """Warnings and logs of packages say nothing to a person; ours do."""
+  script = (
+    "import logging, warnings, sys\n"
+    "from fawkes_jax import cli\n"
+    "from fawkes_jax.commands import status\n"
+    "def run(options):\n"
+    "  logging.getLogger('jax._src.xla_bridge').warning('raw')\n"
+    "  logging.getLogger('absl').error('raw')\n"
+    "  warnings.warn('raw')\n"
+    "  logging.getLogger('fawkes_jax').warning('what a person can mend')\n"
+    "  return 0\n"
+    "status.run = run\n"
+    "sys.argv = ['fawkes-jax', 'status', 'x']\n"
+    "cli.entry()\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stderr == "fawkes-jax: what a person can mend\n"
+
+
+def test_an_input_whose_name_would_command_the_terminal(tmp_path):
+  _, _, errors = cloak((tmp_path / "no\x1b[2Jwhere", tmp_path / "out"))
+  assert "\x1b" not in errors
+  assert r"no\x1b[2Jwhere: No such file" in errors

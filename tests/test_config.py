@@ -94,6 +94,7 @@ KEEPS = {
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
   "output_format": "tar",
+  "others": "skip",
   "num_processes": 3,
   "process_id": 1,
   "wait_minutes": 1.0,

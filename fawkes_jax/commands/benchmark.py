@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fawkes_jax import config, types
+from fawkes_jax import compiler, config, types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.commands import terminal
 
@@ -24,6 +24,7 @@ def run(options: config.BenchmarkOptions) -> int:
       output cannot be written.
   """
   console = terminal.console()
+  compiler.require_devices()
   # After the command line is known to be right: JAX takes a second.
   from fawkes_jax.benchmarking import device, measuring, report, rounds
 

@@ -73,12 +73,12 @@ class Concerns:
         f"  {terminal.number(copied, 'other file')} copied as they were, with"
         f" any faces in them ({kinds}{more}); --others=skip leaves them out"
       )
-    for what, first in self._first.items():
+    for concern, first in self._first.items():
       for line in first:
         console.print(f"  {line}")
-      if more := self._counts[what] - len(first):
+      if rest := self._counts[concern] - len(first):
         command = f"fawkes-jax status --failed --output={shlex.quote(output)}"
-        console.print(f"  {what}: {more} more, see {command}")
+        console.print(f"  {concern}: {rest} more, see {command}")
 
 
 def lines(row: manifest.Row) -> Iterator[str]:
