@@ -324,7 +324,7 @@ class _Progress(outcomes.Watcher):
     if console.is_terminal:
       self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
+        rich.progress.BarColumn(bar_width=12),
         rich.progress.TimeElapsedColumn(),
         console=console,
       )
@@ -411,6 +411,10 @@ class _Progress(outcomes.Watcher):
     parts = []
     if self._clock.preparing:
       parts.append(_PREPARING)
+    elif self._seen and self._cloaked == 0 and self._seen != self._total:
+      parts.append("looking for faces")
+    elif self._seen:
+      parts.append("cloaking")
     if photos or self._seen:
       parts.append(f"{photos}{of} file{'' if many == 1 else 's'} done")
       parts.append(terminal.number(faces, "face"))
