@@ -10,8 +10,9 @@ silence):
 * PNG, TIFF, BMP, lossless WebP: pixels outside the changes stay the same.
   Palettes, 2- and 4-bit grey become 8-bit grey, RGB or RGBA when something
   changes, and so does a transparent colour become an alpha channel.
-* lossy WebP and HEIC: encoded again with quality 95; HEIC needs the extra
-  `heic`. TIFF with JPEG inside likewise. For WebP that moves pixels outside
+* lossy WebP and HEIC: encoded again with quality 95, or finer where that holds
+  no cloak (`finer`); HEIC needs the extra `heic`. TIFF with JPEG inside
+  likewise. For WebP that moves pixels outside
   the changes by less than 1 level on average, by about 20 at most, and the
   file grows by 1.2 (from quality 90) to 2.6 times (from quality 60).
 * refused: more than one frame, 16-bit and floating-point samples, CMYK and
@@ -34,7 +35,14 @@ from PIL import (
 )
 
 from fawkes_jax import types
-from fawkes_jax.archive import jpeg, orientation, rasters, segments, tiff
+from fawkes_jax.archive import (
+  jpeg,
+  kinds,
+  orientation,
+  rasters,
+  segments,
+  tiff,
+)
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.quiet import quiet_pillow
 
@@ -91,9 +99,16 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
       that could not be written again; the message is the reason.
   """
   if not data:
-    raise types.PhotoError("zero bytes")
+    raise types.OtherFileError("zero bytes")
+  if (kind := kinds.identify(data)) is not None:
+    error = types.PhotoError if kind.picture else types.OtherFileError
+    raise error(kind.reason)
+  is_jpeg = data.startswith(b"\xff\xd8\xff")
+  if is_jpeg and (reason := jpeg.refusal(data)):
+    raise types.PhotoError(reason)
   try:
-    with quiet_pillow(), _open(data) as image:
+    whole = _with_end(data, max_pixels) if is_jpeg else data
+    with quiet_pillow(), _open(whole) as image:
       _check_header(image, data, max_pixels=max_pixels)
       if image.format != "TIFF":
         image.load()
@@ -102,7 +117,9 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
       image.load()
       return _photo(image, data, how=how, info=info)
   except UnidentifiedImageError as error:
-    raise types.PhotoError("not an image, or damaged at its start") from error
+    raise types.OtherFileError(
+      "not an image, or damaged at its start"
+    ) from error
   except _DAMAGE as error:
     rule = "truncated" if "truncated" in str(error) else "corrupted"
     raise types.PhotoError(f"{rule}: {error}") from error
@@ -114,24 +131,26 @@ def encode(
   *,
   largest_step: int = 0,
   strip_location: bool = False,
+  finer: int = 0,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
 
-  The same format, mode, size, ICC profile, EXIF (upright, without previews),
-  XMP and alpha. A greyscale photo stays so: it gets the change's luma.
+  The same format, mode, size, ICC profile, EXIF (without previews), XMP and
+  alpha; upright, but for a JPEG with an axis that would have to be flipped and
+  is not filled with whole coding units, which keeps its EXIF orientation. A
+  greyscale photo stays so: it gets the change's luma.
   Without any change the source's own bytes are returned (with
   `strip_location` only its GPS is taken out, where the format allows that
   without encoding it again).
 
   A JPEG whose coefficients cannot be edited is encoded again from its
   pixels, with the same tables and subsampling: arithmetic coding, RGB
-  instead of YCbCr, unusual sampling, or an EXIF orientation that flips an
-  axis that is not filled with whole coding units. Every block is rounded
-  again then, which moves pixels by 0.3 levels on average and up to 20 at
-  hard edges (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes
-  4:4:4. Otherwise pixels outside the changed blocks are the source's; after
-  a flip or transposition decoders may round them by up to 3 levels
-  differently (0.03 on average), although the coefficients are exact.
+  instead of YCbCr, or unusual sampling. Every block is rounded again then,
+  which moves pixels by 0.3 levels on average and up to 20 at hard edges
+  (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes 4:4:4.
+  Otherwise pixels outside the changed blocks are the source's; after a flip
+  or transposition decoders may round them by up to 4 levels differently (0.03
+  on average), although the coefficients are exact.
 
   Args:
     photo: what `decode` returned.
@@ -142,6 +161,8 @@ def encode(
       as before. 0 divides none.
     strip_location: removes the GPS directory from EXIF, and XMP if it
       carries GPS.
+    finer: how much less is lost to the format than usual, up to
+      `refinements`.
 
   Returns:
     The file's bytes.
@@ -158,10 +179,27 @@ def encode(
       return _encode_jpeg(
         photo,
         patches if changed else (),
-        largest_step=largest_step,
+        largest_step=max(1, largest_step >> finer) if largest_step else 0,
         strip_location=strip_location,
       )
-    return rasters.encode(photo, patches, strip_location=strip_location)
+    return rasters.encode(
+      photo, patches, strip_location=strip_location, finer=finer
+    )
+
+
+def refinements(photo: Photo, *, largest_step: int) -> int:
+  """How often `encode` can lose less of a change, in larger files.
+
+  The last of lossy WebP and of TIFF with JPEG inside loses nothing.
+
+  Args:
+    photo: what `decode` returned.
+    largest_step: as in `encode`; without it the tables of a JPEG are the
+      user's choice.
+  """
+  if photo.format == "JPEG":
+    return max(0, largest_step.bit_length() - 1)
+  return 0 if photo.lossless else rasters.refinements(photo)
 
 
 def _encode_jpeg(
@@ -174,7 +212,7 @@ def _encode_jpeg(
   if not patches:
     return segments.without_location(photo.source)
   header = segments.parse(photo.source)
-  if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
+  if jpeg.is_editable(header):
     encoded = jpeg.add_patches(
       photo.source,
       header,
@@ -192,6 +230,25 @@ def _encode_jpeg(
     largest_step=largest_step,
     strip_location=strip_location,
   )
+
+
+def _with_end(data: bytes, max_pixels: int) -> bytes:
+  """A JPEG with its end; what lacks more than that is truncated."""
+  try:
+    several = jpeg.completions(data)
+  except (LookupError, ValueError, struct.error):
+    return data  # Damaged: the decoder says how.
+  if not several:
+    return data
+  pictures = set()
+  with quiet_pillow():
+    for one in several:
+      with Image.open(io.BytesIO(one)) as image:
+        _check_header(image, one, max_pixels=max_pixels)
+        pictures.add(image.tobytes())
+  if len(pictures) > 1:
+    raise types.PhotoError("truncated: the picture ends early")
+  return several[0]
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -216,8 +273,8 @@ def _check_header(
   kind = _kind(image)
   if image.width * image.height > max_pixels:
     raise types.PhotoError(
-      f"{image.width} x {image.height} is more than {max_pixels} pixels"
-      " (decompression bomb)"
+      f"{image.width} x {image.height} is more than {max_pixels} pixels, the"
+      " limit against decompression bombs (--max_pixels)"
     )
   if kind not in _FORMATS:
     raise types.PhotoError(

@@ -23,6 +23,8 @@ def read_source(path: Path, max_bytes: int) -> bytes:
     types.PhotoError: it is not a regular file.
   """
   if not path.is_file():
+    if not os.path.lexists(path):
+      raise types.PhotoError("does not exist")
     raise types.PhotoError("not a regular file")
   with path.open("rb") as file:
     # No more than needed: memory for all that is asked for is set aside.
