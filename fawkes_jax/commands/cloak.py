@@ -26,7 +26,7 @@ def run(options: config.CloakOptions) -> int:
     options: of the run.
 
   Returns:
-    0, or 1 if some photo failed.
+    0, or 1 if some photo failed or some face is not protected.
 
   Raises:
     FawkesError: the run cannot begin or go on.
@@ -45,7 +45,7 @@ def run(options: config.CloakOptions) -> int:
     else:
       pipeline.cloak_archive(options, watcher)
   summary.show(console, options)
-  return 1 if summary.counts["failed"] else 0
+  return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
 
 
 def _meet(options: config.CloakOptions) -> config.CloakOptions:
@@ -134,7 +134,9 @@ class _Summary(outcomes.Tally):
       self.reasons[f"{row.status}: {row.reason}"] += 1
     if outcome.redone:
       self.redone[outcome.redone] += 1
-    for face in row.faces:
+    for why in row.unprotected:
+      self.reasons[f"faces left unprotected: {why}"] += 1
+    for face in row.protected:
       self.dssim += face["dssim"]
       for name, measured in face["extractors"].items():
         self.shift[name] += measured["shift"]
@@ -253,7 +255,7 @@ class _Progress(outcomes.Watcher):
 
   def settled(self, outcome: outcomes.Outcome) -> None:
     """See `outcomes.Watcher`."""
-    self.advance(len(outcome.row.faces) if outcome.fresh else 0)
+    self.advance(len(outcome.row.protected) if outcome.fresh else 0)
 
   def advance(self, faces: int) -> None:
     """One file more is done."""

@@ -32,11 +32,12 @@ def run(options: config.StatusOptions) -> int:
     console.print(note)
   statuses: collections.Counter[str] = collections.Counter()
   reasons: collections.Counter[str] = collections.Counter()
-  faces = 0
+  faces = unprotected = 0
   seconds: collections.Counter[int] = collections.Counter()
   for row in rows:
     statuses[row.status] += 1
-    faces += len(row.faces)
+    faces += len(row.protected)
+    unprotected += len(row.unprotected)
     if row.reason:
       reasons[f"{row.status}: {row.reason}"] += 1
     if row.finished:
@@ -46,6 +47,8 @@ def run(options: config.StatusOptions) -> int:
     f"{len(rows)} outcomes ({terminal.counted(statuses)}), {faces} faces in"
     f" {files.printable(options.output)}"
   )
+  if unprotected:
+    console.print(f"  {unprotected} faces left unprotected")
   terminal.show_counts(console, reasons)
   states = _states(options.output)
   for state in states:
