@@ -41,8 +41,12 @@ WAVE_BYTES = 128 << 20
 _PHOTO_SUFFIXES = frozenset(
   f".{kind}"
   for kind in (
-    *("avif", "bmp", "dib", "gif", "heic", "heif", "ico", "jfif", "jpe"),
-    *("jpeg", "jpg", "png", "tif", "tiff", "webp"),
+    *("3fr", "arw", "avif", "avifs", "bmp", "cr2", "cr3", "crw", "dcr", "dib"),
+    *("dng", "erf", "gif", "heic", "heif", "hif", "ico", "iiq", "j2k", "jfif"),
+    *("jp2", "jpe", "jpeg", "jpf", "jpg", "jpx", "jxl", "kdc", "mef", "mos"),
+    *("mpo", "mrw", "nef", "nrw", "orf", "pbm", "pef", "pgm", "png", "pnm"),
+    *("ppm", "psb", "psd", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw"),
+    *("tga", "tif", "tiff", "webp", "x3f"),
   )
 )
 
@@ -98,6 +102,10 @@ class Run:
     self._config = options.fingerprint()
     self._watcher = watcher
     self._redone: dict[str, str] = {}
+    # The files of the album that is looked through, and the new names of all
+    # that were converted.
+    self._names: frozenset[str] = frozenset()
+    self._converted: set[str] = set()
     self._saving: collections.deque[
       tuple[saving.Job, concurrent.futures.Future[saving.Saved]]
     ] = collections.deque()
@@ -176,6 +184,7 @@ class Run:
       run has cloaked.
     """
     jobs, finished = [], []
+    self._names = frozenset(source.relative for source in album)
     for source, item, job in self._seen(album, self._load):
       self._watcher.looked()
       self._collect()
@@ -346,7 +355,8 @@ class Run:
       if why != "new":
         self._redone[source.name] = why
       with _one_photo("decoding it"):
-        photo = codec.decode(data, max_pixels=self._options.max_pixels)
+        photo = recognition.decode(data, self._options)
+      self._check_name(source, photo)
       return _Loaded(photo=photo, sha256=sha256)
     except types.OtherFileError as error:
       if source.suffix not in _PHOTO_SUFFIXES:
@@ -354,6 +364,27 @@ class Run:
       return self._failed(source, error, source_sha256=sha256)
     except types.PhotoError as error:
       return self._failed(source, error, source_sha256=sha256)
+
+  def _check_name(self, source: SourceFile, photo: Photo) -> None:
+    """Makes sure that no two files of the input become one.
+
+    A converted one comes first, as its name is the beginning of the other's.
+
+    Raises:
+      PhotoError: they would.
+    """
+    if photo.suffix:
+      if source.relative + photo.suffix in self._names:
+        raise types.PhotoError(
+          f"converted, its name would be that of {source.name}{photo.suffix}"
+        )
+      self._converted.add(source.name + photo.suffix)
+    else:
+      other = source.name[: len(source.name) - len(source.suffix)]
+      row = self._known(other)
+      before = row is not None and row.output == source.name
+      if before or source.name in self._converted:
+        raise types.PhotoError(f"its name is that of {other}, converted")
 
   def _failed(
     self, source: SourceFile, error: types.PhotoError, **fields: Any
@@ -400,11 +431,12 @@ class Run:
         data = codec.encode(
           item.photo, (), strip_location=options.strip_location
         )
-      place = self._saver.write(source, data)
+      place = self._saver.write(source, data, item.photo.suffix)
     except types.PhotoError as error:
       return self._failed(source, error, **known)
     known["output_sha256"] = hashlib.sha256(data).hexdigest()
-    return self._new(source, "no_face", None, place=place, **known)
+    known["output"] = _renamed(source, item.photo.suffix)
+    return self._new(source, "no_face", item.photo.note, place=place, **known)
 
   def _finish_job(
     self, job: saving.Job, future: "concurrent.futures.Future[saving.Saved]"
@@ -434,10 +466,16 @@ class Run:
       "cloaked",
       saved.reason,
       output_sha256=saved.sha256,
+      output=_renamed(job.source, saved.suffix),
       place=saved.place,
       faces=saved.faces,
       **known,
     )
+
+
+def _renamed(source: SourceFile, suffix: str) -> str | None:
+  """The name of a result for its row, where it is not the source's."""
+  return source.name + suffix if suffix else None
 
 
 @contextlib.contextmanager

@@ -214,6 +214,8 @@ class CloakOptions(FaceOptions):
     output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
     strip_location: whether GPS is taken out of the metadata.
+    convert: whether of pictures that cannot be cloaked as what they are a PNG
+      or JPEG is written beside their name.
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
@@ -239,6 +241,7 @@ class CloakOptions(FaceOptions):
   output_format: str = "tree"
   on_no_face: str = "copy"
   strip_location: bool = False
+  convert: bool = False
   retry_failed: bool = False
   dry_run: bool = False
   num_processes: int = 1
@@ -315,6 +318,7 @@ class CloakOptions(FaceOptions):
       "min_face_pixels",
       "on_no_face",
       "strip_location",
+      "convert",
     )
     everything = dataclasses.asdict(self) | {"rules": _RULES}
     text = json.dumps(

@@ -80,13 +80,16 @@ class Saved:
     sha256: of the file.
     place: of the file in a tar file, or None.
     faces: for its row.
-    reason: which faces are not protected, and why; None where all are.
+    reason: which faces are not protected, and why, and what a conversion
+      kept; None where there is nothing to say.
+    suffix: of the file's name, see `Photo.suffix`.
   """
 
   sha256: str
   place: results.Place | None
   faces: tuple[dict, ...]
   reason: str | None
+  suffix: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,10 +129,12 @@ class Saver:
     self._cloaker = cloaker
     self._results = kept
 
-  def write(self, source: SourceFile, data: bytes) -> results.Place | None:
-    """Writes a result; raises PhotoError."""
+  def write(
+    self, source: SourceFile, data: bytes, suffix: str = ""
+  ) -> results.Place | None:
+    """Writes a result, see `Photo.suffix`; raises PhotoError."""
     try:
-      return self._results.write(source.relative, data)
+      return self._results.write(source.relative + suffix, data)
     except OSError as error:
       raise types.PhotoError(
         f"{source.name} cannot be written: {files.reason(error)}"
@@ -146,7 +151,7 @@ class Saver:
     data = recognition.read(job.source)
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
-    photo = codec.decode(data, max_pixels=options.max_pixels)
+    photo = recognition.decode(data, options)
     attempt, faces = self._best(job, photo)
     unprotected = [face["unprotected"] for face in faces if _is_bare(face)]
     if len(unprotected) == len(faces):
@@ -155,24 +160,26 @@ class Saver:
         f" written: {unprotected[0]}",
         faces,
       )
-    place = self.write(job.source, attempt.data)
+    place = self.write(job.source, attempt.data, photo.suffix)
     try:
-      written = self._results.read(job.source.relative, place)
+      written = self._results.read(job.source.relative + photo.suffix, place)
     except OSError as error:
       raise types.PhotoError(
         f"the result cannot be read: {files.reason(error)}"
       ) from error
     if written != attempt.data:
       raise types.PhotoError("the result is not what was written")
-    reason = None
+    reason = photo.note
     if unprotected:
       which = _counted(len(unprotected), len(faces))
-      reason = f"{which} left unprotected: {unprotected[0]}"
+      bare = f"{which} left unprotected: {unprotected[0]}"
+      reason = f"{bare}; {reason}" if reason else bare
     return Saved(
       sha256=hashlib.sha256(written).hexdigest(),
       place=place,
       faces=faces,
       reason=reason,
+      suffix=photo.suffix,
     )
 
   def _best(

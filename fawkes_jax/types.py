@@ -28,6 +28,10 @@ class OtherFileError(PhotoError):
   """A file that is no photo, as far as its content says."""
 
 
+class UnsupportedError(PhotoError):
+  """A picture that cannot be cloaked as what it is, but may be converted."""
+
+
 class UnexpectedError(PhotoError):
   """Something that nobody has foreseen: a fault of ours, or of a library.
 

@@ -217,7 +217,15 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
   for path, row in rows.items():
     assert set(row) == {
       *("path", "status", "reason", "source_sha256", "output_sha256"),
-      *("config", "seconds", "finished", "faces", "place", "smallest_face"),
+      *(
+        "config",
+        "seconds",
+        "finished",
+        "faces",
+        "place",
+        "smallest_face",
+        "output",
+      ),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)
     if row["status"] in ("cloaked", "no_face"):

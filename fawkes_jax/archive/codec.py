@@ -20,6 +20,7 @@ silence):
   added), and formats not named here.
 """
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -36,6 +37,7 @@ from PIL import (
 
 from fawkes_jax import types
 from fawkes_jax.archive import (
+  conversion,
   jpeg,
   kinds,
   orientation,
@@ -82,13 +84,15 @@ _SUBSAMPLINGS = {
 }
 
 
-def decode(data: bytes, *, max_pixels: int) -> Photo:
+def decode(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
   """Decodes a photo.
 
   Args:
     data: the file's bytes.
     max_pixels: the largest number of pixels that is decoded; the header is
       asked before anything is.
+    convert: whether of a picture that is not supported a PNG or JPEG is made,
+      as `conversion` does, and decoded.
 
   Returns:
     The photo, upright as `PIL.ImageOps.exif_transpose` turns it. The same
@@ -98,10 +102,23 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     types.PhotoError: it is not an image, damaged, too large, or of a kind
       that could not be written again; the message is the reason.
   """
+  try:
+    return _decode(data, max_pixels)
+  except types.UnsupportedError as error:
+    if not convert:
+      raise
+    made, suffix, said = conversion.convert(data, max_pixels=max_pixels)
+    photo = _decode(made, max_pixels)
+    return dataclasses.replace(photo, suffix=suffix, note=f"{said}: {error}")
+
+
+def _decode(data: bytes, max_pixels: int) -> Photo:
   if not data:
     raise types.OtherFileError("zero bytes")
   if (kind := kinds.identify(data)) is not None:
-    error = types.PhotoError if kind.picture else types.OtherFileError
+    if kind.raw:
+      raise types.PhotoError(kind.reason)
+    error = types.UnsupportedError if kind.picture else types.OtherFileError
     raise error(kind.reason)
   is_jpeg = data.startswith(b"\xff\xd8\xff")
   if is_jpeg and (reason := jpeg.refusal(data)):
@@ -277,16 +294,19 @@ def _check_header(
       " limit against decompression bombs (--max_pixels)"
     )
   if kind not in _FORMATS:
-    raise types.PhotoError(
-      _REFUSED.get(kind, f"the format {kind} is not supported")
-    )
+    # Targa has no mark at its start: other files look like it.
+    other = kind == "TGA" and not data.endswith(b"TRUEVISION-XFILE.\0")
+    error = types.OtherFileError if other else types.UnsupportedError
+    raise error(_REFUSED.get(kind, f"the format {kind} is not supported"))
   if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
-    raise types.PhotoError("animated or multi-page: more than one frame")
+    raise types.UnsupportedError("animated or multi-page: more than one frame")
   if _bits(image, data) > 8:
-    raise types.PhotoError("more than 8 bits per sample are not supported")
+    raise types.UnsupportedError(
+      "more than 8 bits per sample are not supported"
+    )
   if image.mode not in _MODES:
     mode = image.mode.split(";")[0]
-    raise types.PhotoError(
+    raise types.UnsupportedError(
       _REFUSED_MODES.get(mode, f"the mode {image.mode} is not supported")
     )
 

@@ -108,7 +108,8 @@ class Kind:
   Attributes:
     reason: why it is left out, in words.
     picture: whether it holds a picture, as a photographer would say.
-    raw: whether it is a camera's raw file.
+    raw: whether it is a camera's raw file, or a like one: a decoder would take
+      its preview for the picture.
   """
 
   reason: str
@@ -193,6 +194,7 @@ def _raw_tiff(data: bytes, order: str) -> Kind | None:
       reason="the first picture of this TIFF is a preview of a larger one,"
       " which cannot be read",
       picture=True,
+      raw=True,
     )
   return None
 

@@ -209,7 +209,7 @@ def output_problem(row: Row, output: storage.Store) -> str | None:
       place = row.place
       data = output.read_part(place.tar, place.offset, place.size)
     else:
-      data = output.read(files.from_printable(row.path))
+      data = output.read(files.from_printable(row.output or row.path))
   except OSError:
     return "output missing"
   if hashlib.sha256(data).hexdigest() != row.output_sha256:

@@ -38,6 +38,8 @@ class Row:
     reason: why, in words; None where there is nothing to explain.
     source_sha256: of the input file; None if it could not be read.
     output_sha256: of the output file; None if there is none.
+    output: the output file, like `path`, where a conversion gave it another
+      name; None where that is `path`.
     place: of the output in a tar file; None where it is a file itself.
     config: the fingerprint of the configuration.
     seconds: how long it took.
@@ -55,6 +57,7 @@ class Row:
   reason: str | None = None
   source_sha256: str | None = None
   output_sha256: str | None = None
+  output: str | None = None
   place: Place | None = None
   config: str
   seconds: float = 0.0
