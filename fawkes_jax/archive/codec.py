@@ -20,6 +20,7 @@ silence):
   added), and formats not named here.
 """
 
+import contextlib
 import dataclasses
 import io
 import struct
@@ -46,7 +47,7 @@ from fawkes_jax.archive import (
   tiff,
 )
 from fawkes_jax.archive.photo import Photo
-from fawkes_jax.archive.quiet import quiet_pillow
+from fawkes_jax.archive.quiet import quiet_natives, quiet_pillow
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 _REFUSED = {
@@ -125,7 +126,7 @@ def _decode(data: bytes, max_pixels: int) -> Photo:
     raise types.PhotoError(reason)
   try:
     whole = _with_end(data, max_pixels) if is_jpeg else data
-    with quiet_pillow(), _open(whole) as image:
+    with quiet_pillow(), _quiet(data), _open(whole) as image:
       _check_header(image, data, max_pixels=max_pixels)
       if image.format != "TIFF":
         image.load()
@@ -191,7 +192,7 @@ def encode(
   changed = any(np.any(patch.change) for patch in patches)
   if not changed and not strip_location:
     return photo.source
-  with quiet_pillow():
+  with quiet_pillow(), _quiet(photo.source):
     if photo.format == "JPEG":
       return _encode_jpeg(
         photo,
@@ -266,6 +267,12 @@ def _with_end(data: bytes, max_pixels: int) -> bytes:
   if len(pictures) > 1:
     raise types.PhotoError("truncated: the picture ends early")
   return several[0]
+
+
+def _quiet(data: bytes) -> contextlib.AbstractContextManager:
+  """What silences libtiff, for a TIFF file."""
+  is_tiff = data.startswith((b"II", b"MM"))
+  return quiet_natives() if is_tiff else contextlib.nullcontext()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

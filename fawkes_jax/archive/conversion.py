@@ -8,7 +8,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from fawkes_jax import types
 from fawkes_jax.archive import kinds
-from fawkes_jax.archive.quiet import quiet_pillow
+from fawkes_jax.archive.quiet import quiet_natives, quiet_pillow
 
 # Of these a JPEG is made, unless there is transparency; of others a PNG.
 _LOSSY = ("AVIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO")
@@ -35,7 +35,7 @@ def convert(data: bytes, *, max_pixels: int) -> tuple[bytes, str, str]:
   kind = kinds.identify(data)
   _register_decoders()
   try:
-    with quiet_pillow(), Image.open(io.BytesIO(data)) as image:
+    with quiet_pillow(), quiet_natives(), Image.open(io.BytesIO(data)) as image:
       if image.width * image.height > max_pixels:
         raise types.PhotoError(
           f"{image.width} x {image.height} is more than {max_pixels} pixels"

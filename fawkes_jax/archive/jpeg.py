@@ -33,6 +33,7 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.archive import orientation, segments
+from fawkes_jax.archive.quiet import quiet_natives
 from fawkes_jax.archive.regions import regions
 
 # JFIF (ITU-T T.871), without the offsets: changes have none.
@@ -346,7 +347,7 @@ def _quantise(change: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _read(data: bytes, header: segments.Header) -> Coefficients:
-  with _LOCK, _workspace(len(data)) as folder:
+  with _LOCK, quiet_natives(), _workspace(len(data)) as folder:
     path = os.path.join(folder, "source.jpg")
     with open(path, "wb") as file:
       file.write(with_end(data))
@@ -377,7 +378,8 @@ def _write(c: Coefficients, *, progressive: bool) -> bytes:
   )
   image.height, image.width = c.height, c.width
   image.samp_factor = np.array(c.sampling)
-  with _LOCK, _workspace(sum(p.nbytes for p in c.planes)) as folder:
+  size = sum(p.nbytes for p in c.planes)
+  with _LOCK, quiet_natives(), _workspace(size) as folder:
     path = os.path.join(folder, "target.jpg")
     image.write_dct(path, flags=["+OPTIMIZE_CODING"])
     if progressive:
