@@ -18,8 +18,8 @@ _STDERR = 2
 _native = threading.RLock()
 # What libjpeg and libtiff say of files, without naming them.
 _NATIVE = re.compile(
-  rb"^(tempfile\.tif: |_?TIFF\w+: |\w*(Decode|Encode|Setup)\w*: |JPEGLib: |Corrupt JPEG data"
-  rb"|Premature end of (JPEG|input) file|Warning: unknown JFIF"
+  rb"^(tempfile\.tif: |_?TIFF\w+: |\w*(Decode|Encode|Setup)\w*: |JPEGLib: "
+  rb"|Corrupt JPEG data|Premature end of (JPEG|input) file|Warning: unknown"
   rb"|Inconsistent progression|Invalid SOS param|Invalid (Adobe|JPEG|ICC)"
   rb"|Application transferred|Unknown Adobe color|Unsupported marker type"
   rb"|Unknown JPEG|Not a JPEG file|JPEG datastream|Bogus |Sorry, )"
