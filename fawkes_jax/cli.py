@@ -208,6 +208,12 @@ def _add_cloak(commands: Any) -> None:
     help="take GPS out of the metadata",
   )
   add(
+    "--convert",
+    action="store_true",
+    help="of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits,"
+    " GIF, the first frame of an animation ...) write NAME.png or NAME.jpg",
+  )
+  add(
     "--retry_failed",
     action="store_true",
     help="try photos again that failed in an earlier run",
@@ -337,7 +343,7 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     "--min_face_pixels",
     type=float,
     help="side of the smallest face to look for; halving it quadruples the"
-    " search (1/32 of the photo's longer side, at least 32)",
+    " search (1/48 of the photo's longer side, at least 24)",
   )
   add(
     "--crop_size",

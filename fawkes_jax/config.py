@@ -175,7 +175,7 @@ class FaceOptions:
   )
   crop_size: int = 192
   min_face_pixels: float | None = None
-  max_pixels: int = 100_000_000
+  max_pixels: int = 250_000_000
   batch_size: int | None = None
   threads: int = min(8, os.cpu_count() or 1)
 
@@ -197,6 +197,10 @@ class FaceOptions:
       _require_number("batch_size", self.batch_size, 1, 65_536)
     _require_number("threads", self.threads, 1, 256)
 
+
+# Larger with each version that makes something else of a photo with the same
+# options: 2 looks for smaller faces.
+_RULES = 2
 
 ENGINES = ("local", "ray")
 FORMATS = ("tree", "tar")
@@ -225,6 +229,8 @@ class CloakOptions(FaceOptions):
     others: "copy" or "skip" files that are no photos; None to copy them, unless
       `strip_location` is set, as they may hold a location too.
     strip_location: whether GPS is taken out of the metadata.
+    convert: whether of pictures that cannot be cloaked as what they are a PNG
+      or JPEG is written beside their name.
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
@@ -251,6 +257,7 @@ class CloakOptions(FaceOptions):
   on_no_face: str = "copy"
   others: str | None = None
   strip_location: bool = False
+  convert: bool = False
   retry_failed: bool = False
   dry_run: bool = False
   num_processes: int = 1
@@ -338,9 +345,12 @@ class CloakOptions(FaceOptions):
       "min_face_pixels",
       "on_no_face",
       "strip_location",
+      "convert",
     )
-    everything = dataclasses.asdict(self)
-    text = json.dumps({n: everything[n] for n in names}, default=str)
+    everything = dataclasses.asdict(self) | {"rules": _RULES}
+    text = json.dumps(
+      {n: everything[n] for n in (*names, "rules")}, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

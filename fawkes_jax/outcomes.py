@@ -21,8 +21,12 @@ class Outcome:
   redone: str | None = None
 
   def count(self, counts: collections.Counter[str]) -> None:
-    """Adds it to "files", "faces", its status, "fresh" and "fresh faces"."""
-    faces = len(self.row.faces)
+    """Adds it to "files", "faces", its status, "fresh" and "fresh faces".
+
+    And to "unprotected": faces that are not cloaked, which "faces" are.
+    """
+    faces = len(self.row.protected)
+    counts["unprotected"] += len(self.row.unprotected)
     counts["files"] += 1
     counts["faces"] += faces
     counts[self.row.status] += 1

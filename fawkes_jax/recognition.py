@@ -129,4 +129,13 @@ def load_photo(source: SourceFile, options: config.FaceOptions) -> Photo:
   Raises:
     PhotoError: it cannot be read or decoded.
   """
-  return codec.decode(read(source), max_pixels=options.max_pixels)
+  return decode(read(source), options)
+
+
+def decode(data: bytes, options: config.FaceOptions) -> Photo:
+  """Decodes a photo as the options say; raises PhotoError."""
+  return codec.decode(
+    data,
+    max_pixels=options.max_pixels,
+    convert=isinstance(options, config.CloakOptions) and options.convert,
+  )

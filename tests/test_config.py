@@ -84,6 +84,7 @@ CHANGES = {
   "min_face_pixels": 40.0,
   "on_no_face": "skip",
   "strip_location": True,
+  "convert": True,
 }
 KEEPS = {
   "max_pixels": 1000,

@@ -38,7 +38,8 @@ BAD = {
   "animated.webp": ("failed", "animated or multi-page: more than one frame"),
   "bomb.png": (
     "failed",
-    "500 x 500 is more than 200000 pixels (decompression bomb)",
+    "500 x 500 is more than 200000 pixels, the limit against decompression"
+    " bombs (--max_pixels)",
   ),
   "cmyk.jpg": ("failed", "CMYK is not supported"),
   "corrupted.png": ("failed", "corrupted"),
@@ -228,7 +229,15 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
   for path, row in rows.items():
     assert set(row) == {
       *("path", "status", "reason", "source_sha256", "output_sha256"),
-      *("config", "seconds", "finished", "faces", "place"),
+      *(
+        "config",
+        "seconds",
+        "finished",
+        "faces",
+        "place",
+        "smallest_face",
+        "output",
+      ),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)
     if row["status"] in ("cloaked", "no_face", "copied"):

@@ -10,8 +10,9 @@ silence):
 * PNG, TIFF, BMP, lossless WebP: pixels outside the changes stay the same.
   Palettes, 2- and 4-bit grey become 8-bit grey, RGB or RGBA when something
   changes, and so does a transparent colour become an alpha channel.
-* lossy WebP and HEIC: encoded again with quality 95; HEIC needs the extra
-  `heic`. TIFF with JPEG inside likewise. For WebP that moves pixels outside
+* lossy WebP and HEIC: encoded again with quality 95, or finer where that holds
+  no cloak (`finer`); HEIC needs the extra `heic`. TIFF with JPEG inside
+  likewise. For WebP that moves pixels outside
   the changes by less than 1 level on average, by about 20 at most, and the
   file grows by 1.2 (from quality 90) to 2.6 times (from quality 60).
 * refused: more than one frame, 16-bit and floating-point samples, CMYK and
@@ -19,6 +20,8 @@ silence):
   added), and formats not named here.
 """
 
+import contextlib
+import dataclasses
 import io
 import struct
 import zlib
@@ -34,9 +37,17 @@ from PIL import (
 )
 
 from fawkes_jax import types
-from fawkes_jax.archive import jpeg, orientation, rasters, segments, tiff
+from fawkes_jax.archive import (
+  conversion,
+  jpeg,
+  kinds,
+  orientation,
+  rasters,
+  segments,
+  tiff,
+)
 from fawkes_jax.archive.photo import Photo
-from fawkes_jax.archive.quiet import quiet_pillow
+from fawkes_jax.archive.quiet import quiet_natives, quiet_pillow
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 _REFUSED = {
@@ -74,13 +85,15 @@ _SUBSAMPLINGS = {
 }
 
 
-def decode(data: bytes, *, max_pixels: int) -> Photo:
+def decode(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
   """Decodes a photo.
 
   Args:
     data: the file's bytes.
     max_pixels: the largest number of pixels that is decoded; the header is
       asked before anything is.
+    convert: whether of a picture that is not supported a PNG or JPEG is made,
+      as `conversion` does, and decoded.
 
   Returns:
     The photo, upright as `PIL.ImageOps.exif_transpose` turns it. The same
@@ -90,10 +103,30 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     types.PhotoError: it is not an image, damaged, too large, or of a kind
       that could not be written again; the message is the reason.
   """
-  if not data:
-    raise types.PhotoError("zero bytes")
   try:
-    with quiet_pillow(), _open(data) as image:
+    return _decode(data, max_pixels)
+  except types.UnsupportedError as error:
+    if not convert:
+      raise
+    made, suffix, said = conversion.convert(data, max_pixels=max_pixels)
+    photo = _decode(made, max_pixels)
+    return dataclasses.replace(photo, suffix=suffix, note=f"{said}: {error}")
+
+
+def _decode(data: bytes, max_pixels: int) -> Photo:
+  if not data:
+    raise types.OtherFileError("zero bytes")
+  if (kind := kinds.identify(data)) is not None:
+    if kind.raw:
+      raise types.PhotoError(kind.reason)
+    error = types.UnsupportedError if kind.picture else types.OtherFileError
+    raise error(kind.reason)
+  is_jpeg = data.startswith(b"\xff\xd8\xff")
+  if is_jpeg and (reason := jpeg.refusal(data)):
+    raise types.PhotoError(reason)
+  try:
+    whole = _with_end(data, max_pixels) if is_jpeg else data
+    with quiet_pillow(), _quiet(data), _open(whole) as image:
       _check_header(image, data, max_pixels=max_pixels)
       if image.format != "TIFF":
         image.load()
@@ -102,7 +135,9 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
       image.load()
       return _photo(image, data, how=how, info=info)
   except UnidentifiedImageError as error:
-    raise types.PhotoError("not an image, or damaged at its start") from error
+    raise types.OtherFileError(
+      "not an image, or damaged at its start"
+    ) from error
   except _DAMAGE as error:
     rule = "truncated" if "truncated" in str(error) else "corrupted"
     raise types.PhotoError(f"{rule}: {error}") from error
@@ -114,24 +149,26 @@ def encode(
   *,
   largest_step: int = 0,
   strip_location: bool = False,
+  finer: int = 0,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
 
-  The same format, mode, size, ICC profile, EXIF (upright, without previews),
-  XMP and alpha. A greyscale photo stays so: it gets the change's luma.
+  The same format, mode, size, ICC profile, EXIF (without previews), XMP and
+  alpha; upright, but for a JPEG with an axis that would have to be flipped and
+  is not filled with whole coding units, which keeps its EXIF orientation. A
+  greyscale photo stays so: it gets the change's luma.
   Without any change the source's own bytes are returned (with
   `strip_location` only its GPS is taken out, where the format allows that
   without encoding it again).
 
   A JPEG whose coefficients cannot be edited is encoded again from its
   pixels, with the same tables and subsampling: arithmetic coding, RGB
-  instead of YCbCr, unusual sampling, or an EXIF orientation that flips an
-  axis that is not filled with whole coding units. Every block is rounded
-  again then, which moves pixels by 0.3 levels on average and up to 20 at
-  hard edges (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes
-  4:4:4. Otherwise pixels outside the changed blocks are the source's; after
-  a flip or transposition decoders may round them by up to 3 levels
-  differently (0.03 on average), although the coefficients are exact.
+  instead of YCbCr, or unusual sampling. Every block is rounded again then,
+  which moves pixels by 0.3 levels on average and up to 20 at hard edges
+  (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes 4:4:4.
+  Otherwise pixels outside the changed blocks are the source's; after a flip
+  or transposition decoders may round them by up to 4 levels differently (0.03
+  on average), although the coefficients are exact.
 
   Args:
     photo: what `decode` returned.
@@ -142,6 +179,8 @@ def encode(
       as before. 0 divides none.
     strip_location: removes the GPS directory from EXIF, and XMP if it
       carries GPS.
+    finer: how much less is lost to the format than usual, up to
+      `refinements`.
 
   Returns:
     The file's bytes.
@@ -153,15 +192,32 @@ def encode(
   changed = any(np.any(patch.change) for patch in patches)
   if not changed and not strip_location:
     return photo.source
-  with quiet_pillow():
+  with quiet_pillow(), _quiet(photo.source):
     if photo.format == "JPEG":
       return _encode_jpeg(
         photo,
         patches if changed else (),
-        largest_step=largest_step,
+        largest_step=max(1, largest_step >> finer) if largest_step else 0,
         strip_location=strip_location,
       )
-    return rasters.encode(photo, patches, strip_location=strip_location)
+    return rasters.encode(
+      photo, patches, strip_location=strip_location, finer=finer
+    )
+
+
+def refinements(photo: Photo, *, largest_step: int) -> int:
+  """How often `encode` can lose less of a change, in larger files.
+
+  The last of lossy WebP and of TIFF with JPEG inside loses nothing.
+
+  Args:
+    photo: what `decode` returned.
+    largest_step: as in `encode`; without it the tables of a JPEG are the
+      user's choice.
+  """
+  if photo.format == "JPEG":
+    return max(0, largest_step.bit_length() - 1)
+  return 0 if photo.lossless else rasters.refinements(photo)
 
 
 def _encode_jpeg(
@@ -174,7 +230,7 @@ def _encode_jpeg(
   if not patches:
     return segments.without_location(photo.source)
   header = segments.parse(photo.source)
-  if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
+  if jpeg.is_editable(header):
     encoded = jpeg.add_patches(
       photo.source,
       header,
@@ -192,6 +248,31 @@ def _encode_jpeg(
     largest_step=largest_step,
     strip_location=strip_location,
   )
+
+
+def _with_end(data: bytes, max_pixels: int) -> bytes:
+  """A JPEG with its end; what lacks more than that is truncated."""
+  try:
+    several = jpeg.completions(data)
+  except (LookupError, ValueError, struct.error):
+    return data  # Damaged: the decoder says how.
+  if not several:
+    return data
+  pictures = set()
+  with quiet_pillow():
+    for one in several:
+      with Image.open(io.BytesIO(one)) as image:
+        _check_header(image, one, max_pixels=max_pixels)
+        pictures.add(image.tobytes())
+  if len(pictures) > 1:
+    raise types.PhotoError("truncated: the picture ends early")
+  return several[0]
+
+
+def _quiet(data: bytes) -> contextlib.AbstractContextManager:
+  """What silences libtiff, for a TIFF file."""
+  is_tiff = data.startswith((b"II", b"MM"))
+  return quiet_natives() if is_tiff else contextlib.nullcontext()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -216,20 +297,23 @@ def _check_header(
   kind = _kind(image)
   if image.width * image.height > max_pixels:
     raise types.PhotoError(
-      f"{image.width} x {image.height} is more than {max_pixels} pixels"
-      " (decompression bomb)"
+      f"{image.width} x {image.height} is more than {max_pixels} pixels, the"
+      " limit against decompression bombs (--max_pixels)"
     )
   if kind not in _FORMATS:
-    raise types.PhotoError(
-      _REFUSED.get(kind, f"the format {kind} is not supported")
-    )
+    # Targa has no mark at its start: other files look like it.
+    other = kind == "TGA" and not data.endswith(b"TRUEVISION-XFILE.\0")
+    error = types.OtherFileError if other else types.UnsupportedError
+    raise error(_REFUSED.get(kind, f"the format {kind} is not supported"))
   if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
-    raise types.PhotoError("animated or multi-page: more than one frame")
+    raise types.UnsupportedError("animated or multi-page: more than one frame")
   if _bits(image, data) > 8:
-    raise types.PhotoError("more than 8 bits per sample are not supported")
+    raise types.UnsupportedError(
+      "more than 8 bits per sample are not supported"
+    )
   if image.mode not in _MODES:
     mode = image.mode.split(";")[0]
-    raise types.PhotoError(
+    raise types.UnsupportedError(
       _REFUSED_MODES.get(mode, f"the mode {image.mode} is not supported")
     )
 

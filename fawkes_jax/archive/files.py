@@ -42,8 +42,9 @@ def read_source(path: Path, max_bytes: int) -> bytes:
   if not path.is_file():
     if path.is_dir():
       raise types.PhotoError("a folder, not a file")
-    there = os.path.lexists(path)
-    raise types.PhotoError("not a regular file" if there else "no such file")
+    if not os.path.lexists(path):
+      raise types.PhotoError("does not exist")
+    raise types.PhotoError("not a regular file")
   with path.open("rb") as file:
     # No more than needed: memory for all that is asked for is set aside.
     return file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)

@@ -241,7 +241,7 @@ def output_problem(row: Row, output: storage.Store) -> str | None:
       data = output.read_part(place.tar, place.offset, place.size)
       digest = hashlib.sha256(data).hexdigest()
     else:
-      digest = output.digest(files.from_printable(row.path))
+      digest = output.digest(files.from_printable(row.output or row.path))
   except OSError:
     return "output missing"
   if digest != row.output_sha256:

@@ -27,16 +27,22 @@ _TYPE_SIZES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))
 
 
 def clean_exif(
-  exif: bytes, *, transposed: bool = False, strip_location: bool = False
+  exif: bytes,
+  *,
+  upright: bool = True,
+  transposed: bool = False,
+  strip_location: bool = False,
 ) -> bytes:
-  r"""The EXIF of an upright cloaked photo.
+  r"""The EXIF of a cloaked photo.
 
-  The orientation becomes 1, the thumbnail and makers' notes that hold a JPEG
-  are blanked, and the rest stays. A structure that cannot be read is kept as
-  it is, unless it could then give away what has to go; then it is dropped.
+  The orientation of an upright one becomes 1, the thumbnail and makers' notes
+  that hold a JPEG are blanked, and the rest stays. A structure that cannot be
+  read is kept as it is, unless it could then give away what has to go; then it
+  is dropped.
 
   Args:
     exif: a TIFF structure, with or without the prefix "Exif\0\0".
+    upright: whether pixels were turned; otherwise the orientation stays.
     transposed: whether width and height changed places.
     strip_location: whether the GPS directory is removed.
 
@@ -46,7 +52,8 @@ def clean_exif(
   prefix = EXIF_PREFIX if exif.startswith(EXIF_PREFIX) else b""
   try:
     tiff = _Tiff(exif[len(prefix) :])
-    tiff.set_orientation()
+    if upright:
+      tiff.set_orientation()
     tiff.drop_previews()
     if transposed:
       tiff.swap_dimensions()
@@ -68,16 +75,19 @@ def strip_exif_location(exif: bytes) -> bytes:
   return prefix + bytes(tiff.data)
 
 
-def clean_xmp(xmp: bytes, *, strip_location: bool = False) -> bytes:
-  """The XMP of an upright cloaked photo; empty when it has to go.
+def clean_xmp(
+  xmp: bytes, *, upright: bool = True, strip_location: bool = False
+) -> bytes:
+  """The XMP of a cloaked photo; empty when it has to go.
 
-  The orientation becomes 1 and thumbnails are removed. With `strip_location`
-  a packet that carries GPS is dropped as a whole.
+  The orientation of an upright one becomes 1 and thumbnails are removed. With
+  `strip_location` a packet that carries GPS is dropped as a whole.
   """
   if strip_location and has_xmp_location(xmp):
     return b""
-  xmp = re.sub(rb'(tiff:Orientation\s*=\s*["\'])[0-9]', rb"\g<1>1", xmp)
-  xmp = re.sub(rb"(<tiff:Orientation>)[0-9]", rb"\g<1>1", xmp)
+  if upright:
+    xmp = re.sub(rb'(tiff:Orientation\s*=\s*["\'])[0-9]', rb"\g<1>1", xmp)
+    xmp = re.sub(rb"(<tiff:Orientation>)[0-9]", rb"\g<1>1", xmp)
   pattern = rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails\s*>"
   return re.sub(pattern, b"", xmp, flags=re.DOTALL)
 

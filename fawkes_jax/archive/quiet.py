@@ -1,6 +1,9 @@
-"""Pillow without its warnings and its own limit on pixels."""
+"""Pillow without its warnings and its own limit on pixels; others' silence."""
 
 import contextlib
+import os
+import re
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -10,6 +13,17 @@ from PIL import Image
 _lock = threading.Lock()
 _users = 0
 _undo = contextlib.ExitStack()
+
+_STDERR = 2
+_native = threading.RLock()
+# What libjpeg and libtiff say of files, without naming them.
+_NATIVE = re.compile(
+  rb"^(tempfile\.tif: |_?TIFF\w+: |\w*(Decode|Encode|Setup)\w*: |JPEGLib: "
+  rb"|Corrupt JPEG data|Premature end of (JPEG|input) file|Warning: unknown"
+  rb"|Inconsistent progression|Invalid SOS param|Invalid (Adobe|JPEG|ICC)"
+  rb"|Application transferred|Unknown Adobe color|Unsupported marker type"
+  rb"|Unknown JPEG|Not a JPEG file|JPEG datastream|Bogus |Sorry, )"
+)
 
 
 @contextlib.contextmanager
@@ -36,3 +50,29 @@ def quiet_pillow() -> Iterator[None]:
       _users -= 1
       if _users == 0:
         _undo.close()
+
+
+@contextlib.contextmanager
+def quiet_natives() -> Iterator[None]:
+  """Silences libjpeg and libtiff, which write to standard error by themselves.
+
+  One thread at a time can be inside. What others write there meanwhile is
+  written in the end.
+  """
+  with _native, tempfile.TemporaryFile(buffering=0) as said:
+    try:
+      kept = os.dup(_STDERR)
+    except OSError:  # There is no standard error.
+      yield
+      return
+    os.dup2(said.fileno(), _STDERR)
+    try:
+      yield
+    finally:
+      os.dup2(kept, _STDERR)
+      os.close(kept)
+      said.seek(0)
+      for line in said.read().splitlines(keepends=True):
+        if not _NATIVE.match(line):
+          with contextlib.suppress(OSError):
+            os.write(_STDERR, line)

@@ -13,7 +13,20 @@ from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.regions import regions
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_LOSSY_QUALITY = 95
+# By how fine a lossy file must be, options of Pillow's encoders.
+_LOSSY: dict[str, tuple[dict, ...]] = {
+  "WEBP": (
+    {"quality": 95, "lossless": False},
+    {"quality": 100, "lossless": False},
+    {"quality": 100, "lossless": True},
+  ),
+  "TIFF": (
+    {"quality": 95},
+    {"quality": 100},
+    {"compression": "tiff_adobe_deflate"},
+  ),
+  "HEIF": ({"quality": 95}, {"quality": 100, "chroma": 444}),
+}
 _ENCODER_ERRORS = (
   OSError,
   RuntimeError,
@@ -24,8 +37,17 @@ _ENCODER_ERRORS = (
 )
 
 
+def refinements(photo: Photo) -> int:
+  """How often `encode` can lose less, see `codec.refinements`."""
+  return len(_LOSSY[photo.format]) - 1
+
+
 def encode(
-  photo: Photo, patches: Sequence[types.Patch], *, strip_location: bool
+  photo: Photo,
+  patches: Sequence[types.Patch],
+  *,
+  strip_location: bool,
+  finer: int = 0,
 ) -> bytes:
   """The photo with its changes, in the format of its source, but not JPEG.
 
@@ -34,7 +56,9 @@ def encode(
   """
   image = _image(photo, patches)
   if photo.format == "TIFF":
-    return _encode_tiff(photo, image, strip_location=strip_location)
+    return _encode_tiff(
+      photo, image, strip_location=strip_location, finer=finer
+    )
   carried = _carried(photo, strip_location=strip_location)
   if photo.format == "PNG":
     exif, xmp = carried.get("exif", b""), carried.get("xmp", b"")
@@ -45,9 +69,10 @@ def encode(
     if image.mode == "RGBA":
       return bmp.encode_rgba(np.asarray(image), dpi=dpi)
     return _save(image, "BMP", {"dpi": dpi})
-  options = carried | {"quality": _LOSSY_QUALITY}
+  level = len(_LOSSY[photo.format]) - 1 if photo.lossless else finer
+  options = carried | _LOSSY[photo.format][level]
   if photo.format == "WEBP":
-    options |= {"lossless": photo.lossless, "exact": True}
+    options["exact"] = True
   return _save(image, photo.format, options)
 
 
@@ -84,7 +109,10 @@ def encode_jpeg(
     options["subsampling"] = "4:4:4"
   encoded = _save(_image(photo, patches), "JPEG", options)
   kept = segments.cloaked_metadata(
-    header, transposed=photo.how.transpose, strip_location=strip_location
+    header,
+    upright=True,
+    transposed=photo.how.transpose,
+    strip_location=strip_location,
   )
   kept = [s for s in kept if not segments.is_adobe(s)]
   ids = segments.parse(encoded).ids
@@ -92,11 +120,11 @@ def encode_jpeg(
 
 
 def _encode_tiff(
-  photo: Photo, image: Image.Image, *, strip_location: bool
+  photo: Photo, image: Image.Image, *, strip_location: bool, finer: int
 ) -> bytes:
   options = tiff.options(photo.info, strip_location=strip_location)
   if not photo.lossless:
-    options["quality"] = _LOSSY_QUALITY
+    options |= _LOSSY["TIFF"][finer]
   encoded = _save(image, "TIFF", options)
   return tiff.append_directories(
     encoded, photo.info, strip_location=strip_location

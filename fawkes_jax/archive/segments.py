@@ -106,6 +106,15 @@ def parse(data: bytes) -> Header:
   )
 
 
+def read(data: bytes) -> tuple[Segment, ...]:
+  """The segments before the first scan.
+
+  Raises:
+    ValueError: there is no scan, or one ends early.
+  """
+  return _read_segments(data)[0]
+
+
 def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
   segments: list[Segment] = []
   position = 2
@@ -130,9 +139,9 @@ def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
 
 
 def cloaked_metadata(
-  header: Header, *, transposed: bool, strip_location: bool
+  header: Header, *, upright: bool, transposed: bool, strip_location: bool
 ) -> list[Segment]:
-  """The source's metadata as an upright cloaked photo may carry it.
+  """The source's metadata as a cloaked photo, upright or not, may carry it.
 
   EXIF, XMP, ICC profile, comments, the JFIF density and everything else are
   kept. What could show the face without its cloak is not: thumbnails in
@@ -144,7 +153,10 @@ def cloaked_metadata(
   for segment in header.segments:
     if segment.is_metadata:
       payload = _clean(
-        segment, transposed=transposed, strip_location=strip_location
+        segment,
+        upright=upright,
+        transposed=transposed,
+        strip_location=strip_location,
       )
       if payload is not None:
         kept.append(Segment(segment.marker, payload))
@@ -152,7 +164,7 @@ def cloaked_metadata(
 
 
 def _clean(
-  segment: Segment, *, transposed: bool, strip_location: bool
+  segment: Segment, *, upright: bool, transposed: bool, strip_location: bool
 ) -> bytes | None:
   marker, payload = segment.marker, segment.payload
   if marker == _APP0 and payload.startswith(b"JFIF\x00"):
@@ -160,13 +172,16 @@ def _clean(
   if marker == _APP1 and payload.startswith(b"Exif\x00"):
     return (
       metadata.clean_exif(
-        payload, transposed=transposed, strip_location=strip_location
+        payload,
+        upright=upright,
+        transposed=transposed,
+        strip_location=strip_location,
       )
       or None
     )
   if marker == _APP1 and payload.startswith(_XMP):
     xmp = metadata.clean_xmp(
-      payload[len(_XMP) :], strip_location=strip_location
+      payload[len(_XMP) :], upright=upright, strip_location=strip_location
     )
     return _XMP + xmp if xmp else None
   if marker == _APP13 and payload.startswith(_PHOTOSHOP):

@@ -50,7 +50,7 @@ def run(options: config.CloakOptions) -> int:
     options: of the run.
 
   Returns:
-    0, or 1 if some photo failed.
+    0, or 1 if some photo failed or some face is not protected.
 
   Raises:
     FawkesError: the run cannot begin or go on.
@@ -85,7 +85,7 @@ def _run(
     else:
       pipeline.cloak_archive(options, watcher)
   summary.show(console, dataclasses.replace(options, output=shown))
-  return 1 if summary.counts["failed"] else 0
+  return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
 
 
 def _names_a_photo(options: config.CloakOptions) -> bool:
@@ -233,7 +233,7 @@ class _Summary(outcomes.Tally):
       if outcome.redone == "output altered":
         self.altered.append(row.path)
         del self.altered[terminal.NAMES :]
-    for face in row.faces:
+    for face in row.protected:
       self.dssim += face["dssim"]
       cosines = [m["cosine"] for m in face["extractors"].values()]
       self.alike += sum(min(max(c, 0), 1) for c in cosines) / len(cosines)
@@ -373,7 +373,7 @@ class _Progress(outcomes.Watcher):
 
   def settled(self, outcome: outcomes.Outcome) -> None:
     """See `outcomes.Watcher`."""
-    faces = len(outcome.row.faces) if outcome.fresh else 0
+    faces = len(outcome.row.protected) if outcome.fresh else 0
     self._cloaked += faces > 0
     self.advance(faces)
 

@@ -18,6 +18,8 @@ def of(row: manifest.Row) -> Iterator[tuple[str, str]]:
   """What a person should know of a file: in a word, and why."""
   if row.status == "failed":
     yield "failed", row.reason or "for an unknown reason"
+  elif row.unprotected:
+    yield "unprotected", row.reason or row.unprotected[0]
   # Previews would show the clean face, so that they go without saying.
   lost = [what for what in getattr(row, "lost", ()) if what != "preview"]
   if lost:
@@ -31,18 +33,20 @@ class Concerns:
     self._reasons: collections.Counter[str] = collections.Counter()
     self._copied: collections.Counter[str] = collections.Counter()
     self._counts: collections.Counter[str] = collections.Counter()
+    self._unprotected = 0
     self._first: collections.defaultdict[str, list[str]]
     self._first = collections.defaultdict(list)
 
   def add(self, row: manifest.Row) -> None:
     """Takes a file into account."""
+    self._unprotected += len(row.unprotected)
     for what, why in of(row):
       self._counts[what] += 1
       if len(self._first[what]) < terminal.NAMES:
         self._first[what].append(_line(row, what, why))
     if row.status == "copied":
       self._copied[posixpath.splitext(row.path)[1].lower() or "no suffix"] += 1
-    elif row.reason:
+    elif row.reason and (row.status == "failed" or not row.unprotected):
       self._reasons[f"{row.status}: {row.reason}"] += 1
 
   def show(self, console: rich.console.Console, output: str) -> None:
@@ -52,6 +56,8 @@ class Concerns:
       console: where to.
       output: the folder with the results.
     """
+    if faces := self._unprotected:
+      console.print(f"  {terminal.number(faces, 'face')} left unprotected")
     named = self._counts["failed"] <= terminal.NAMES
     terminal.show_counts(
       console,

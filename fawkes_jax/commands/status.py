@@ -3,6 +3,7 @@
 import collections
 import datetime
 import os
+import socket
 
 from fawkes_jax import config, types
 from fawkes_jax.archive import files, manifest, scan, storage, team
@@ -36,7 +37,7 @@ def run(options: config.StatusOptions) -> int:
   seconds: collections.Counter[int] = collections.Counter()
   for row in rows:
     statuses[row.status] += 1
-    faces += len(row.faces)
+    faces += len(row.protected)
     found.add(row)
     if row.finished:
       finished = datetime.datetime.fromisoformat(row.finished)
@@ -56,7 +57,9 @@ def run(options: config.StatusOptions) -> int:
   for state in states:
     if state.processes > 1:
       console.print(f"  {_said(state)}")
-  running = running or any(map(_lives, states))
+  # Where there are locks, they know of this machine's processes.
+  here = None if storage.is_remote(options.output) else socket.gethostname()
+  running = running or any(_lives(s) for s in states if s.host != here)
   rate = _rate(seconds)
   said = "a process is writing" if running else "no process is writing"
   if rate:

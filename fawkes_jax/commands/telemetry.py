@@ -176,7 +176,7 @@ class Metrics(outcomes.Watcher):
     row = outcome.row
     self._photos.labels(row.status).inc()
     if outcome.fresh:
-      self._faces.inc(len(row.faces))
+      self._faces.inc(len(row.protected))
     else:
       self._earlier.inc()
     if row.status == "failed":

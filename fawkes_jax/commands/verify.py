@@ -43,9 +43,12 @@ def run(options: config.VerifyOptions) -> int:
     f" {files.printable(options.output)}"
   )
   terminal.show_counts(console, problems)
+  unprotected = problems.pop(audit.UNPROTECTED, 0)
+  if unprotected:
+    console.print("  the manifest says which faces and why")
   if not problems:
     what = "" if options.input is None else ", and every input file has one"
     console.print(f"  every result is as it was written{what}")
   elif options.input is not None:
     console.print("  the `cloak` command of this output does them again")
-  return 1 if problems else 0
+  return 1 if problems or unprotected else 0

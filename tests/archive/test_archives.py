@@ -100,7 +100,7 @@ def test_lists_of_this_machine(tmp_path, monkeypatch):
     "two.jpg": b"home/a b.jpg",
     "c.jpg": b"c.jpg",
     "d.jpg": b"lists/d.jpg",
-    "missing.jpg": "no such file",
+    "missing.jpg": "does not exist",
     "home": "a folder, not a file",
   }
 

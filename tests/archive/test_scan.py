@@ -43,7 +43,7 @@ def test_reading(tmp_path):
   with pytest.raises(types.PhotoError, match="more than 0 bytes"):
     file.read(max_bytes=0)
   (tmp_path / "a.jpg").unlink()
-  with pytest.raises(types.PhotoError, match="no such file"):
+  with pytest.raises(types.PhotoError, match="does not exist"):
     file.read(max_bytes=1)
   (tmp_path / ".hidden").touch()
   (hidden,) = scan.scan(tmp_path)
