@@ -33,13 +33,13 @@ class Concerns:
     self._reasons: collections.Counter[str] = collections.Counter()
     self._copied: collections.Counter[str] = collections.Counter()
     self._counts: collections.Counter[str] = collections.Counter()
-    self._unprotected = 0
+    self._unprotected: collections.Counter[str] = collections.Counter()
     self._first: collections.defaultdict[str, list[str]]
     self._first = collections.defaultdict(list)
 
   def add(self, row: manifest.Row) -> None:
     """Takes a file into account."""
-    self._unprotected += len(row.unprotected)
+    self._unprotected.update(row.unprotected)
     for what, why in of(row):
       self._counts[what] += 1
       if len(self._first[what]) < terminal.NAMES:
@@ -56,8 +56,10 @@ class Concerns:
       console: where to.
       output: the folder with the results.
     """
-    if faces := self._unprotected:
-      console.print(f"  {terminal.number(faces, 'face')} left unprotected")
+    for why, faces in self._unprotected.most_common():
+      console.print(
+        f"  {terminal.number(faces, 'face')} left unprotected: {why}"
+      )
     named = self._counts["failed"] <= terminal.NAMES
     terminal.show_counts(
       console,
