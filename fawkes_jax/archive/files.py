@@ -54,7 +54,7 @@ def stamp(path: Path) -> Stamp:
   """Time and mode of a file; unknown where there is none."""
   try:
     known = path.stat()
-  except OSError:
+  except (OSError, ValueError):  # No path at all, with a null character.
     return Stamp()
   return Stamp(modified=known.st_mtime_ns, mode=known.st_mode & 0o777)
 
@@ -121,7 +121,7 @@ def from_url(address: str) -> str:
   path = "/" + address.removeprefix("file://").partition("/")[2]
   if os.path.lexists(path):
     return path
-  return os.fsdecode(urllib.parse.unquote_to_bytes(path))
+  return os.fsdecode(urllib.parse.unquote_to_bytes(os.fsencode(path)))
 
 
 def order(name: str) -> bytes:

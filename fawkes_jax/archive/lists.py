@@ -19,6 +19,7 @@ import functools
 import io
 import os
 import posixpath
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Iterator
@@ -178,8 +179,7 @@ def _where(address: str, folder: str) -> str:
 def _name(address: str) -> str:
   """What the result of an address is called."""
   if address.startswith(("http://", "https://")):
-    parts = urllib.parse.urlsplit(address)
-    return f"{parts.netloc}{urllib.parse.unquote(parts.path)}"
+    return urllib.parse.unquote(re.split("[?#]", address)[0].split("://")[1])
   if storage.is_remote(address):
     return address.partition("://")[2]
   name = posixpath.normpath(address).lstrip("/")

@@ -7,7 +7,6 @@ import functools
 import stat
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +26,9 @@ def members(store: storage.Store, name: str, stem: str) -> Iterator[SourceFile]:
   """The files in a ZIP file, in its order; see `tars.members`."""
   try:
     archive = _opened(store.address, name, again=True)
-  except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+  except MemoryError:
+    raise
+  except Exception as error:  # Damage may raise what it likes.
     why = files.reason(error) if isinstance(error, OSError) else str(error)
     yield SourceFile(
       relative=name,
@@ -102,5 +103,7 @@ def _fetch(address: str, name: str, index: int, max_bytes: int) -> bytes:
   try:
     with archive.open(member) as file:
       return file.read(max_bytes + 1)
-  except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as e:
-    raise types.PhotoError(f"damaged in {name}: {e}") from e
+  except (MemoryError, OSError):
+    raise
+  except Exception as error:  # Each method of compression has its own.
+    raise types.PhotoError(f"damaged in {name}: {error}") from error

@@ -78,8 +78,8 @@ class Concerns:
       )
       more = ", ..." if len(self._copied) > _KINDS else ""
       console.print(
-        f"  {terminal.number(copied, 'other file')} copied as they were, with"
-        f" any faces in them ({kinds}{more}); --others=skip leaves them out"
+        f"  {terminal.number(copied, 'other file')} copied unchanged, faces"
+        f" and all ({kinds}{more}); --others=skip leaves such files out"
       )
     for concern, first in self._first.items():
       for line in first:

@@ -1,5 +1,6 @@
 """Archives that are no folder: lists, tar files, datasets."""
 
+import contextlib
 import datetime
 import http.server
 import io
@@ -414,3 +415,40 @@ def test_names_that_are_not_utf8(tmp_path):
   except OSError:
     pytest.skip("this file system takes UTF-8 only")
   assert seen(tmp_path / "list.txt") == {"caf\\xe9.jpg": b"x"}
+
+
+def test_mutated_archives_and_lists_never_raise(tmp_path):
+  """Each of them gives files, and failed ones where it is damaged."""
+  rng = np.random.default_rng(0)
+  names = ["a.jpg", "d/é.jpg", "x" * 90 + ".jpg"]
+  lists = (
+    b"\xef\xbb\xbfa.jpg\r\n# c\n'b'\nfile:///x%20y\n~/z\nhttps://[b/x\n../q"
+  )
+  kinds = {
+    ".tar": packed(names, ""),
+    ".tgz": packed(names, "gz"),
+    ".tar.xz": packed(names, "xz"),
+    ".zip": zip_of(names),
+    ".txt": lists,
+  }
+  statuses = set()
+  for number in range(400):
+    suffix = list(kinds)[number % len(kinds)]
+    data = bytearray(kinds[suffix])
+    for place in rng.integers(0, len(data), rng.integers(1, 8)).tolist():
+      match rng.integers(3):
+        case 0:
+          data[place : place + 1] = rng.bytes(1)
+        case 1:
+          data[place:place] = rng.bytes(7)
+        case _:
+          del data[place : place + int(rng.integers(60))]
+    path = tmp_path / f"{number}{suffix}"
+    path.write_bytes(data)
+    for file in scan.scan(path):
+      statuses.add(file.status)
+      assert file.stamped() is not None
+      if file.status is None and not storage.is_remote(file.address or ""):
+        with contextlib.suppress(types.PhotoError):
+          file.read(max_bytes=10**6)
+  assert {None, "failed"} <= statuses

@@ -150,6 +150,6 @@ def test_other_files_are_counted_by_their_kind(folders):
   said = run("status", f"--output={output}").said
   assert "4 copied" in said
   assert (
-    "4 other files copied as they were, with any faces in them (2 .mp4, 1"
+    "4 other files copied unchanged, faces and all (2 .mp4, 1"
     " no suffix, 1 .xmp)"
   ) in said
