@@ -686,17 +686,17 @@ def test_other_files_make_the_same_tree(tmp_path, monkeypatch):
   (source / "wall.xmp").write_text("<x:xmpmeta/>")
   (source / "d" / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(9999))
   (source / "d" / "README").write_text("Hello")
-  (source / "layers.psd").write_bytes(PSD)
-  (source / "large.psb").write_bytes(PSD + bytes(9999))
+  (source / "layers.bin").write_bytes(PSD)
+  (source / "large.bin").write_bytes(PSD + bytes(9999))
   ended = cloak(source, output)
   rows = rows_of(output)
   copied = ("wall.xmp", "d/clip.mp4", "d/README")
   assert {n for n, r in rows.items() if r["status"] == "copied"} == set(copied)
   for name in copied:
     assert (output / name).read_bytes() == (source / name).read_bytes()
-  for name in ("layers.psd", "large.psb"):
+  for name in ("layers.bin", "large.bin"):
     assert rows[name]["status"] == "failed"
-    assert "a kind that cannot be cloaked (PSD)" in rows[name]["reason"]
+    assert "(PSD)" in rows[name]["reason"]
   assert ended.code == 1
   assert run("verify", source, output).code == 0
   again = cloak(source, output)
