@@ -833,6 +833,16 @@ def _terminable() -> Iterator[None]:
       signal.signal(number, handler)
 
 
+class _Format(logging.Formatter):
+  """Our own lines, whatever names of files are in them."""
+
+  def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    """See `logging.Formatter`."""
+    from fawkes_jax.commands import terminal
+
+    return f"fawkes-jax: {terminal.plain(record.getMessage())}"
+
+
 def _own_process() -> None:
   """What is done for a whole process, whose terminal is a person's.
 
@@ -853,7 +863,7 @@ def _own_process() -> None:
     warnings.simplefilter("ignore")
   logging.getLogger().addHandler(logging.NullHandler())
   handler = logging.StreamHandler()
-  handler.setFormatter(logging.Formatter("fawkes-jax: %(message)s"))
+  handler.setFormatter(_Format())
   logging.getLogger("fawkes_jax").addHandler(handler)
   logging.getLogger("fawkes_jax").propagate = False
 

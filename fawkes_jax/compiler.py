@@ -24,6 +24,8 @@ from fawkes_jax import types
 _LEAST, _ENOUGH = 1_500_000_000, 4_000_000_000
 """Bytes of address space: one small photo takes the one (measured on a CPU with
 compiled programs; with less XLA ends the process), any run the other."""
+_NVIDIA = "/dev/nvidiactl"
+"""Is there where the driver of an NVIDIA GPU is."""
 _DAMAGED = "Error reading persistent compilation cache entry for '([^']+)'"
 _UNWRITTEN = "Error writing persistent compilation cache entry"
 
@@ -80,8 +82,11 @@ def check_memory() -> None:
     )
 
 
+@functools.cache  # Says so once.
 def require_devices() -> None:
   """Makes sure that JAX finds the devices that it is told to take.
+
+  A GPU that JAX is not installed for is pointed out.
 
   Raises:
     types.FawkesError: it finds none.
@@ -93,6 +98,12 @@ def require_devices() -> None:
     why = str(error).partition("\n")[0] or "none is here"
     told = f" with JAX_PLATFORMS={wanted}; unset it" if wanted else ""
     raise types.FawkesError(f"JAX finds no device{told}: {why}") from error
+  unused = jax.default_backend() == "cpu" and os.path.exists(_NVIDIA)
+  if unused and not os.environ.get("JAX_PLATFORMS"):
+    logging.getLogger("fawkes_jax").warning(
+      "an NVIDIA GPU is here, but JAX is installed for the CPU only: the extra"
+      " cuda is for GPUs (pip install 'fawkes-jax[cuda]')"
+    )
 
 
 def keep_programs(folder: Path) -> None:

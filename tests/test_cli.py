@@ -559,7 +559,7 @@ def test_raw_lines_of_others_do_not_reach_the_terminal(tmp_path):
     "  logging.getLogger('jax._src.xla_bridge').warning('raw')\n"
     "  logging.getLogger('absl').error('raw')\n"
     "  warnings.warn('raw')\n"
-    "  logging.getLogger('fawkes_jax').warning('what a person can mend')\n"
+    "  logging.getLogger('fawkes_jax').warning('what %s can mend', 'a\\x1bb')\n"
     "  return 0\n"
     "status.run = run\n"
     "sys.argv = ['fawkes-jax', 'status', 'x']\n"
@@ -572,7 +572,7 @@ def test_raw_lines_of_others_do_not_reach_the_terminal(tmp_path):
     text=True,
     check=True,
   )
-  assert done.stderr == "fawkes-jax: what a person can mend\n"
+  assert done.stderr == "fawkes-jax: what a\\x1bb can mend\n"
 
 
 def test_an_input_whose_name_would_command_the_terminal(tmp_path):

@@ -99,6 +99,20 @@ def test_devices_that_are_not_here():
   assert run(script, JAX_PLATFORMS="cpu") == ("", "")
 
 
+def test_a_gpu_that_jax_is_not_installed_for_is_pointed_out(tmp_path):
+  script = (
+    "compiler._NVIDIA = sys.argv[1]\n"
+    "compiler.require_devices()\n"
+    "compiler.require_devices()\n"
+  )
+  here = "an NVIDIA GPU is here, but JAX is installed for the CPU only"
+  _, errors = run(script, tmp_path, JAX_PLATFORMS="")
+  assert errors.startswith(here)
+  assert errors.count("\n") == 1
+  assert run(script, tmp_path / "none", JAX_PLATFORMS="") == ("", "")
+  assert run(script, tmp_path, JAX_PLATFORMS="cpu") == ("", "")
+
+
 @pytest.mark.parametrize(
   ("limit", "said", "errors"),
   [
