@@ -421,5 +421,5 @@ def _workspace(size: int) -> Iterator[str]:
       if shutil.disk_usage(folder).free < 3 * size + 2**20:
         raise types.PhotoError(f"no room for temporary files in {folder}")
       yield folder
-  except OSError as error:
+  except (OSError, ValueError) as error:  # jpeglib raises both.
     raise types.PhotoError(f"JPEG coefficients: {error}") from error

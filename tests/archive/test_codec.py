@@ -754,6 +754,12 @@ def png_bomb():
   )
 
 
+def jpeg_with_a_step_of_zero():
+  data = bytearray(save(np.zeros((16, 16, 3), np.uint8), quality=90))
+  data[data.index(b"\xff\xdb") + 6] = 0
+  return bytes(data)
+
+
 def refused():
   grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
   colour = np.dstack([grey] * 3)
@@ -767,6 +773,7 @@ def refused():
   yield "truncated jpeg", jpeg[: len(jpeg) // 2], "truncated"
   yield "truncated png", png[: len(png) // 2], "truncated"
   yield "jpeg header only", jpeg[:40], "not an image|truncated|corrupted"
+  yield "step of zero", jpeg_with_a_step_of_zero(), "step of 0"
   yield "corrupted png", png[:60] + bytes(40) + png[100:], "corrupted|broken"
   yield "bomb", png_bomb(), "60000 x 60000 is more than .* pixels"
   yield "gif animated", save(image, "GIF", **frames), "GIF"
