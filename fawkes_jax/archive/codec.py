@@ -411,6 +411,8 @@ def _jpeg_facts(
   header = segments.parse(data)
   by_number = segments.quantisation_tables(header)
   tables = [by_number[number] for number in header.table_numbers]
+  if not all(table.all() for table in tables):
+    raise types.PhotoError("corrupted: a quantisation step of 0")
   if len(tables) not in (1, 3):
     return None, None
   pair = np.stack([tables[0], tables[1] if len(tables) == 3 else tables[0]])

@@ -48,6 +48,8 @@ _FREQUENCY = np.arange(8)[:, np.newaxis]
 _DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * _FREQUENCY * np.pi / 16)
 _DCT[0] /= np.sqrt(2)
 
+# Blocks of a coding unit that a scan of several components may have.
+_MOST_BLOCKS = 10
 # What 8-bit Huffman coding can hold.
 _DC_RANGE = -1024, 1023
 _AC_RANGE = -1023, 1023
@@ -180,7 +182,7 @@ def is_editable(header: segments.Header) -> bool:
   """Whether the coefficients can be edited.
 
   That takes 8-bit Huffman coding, baseline or progressive, greyscale or
-  YCbCr, chroma with one sample for a whole number of pixels.
+  YCbCr, each component with one sample for a whole number of pixels.
   """
   if header.frame not in (0xC0, 0xC1, 0xC2) or header.precision != 8:
     return False
@@ -188,20 +190,29 @@ def is_editable(header: segments.Header) -> bool:
     return True
   if len(header.sampling) != 3:
     return False
-  luma, cb, cr = header.sampling
   is_rgb = bytes(header.ids) == b"RGB"
   is_ycbcr = header.jfif or header.adobe_transform == 1
   if not is_ycbcr and (header.adobe_transform is not None or is_rgb):
     return False
-  return cb == cr == (1, 1) and luma[0] in (1, 2, 4) and luma[1] in (1, 2, 4)
+  rows, columns = zip(*header.sampling, strict=True)
+  return (
+    min(rows + columns) > 0
+    and not any(max(rows) % v or max(columns) % h for v, h in header.sampling)
+    and sum(v * h for v, h in header.sampling) <= _MOST_BLOCKS
+  )
 
 
 def can_turn(header: segments.Header, how: orientation.Orientation) -> bool:
   """Whether the coefficients can be turned upright without loss.
 
-  A flip needs the flipped axis to be filled with whole coding units.
+  A flip needs the flipped axis to be filled with whole coding units. Unusual
+  sampling is never turned.
   """
+  if how == orientation.Orientation():
+    return True
   v, h = (1, 1) if len(header.sampling) == 1 else header.sampling[0]
+  if any(chroma != (1, 1) for chroma in header.sampling[1:]):
+    return False
   height, width = header.height, header.width
   if how.transpose:
     height, width, v, h = width, height, h, v
@@ -410,5 +421,5 @@ def _workspace(size: int) -> Iterator[str]:
       if shutil.disk_usage(folder).free < 3 * size + 2**20:
         raise types.PhotoError(f"no room for temporary files in {folder}")
       yield folder
-  except OSError as error:
+  except (OSError, ValueError) as error:  # jpeglib raises both.
     raise types.PhotoError(f"JPEG coefficients: {error}") from error

@@ -242,7 +242,7 @@ def _directories(
         waiting.append(
           (False, *struct.unpack_from(order + offset_code, data, end))
         )
-  except struct.error:
+  except (OverflowError, struct.error):
     return
 
 

@@ -19,10 +19,12 @@ _native = threading.RLock()
 # What libjpeg and libtiff say of files, without naming them.
 _NATIVE = re.compile(
   rb"^(tempfile\.tif: |_?TIFF\w+: |\w*(Decode|Encode|Setup)\w*: |JPEGLib: "
-  rb"|Corrupt JPEG data|Premature end of (JPEG|input) file|Warning: unknown"
-  rb"|Inconsistent progression|Invalid SOS param|Invalid (Adobe|JPEG|ICC)"
-  rb"|Application transferred|Unknown Adobe color|Unsupported marker type"
-  rb"|Unknown JPEG|Not a JPEG file|JPEG datastream|Bogus |Sorry, )"
+  rb"|(Application transferred|Arithmetic table|Bogus|Component index)\b"
+  rb"|(Corrupt|Empty JPEG|Failed to create|Fractional sampling|Huffman table)\b"
+  rb"|(Image too|Improper|Inconsistent|Insufficient|Invalid|JPEG datastream)\b"
+  rb"|(Maximum supported|Not a JPEG|Premature end|Quantization table)\b"
+  rb"|(Requested feature|Sampling factors|Scan script|Sorry,|Too many)"
+  rb"|(Unknown (Adobe|JPEG)|Unsupported|Warning: unknown|Wrong JPEG)\b)"
 )
 
 
