@@ -24,7 +24,20 @@ from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.regions import regions
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_LOSSY_QUALITY = 95
+# By how fine a lossy file must be, options of Pillow's encoders.
+_LOSSY: dict[str, tuple[dict, ...]] = {
+  "WEBP": (
+    {"quality": 95, "lossless": False},
+    {"quality": 100, "lossless": False},
+    {"quality": 100, "lossless": True},
+  ),
+  "TIFF": (
+    {"quality": 95},
+    {"quality": 100},
+    {"compression": "tiff_adobe_deflate"},
+  ),
+  "HEIF": ({"quality": 95}, {"quality": 100, "chroma": 444}),
+}
 _ENCODER_ERRORS = (
   OSError,
   RuntimeError,
@@ -35,12 +48,18 @@ _ENCODER_ERRORS = (
 )
 
 
+def refinements(photo: Photo) -> int:
+  """How often `encode` can lose less, see `codec.refinements`."""
+  return len(_LOSSY[photo.format]) - 1
+
+
 def encode(
   photo: Photo,
   patches: Sequence[types.Patch],
   *,
   edits: Edits,
   lost: set[str],
+  finer: int = 0,
 ) -> bytes:
   """The photo with its changes, in the format of its source, but not JPEG.
 
@@ -49,13 +68,14 @@ def encode(
     patches: the changes.
     edits: what is done to the metadata.
     lost: gets the names of what of it has to go.
+    finer: see `codec.encode`.
 
   Raises:
     types.PhotoError: the encoder refuses.
   """
   image = _image(photo, patches)
   if photo.format == "TIFF":
-    return _encode_tiff(photo, image, edits, lost)
+    return _encode_tiff(photo, image, edits, lost, finer=finer)
   if photo.format == "PNG":
     return png.carry_chunks(photo.source, _save(image, "PNG", {}), edits, lost)
   carried = _carried(photo, edits, lost)
@@ -65,10 +85,11 @@ def encode(
     if image.mode == "RGBA":
       return bmp.encode_rgba(np.asarray(image), dpi=dpi)
     return _save(image, "BMP", {"dpi": dpi})
-  options = carried | {"quality": _LOSSY_QUALITY}
+  level = len(_LOSSY[photo.format]) - 1 if photo.lossless else finer
+  options = carried | _LOSSY[photo.format][level]
   if photo.format == "WEBP":
     lost |= webp.lost_chunks(photo.source)
-    options |= {"lossless": photo.lossless, "exact": True}
+    options["exact"] = True
   lost |= photo.info.get("lost", set())
   return _save(image, photo.format, options)
 
@@ -113,13 +134,18 @@ def encode_jpeg(
 
 
 def _encode_tiff(
-  photo: Photo, image: Image.Image, edits: Edits, lost: set[str]
+  photo: Photo,
+  image: Image.Image,
+  edits: Edits,
+  lost: set[str],
+  *,
+  finer: int,
 ) -> bytes:
   options: dict = {"compression": photo.info.get("compression", "raw")}
   if options["compression"] in tiff.PREDICTABLE and "predictor" in photo.info:
     options["tiffinfo"] = {tiff.PREDICTOR: photo.info["predictor"]}
   if not photo.lossless:
-    options["quality"] = _LOSSY_QUALITY
+    options |= _LOSSY["TIFF"][finer]
   encoded = _save(image, "TIFF", options)
   try:
     return tiff.carry_tags(photo.source, encoded, edits, lost)

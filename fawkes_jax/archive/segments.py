@@ -115,6 +115,15 @@ def parse(data: bytes) -> Header:
   )
 
 
+def read(data: bytes) -> tuple[Segment, ...]:
+  """The segments before the first scan.
+
+  Raises:
+    ValueError: there is no scan, or one ends early.
+  """
+  return _read_segments(data)[0]
+
+
 def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
   segments: list[Segment] = []
   position = 2

@@ -168,7 +168,8 @@ def step(
   mean = jnp.where(
     state.steps, _REMAINS * state.loss + (1 - _REMAINS) * attack, attack
   )
-  better = live & within & (mean < state.best_loss)
+  # No change at all is no result: the search goes on until there is one.
+  better = live & within & (mean < state.best_loss) & jnp.any(candidate != 0)
   gain = better & (mean < 0.99 * state.gain_loss)
   found = jnp.isfinite(state.best_loss)
   return State(

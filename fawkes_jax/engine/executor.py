@@ -153,6 +153,7 @@ class Executor(Generic[Key]):
     problems: Iterable[tuple[Key, solver.Problem] | None],
     *,
     warn: Callable[[str], None] = lambda message: None,
+    prepares: Callable[[bool], None] = lambda begins: None,
     stopped: Callable[[], bool] = lambda: False,
   ) -> Iterator[tuple[Key, Solution]]:
     """Solves problems as they come.
@@ -165,6 +166,8 @@ class Executor(Generic[Key]):
         numpy leaves. It is asked for the next one only when a slot is free;
         while others are on their way it may give None instead of waiting.
       warn: called with what the user should know.
+      prepares: called with True before the program is compiled, and with False
+        afterwards.
       stopped: asked between steps whether to give up.
 
     Yields:
@@ -187,7 +190,7 @@ class Executor(Generic[Key]):
         busy |= fresh
       try:
         if states is None:
-          states = self._begin(like, warn)
+          states = self._begin(like, warn, prepares)
           continue
         if fresh:
           states = self._put(states, {i: p for i, (_, p) in fresh.items()})
@@ -260,14 +263,19 @@ class Executor(Generic[Key]):
     ]
 
   def _begin(
-    self, like: solver.Problem, warn: Callable[[str], None]
+    self,
+    like: solver.Problem,
+    warn: Callable[[str], None],
+    prepares: Callable[[bool], None],
   ) -> solver.State:
     """Idle states in as many slots as fit, once the program is compiled."""
     while True:
       states = self._empty(like)
       if self._program is not None:
         return states
+      prepares(True)
       program = self.lower(states).compile()
+      prepares(False)
       most = self._most(program)
       if most >= self._per_device:
         self._program = program

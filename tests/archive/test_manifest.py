@@ -67,6 +67,8 @@ def test_a_row_on_disk(tmp_path):
     "config": "c1",
     "seconds": 0.333333,
     "finished": "2026-05-04T12:00:00+00:00",
+    "smallest_face": None,
+    "output": None,
     "faces": [
       {
         "box": [1.0, 2.0, 30.0, 40.0],
