@@ -3,18 +3,19 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from absl import app, logging
-from absl.flags import argparse_flags
+from typing import Any, NoReturn
 
 from fawkes_jax import config, memory, types, version
+from fawkes_jax.archive import files
 
 _DOCS = {
   "rho": "budget of structural dissimilarity (DSSIM) of a face",
@@ -36,17 +37,106 @@ _DOCS = {
   "seed": "of the random views; the same seed gives the same bytes",
 }
 
+# The flags that `--help` shows where it does not show all of them.
+_NEEDED = {
+  "cloak": (
+    *("places", "input", "output", "mode", "on_no_face"),
+    *("others", "strip_location", "strip_names", "convert", "retry_failed"),
+    *("dry_run", "extractors", "min_face_pixels", "output_format"),
+  ),
+  "bank": (
+    *("input", "output", "min_photos", "max_photos"),
+    *("identities", "extractors"),
+  ),
+  "train": (
+    *("data", "output", "teachers", "student", "name"),
+    *("initial", "minutes", "steps", "identities", "pairs", "seed"),
+  ),
+  "evaluate": (
+    *("data", "output", "experiments", "modes"),
+    *("trackers", "detector", "heads", "identities", "train", "test"),
+    *("extractors", "bank"),
+  ),
+  "benchmark": (
+    *("output", "data", "parts", "batch_sizes"),
+    *("ensembles", "devices", "rounds", "photos", "price_per_hour", "mode"),
+  ),
+}
+
+# Commands whose folders need no flags, as in `fawkes-jax cloak IN OUT`.
+_PLACES = ("cloak", "status", "verify")
+
 # Commands that keep what they have done when they are interrupted.
 _CONTINUED = ("cloak", "evaluate", "train", "weights")
 
 
-def _parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+  """Says in a line what is wrong, and shows rare flags only when asked to."""
+
+  def __init__(self, **options: Any):
+    super().__init__(**options, add_help=False, allow_abbrev=False)
+    for names, what in (
+      (("-h", "--help"), "the flags that people need"),
+      (("--help_all",), "all flags"),
+    ):
+      self.add_argument(
+        *names,
+        action=_Help,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help=f"show {what} and exit",
+      )
+
+  def error(self, message: str) -> NoReturn:
+    """Ends the program, without thirty lines of flags."""
+    self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+  def flags(self) -> list[str]:
+    """All that it knows."""
+    return [name for name in self._option_string_actions if name[1] == "-"]
+
+  def commands(self) -> Any:
+    """Its subcommands; None where it has none."""
+    kinds = (argparse._SubParsersAction,)
+    return next((a for a in self._actions if isinstance(a, kinds)), None)
+
+  def show(self, *, everything: bool) -> None:
+    """Prints the help: all flags, or those that people need."""
+    needed = _NEEDED.get(self.prog.split()[-1])
+    rare = [
+      action
+      for action in self._actions
+      if not (everything or needed is None)
+      and action.dest not in (*needed, argparse.SUPPRESS)
+    ]
+    texts = [action.help for action in rare]
+    for action in rare:
+      action.help = argparse.SUPPRESS
+    if rare:
+      self.epilog = f"{self.prog} --help_all shows {len(rare)} flags more."
+    self.print_help()
+    self.epilog = None
+    for action, text in zip(rare, texts, strict=True):
+      action.help = text
+
+
+class _Help(argparse.Action):
+  """Shows a parser's help."""
+
+  def __call__(
+    self, parser: Any, namespace: Any, values: Any, option: str | None = None
+  ) -> None:
+    parser.show(everything=option == "--help_all")
+    parser.exit()
+
+
+def _parser() -> _Parser:
   """The parser of all subcommands."""
-  parser = argparse_flags.ArgumentParser(
+  parser = _Parser(
     prog="fawkes-jax",
     description="Protects people's photographs from unauthorised face"
-    " recognition.",
-    allow_abbrev=False,
+    " recognition: fawkes-jax cloak PHOTOS CLOAKED",
   )
   parser.add_argument(
     "--version", action="version", version=version.__version__
@@ -66,20 +156,25 @@ def _parser() -> argparse.ArgumentParser:
 def _add_cloak(commands: Any) -> None:
   parser = commands.add_parser(
     "cloak",
+    usage="fawkes-jax cloak [flags] IN ... OUT",
     help="cloak every face in a folder of photos",
     description="Writes the same tree of photos with every face cloaked, and"
     " OUTPUT/manifest.jsonl with a row for each file. Run again, it continues"
     " where it stopped.",
-    allow_abbrev=False,
   )
   add = parser.add_argument
+  _add_places(parser)
   add(
     "--input",
-    required=True,
+    action="append",
     help="folder of photos, here or in a bucket (s3://..., gs://...); or one"
-    " photo, a .txt or .parquet list of addresses, *.tar, or tfds:NAME",
+    " photo, a .txt or .parquet list of addresses, .zip, .tar, .tar.gz, or"
+    " tfds:NAME; several times for several",
   )
-  add("--output", required=True, help="folder for the results, or s3://...")
+  add(
+    "--output",
+    help="folder for the results, or s3://...; for one photo also its file",
+  )
   _add_mode(parser)
   add("--target_dir", type=Path, help="photos of whom the faces shall resemble")
   add("--bank", type=Path, help="target identities, made by `fawkes-jax bank`")
@@ -97,6 +192,12 @@ def _add_cloak(commands: Any) -> None:
     help="what to do with a photo without a face",
   )
   add(
+    "--others",
+    choices=config.OTHERS,
+    help="what to do with files that are no photos, such as sidecars and videos"
+    " (copy; with --strip_location skip)",
+  )
+  add(
     "--output_format",
     choices=config.FORMATS,
     default=config.CloakOptions.output_format,
@@ -106,6 +207,18 @@ def _add_cloak(commands: Any) -> None:
     "--strip_location",
     action="store_true",
     help="take GPS out of the metadata",
+  )
+  add(
+    "--strip_names",
+    action="store_true",
+    help="take names of people, regions of faces and keywords out of the"
+    " metadata",
+  )
+  add(
+    "--convert",
+    action="store_true",
+    help="of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits,"
+    " GIF, the first frame of an animation ...) write NAME.png or NAME.jpg",
   )
   add(
     "--retry_failed",
@@ -129,6 +242,16 @@ def _add_cloak(commands: Any) -> None:
   )
   _add_faces(parser)
   _add_solver(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+  """Inputs and the output without the names of their flags."""
+  parser.add_argument(
+    "places",
+    nargs="*",
+    metavar="IN ... OUT",
+    help="what --input and --output say, without their names",
+  )
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -167,33 +290,39 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 def _add_status(commands: Any) -> None:
   parser = commands.add_parser(
     "status",
+    usage="fawkes-jax status [flags] [IN ...] OUT",
     help="say how far cloak is",
     description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
     " photos are done; with --input also how many are left. Works while `cloak`"
     " is running, and writes nothing.",
-    allow_abbrev=False,
   )
   _add_results(parser)
+  parser.add_argument(
+    "--failed",
+    action="store_true",
+    help="name every file that failed or needs attention, and why",
+  )
 
 
 def _add_verify(commands: Any) -> None:
   parser = commands.add_parser(
     "verify",
+    usage="fawkes-jax verify [flags] [IN ...] OUT",
     help="look whether the results of cloak are whole",
     description="Reads every result again and compares it with"
     " OUTPUT/manifest.jsonl; with --input also whether every photo has an"
     " outcome and is what it was. Names each file that is missing or altered;"
     " the exit code is 1 if there is one. Writes nothing.",
-    allow_abbrev=False,
   )
   _add_results(parser)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
   """Where the results of `cloak` are."""
+  _add_places(parser)
   add = parser.add_argument
-  add("--output", required=True, help="folder written by cloak, or s3://...")
-  add("--input", help="what it was made from, as for cloak")
+  add("--output", help="folder written by cloak, or s3://...")
+  add("--input", action="append", help="what it was made from, as for cloak")
 
 
 def _add_mode(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +350,7 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     "--min_face_pixels",
     type=float,
     help="side of the smallest face to look for; halving it quadruples the"
-    " search (1/32 of the photo's longer side, at least 32)",
+    " search (1/48 of the photo's longer side, at least 24)",
   )
   add(
     "--crop_size",
@@ -273,7 +402,6 @@ def _add_bank(commands: Any) -> None:
     help="compute a bank of target identities",
     description="Computes the mean embedding of each identity of a folder with"
     " one sub-folder of photos for each.",
-    allow_abbrev=False,
   )
   add = parser.add_argument
   add("--input", type=Path, required=True, help="folder of identities")
@@ -296,7 +424,6 @@ def _add_train(commands: Any) -> None:
     description="Teaches a small network the embeddings of other extractors,"
     " identities, or both, and writes its weights and a model card to OUTPUT."
     " Run again, it continues where it stopped.",
-    allow_abbrev=False,
   )
   add = parser.add_argument
   add(
@@ -378,14 +505,6 @@ def _shown(value: Any) -> str:
   return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# Options of several values whose flag is named as if there were one.
-_FLAGS = {
-  "modes": "mode",
-  "batch_sizes": "batch_size",
-  "precisions": "precision",
-}
-
-
 def _add_flag(
   parser: argparse.ArgumentParser,
   name: str,
@@ -401,7 +520,7 @@ def _add_flag(
   else:
     shown = _shown(default)
   parser.add_argument(
-    f"--{_FLAGS.get(name, name)}",
+    f"--{config.FLAGS.get(name, name)}",
     dest=name,
     type=kind,
     default=default,
@@ -417,7 +536,6 @@ def _add_evaluate(commands: Any) -> None:
     " in their own runtimes train on them, and writes to OUTPUT how often they"
     " know these people in clean photos, and more. Run again, it continues"
     " where it stopped. Needs `pip install 'fawkes-jax[evaluate]'`.",
-    allow_abbrev=False,
   )
   add = parser.add_argument
   add(
@@ -460,7 +578,6 @@ def _add_benchmark(commands: Any) -> None:
     description="Measures the solver, the detector, the codecs and the whole"
     " pipeline on this machine, in rounds in which each has its turn, and"
     " writes the tables to OUTPUT.",
-    allow_abbrev=False,
     conflict_handler="resolve",
   )
   _add_faces(parser)
@@ -510,7 +627,6 @@ def _add_weights(commands: Any) -> None:
     "weights",
     help="list, fetch or import more recognisers to cloak against",
     description="Adds recognisers to those that --surrogates takes.",
-    allow_abbrev=False,
   )
   actions = parser.add_subparsers(dest="action", required=True)
   actions.add_parser(
@@ -518,14 +634,12 @@ def _add_weights(commands: Any) -> None:
     help="show all that is known, and what is here",
     description="Shows the recognisers that the package brings, those that can"
     " be added, and those that were.",
-    allow_abbrev=False,
   )
   fetch = actions.add_parser(
     "fetch",
     help="download public recognisers",
     description="Downloads public recognisers into the cache directory. Run"
     " again, it continues where it stopped.",
-    allow_abbrev=False,
   )
   add = fetch.add_argument
   add("names", nargs="+", metavar="NAME", help="see fawkes-jax weights list")
@@ -544,7 +658,6 @@ def _add_weights(commands: Any) -> None:
     description="Tries a recogniser and copies it into the cache directory:"
     " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
     " facenet-pytorch or a student, or the files of the list.",
-    allow_abbrev=False,
   )
   add = own.add_argument
   add("file", metavar="FILE", type=Path, help=".onnx, .xml or .safetensors")
@@ -616,6 +729,79 @@ def _options(arguments: argparse.Namespace) -> Any:
   return config.CloakOptions(solver=solver, **given)
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+  """Reads a command line; says what is wrong with it, and exits."""
+  words = list(map(_spelled, words))
+  parser = chosen = _parser()
+  for word in words:
+    commands = chosen.commands()
+    if commands and word in commands.choices:
+      chosen = commands.choices[word]
+    elif word == "--":
+      break
+    elif word.startswith("--"):
+      _require_known(word.partition("=")[0], chosen)
+  arguments, rest = parser.parse_known_args(words)
+  if arguments.command in _PLACES and not any(w[0] == "-" for w in rest if w):
+    # Those that follow a flag are among the rest.
+    arguments.places += rest
+    _take_places(arguments, chosen)
+  elif rest:
+    chosen.error(f"unrecognized arguments: {' '.join(rest)}")
+  for name, value in vars(arguments).items():
+    setattr(arguments, name, _expanded(value))
+  return arguments
+
+
+def _require_known(flag: str, parser: _Parser) -> None:
+  """Names the flag that was probably meant, where there is no such flag."""
+  known = parser.flags()
+  if flag not in known:
+    near = difflib.get_close_matches(flag, known, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    parser.error(f"there is no flag {flag}{meant}")
+
+
+def _spelled(word: str) -> str:
+  """A flag with dashes in its name as it is spelled here."""
+  if not word.startswith("--"):
+    return word
+  name, equals, value = word[2:].partition("=")
+  return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _take_places(arguments: argparse.Namespace, parser: _Parser) -> None:
+  """Makes inputs and the output of what came without the name of a flag."""
+  places = arguments.places
+  del arguments.places
+  inputs = arguments.input or []
+  if places and inputs and (arguments.output is not None or len(places) > 1):
+    parser.error(f"unrecognized arguments: {' '.join(places)}")
+  if places and arguments.output is None:
+    arguments.output = places.pop()
+  inputs = inputs or places
+  needed = arguments.command == "cloak"
+  if needed and not inputs:
+    parser.error("the following arguments are required: --input, --output")
+  if arguments.output is None:
+    parser.error("the following arguments are required: --output")
+  arguments.input = inputs[0] if len(inputs) == 1 else tuple(inputs) or None
+
+
+def _expanded(value: Any) -> Any:
+  """A flag's value: paths with ~, or as file:// URLs, as paths.
+
+  Shells expand ~ at the start of a word only, not in --input=~/photos.
+  """
+  if isinstance(value, list | tuple):
+    return type(value)(map(_expanded, value))
+  if isinstance(value, Path):
+    return Path(_expanded(str(value)))
+  if not isinstance(value, str):
+    return value
+  return os.path.expanduser(files.from_url(value))
+
+
 class _Terminated(KeyboardInterrupt):
   """The process was asked to end, as before a machine is taken away."""
 
@@ -654,9 +840,39 @@ def _terminable() -> Iterator[None]:
       signal.signal(number, handler)
 
 
-def _main(arguments: argparse.Namespace) -> int:
-  with _terminable():
-    return _run(arguments)
+class _Format(logging.Formatter):
+  """Our own lines, whatever names of files are in them."""
+
+  def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    """See `logging.Formatter`."""
+    from fawkes_jax.commands import terminal
+
+    return f"fawkes-jax: {terminal.plain(record.getMessage())}"
+
+
+def _own_process() -> None:
+  """What is done for a whole process, whose terminal is a person's.
+
+  Raw lines of JAX, XLA and others do not reach it: what a person can do
+  something about is said in words of our own.
+  """
+  for number in range(3):  # A stream that is closed ends in nothing.
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # Takes the lowest number, which is this.
+  if sys.stdout is None:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+  if sys.stderr is None:
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  if not sys.warnoptions:
+    warnings.simplefilter("ignore")
+  logging.getLogger().addHandler(logging.NullHandler())
+  handler = logging.StreamHandler()
+  handler.setFormatter(_Format())
+  logging.getLogger("fawkes_jax").addHandler(handler)
+  logging.getLogger("fawkes_jax").propagate = False
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -667,7 +883,16 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     return command.run(options)
   except types.FawkesError as error:
-    print(f"fawkes-jax: {error}", file=sys.stderr)
+    from fawkes_jax.commands import terminal
+
+    print(f"fawkes-jax: {terminal.plain(str(error))}", file=sys.stderr)
+    return 2
+  except MemoryError:
+    print(
+      "fawkes-jax: the memory is not enough; fewer --threads or a smaller"
+      " --batch_size need less",
+      file=sys.stderr,
+    )
     return 2
   except KeyboardInterrupt as error:
     ended = isinstance(error, _Terminated)
@@ -692,10 +917,10 @@ def entry(argv: Sequence[str] | None = None) -> None:
   go on; 130: interrupted; 143: terminated, within the time that the photos take
   which are just being saved.
   """
-  logging.set_verbosity(logging.WARNING)
+  if argv is None:
+    _own_process()
+  arguments = _parse(sys.argv[1:] if argv is None else argv)
   memory.keep_freed()
-  app.run(
-    _main,
-    argv=None if argv is None else ["fawkes-jax", *argv],
-    flags_parser=lambda args: _parser().parse_args(args[1:]),
-  )
+  with _terminable():
+    code = _run(arguments)
+  sys.exit(code)

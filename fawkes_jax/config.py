@@ -14,6 +14,15 @@ from typing import Any
 
 from fawkes_jax import types
 
+FLAGS = {
+  "modes": "mode",
+  "batch_sizes": "batch_size",
+  "precisions": "precision",
+  "extractors": "surrogates",
+  "ensembles": "surrogates",
+}
+"""The flags of options that are called otherwise."""
+
 
 def _require(flag: str, rule: str, value: Any, valid: bool) -> None:
   """Raises a FawkesError unless the value keeps the rule."""
@@ -170,7 +179,7 @@ class FaceOptions:
   )
   crop_size: int = 192
   min_face_pixels: float | None = None
-  max_pixels: int = 100_000_000
+  max_pixels: int = 250_000_000
   batch_size: int | None = None
   threads: int = min(8, os.cpu_count() or 1)
 
@@ -193,8 +202,16 @@ class FaceOptions:
     _require_number("threads", self.threads, 1, 256)
 
 
+# Larger with each version that makes something else of a photo with the same
+# options: 2 looks for smaller faces.
+_RULES = 2
+
 ENGINES = ("local", "ray")
 FORMATS = ("tree", "tar")
+OTHERS = ("copy", "skip")
+
+Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
+"""Of an archive, or of several."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,7 +219,7 @@ class CloakOptions(FaceOptions):
   """A run of `fawkes-jax cloak`.
 
   Attributes:
-    input: the address of an archive, see `archive.scan`.
+    input: the address of an archive, or of several, see `archive.scan`.
     output: the address of the folder that gets the cloaked photos and the
       manifest, see `archive.storage`.
     solver: how a cloak is computed.
@@ -213,7 +230,12 @@ class CloakOptions(FaceOptions):
       photos of the same people before the first of them is cloaked.
     output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
+    others: "copy" or "skip" files that are no photos; None to copy them, unless
+      `strip_location` is set, as they may hold a location too.
     strip_location: whether GPS is taken out of the metadata.
+    strip_names: whether names of people, regions of faces and keywords are.
+    convert: whether of pictures that cannot be cloaked as what they are a PNG
+      or JPEG is written beside their name.
     retry_failed: whether photos that failed in an earlier run are tried again,
       also where neither they nor the options have changed.
     dry_run: only count faces and estimate the time.
@@ -230,7 +252,7 @@ class CloakOptions(FaceOptions):
     json_logs: whether events go to standard error, one JSON object a line.
   """
 
-  input: str | os.PathLike
+  input: Addresses
   output: str | os.PathLike
   solver: SolverOptions = MODES["mid"]
   target_dir: Path | None = None
@@ -238,7 +260,10 @@ class CloakOptions(FaceOptions):
   album: int = 128
   output_format: str = "tree"
   on_no_face: str = "copy"
+  others: str | None = None
   strip_location: bool = False
+  strip_names: bool = False
+  convert: bool = False
   retry_failed: bool = False
   dry_run: bool = False
   num_processes: int = 1
@@ -293,11 +318,22 @@ class CloakOptions(FaceOptions):
       self.on_no_face in ("copy", "skip"),
     )
     _require(
+      "others",
+      "copy or skip",
+      self.others,
+      self.others in (None, *OTHERS),
+    )
+    _require(
       "output_format",
       "tree or tar",
       self.output_format,
       self.output_format in FORMATS,
     )
+
+  @property
+  def copies_others(self) -> bool:
+    """Whether files that are no photos are copied."""
+    return self.others == "copy" or not (self.others or self.strip_location)
 
   def fingerprint(self) -> str:
     """A digest of all options that change what a photo becomes.
@@ -315,9 +351,13 @@ class CloakOptions(FaceOptions):
       "min_face_pixels",
       "on_no_face",
       "strip_location",
+      "strip_names",
+      "convert",
     )
-    everything = dataclasses.asdict(self)
-    text = json.dumps({n: everything[n] for n in names}, default=str)
+    everything = dataclasses.asdict(self) | {"rules": _RULES}
+    text = json.dumps(
+      {n: everything[n] for n in (*names, "rules")}, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -328,10 +368,12 @@ class StatusOptions:
   Attributes:
     output: a folder that `fawkes-jax cloak` writes or has written.
     input: what it is made from; None to look at the results alone.
+    failed: whether to name every file that needs attention, and nothing else.
   """
 
   output: str | os.PathLike
-  input: str | os.PathLike | None = None
+  input: Addresses | None = None
+  failed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -344,7 +386,7 @@ class VerifyOptions:
   """
 
   output: str | os.PathLike
-  input: str | os.PathLike | None = None
+  input: Addresses | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

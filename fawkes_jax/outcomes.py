@@ -21,11 +21,19 @@ class Outcome:
   redone: str | None = None
 
   def count(self, counts: collections.Counter[str]) -> None:
-    """Adds it to "files", "faces", its status, "fresh" and "fresh faces"."""
-    faces = len(self.row.faces)
+    """Adds it to the counts.
+
+    They are "files", "faces", its status, "fresh", "fresh faces", "unprotected"
+    (faces that are not cloaked, which "faces" are), "named" (see `Row.names`),
+    and "lost: ..." for each thing of `Row.lost`.
+    """
+    faces = len(self.row.protected)
+    counts["unprotected"] += len(self.row.unprotected)
     counts["files"] += 1
     counts["faces"] += faces
     counts[self.row.status] += 1
+    counts["named"] += self.row.names
+    counts.update(f"lost: {what}" for what in self.row.lost)
     counts["fresh"] += self.fresh
     counts["fresh faces"] += faces if self.fresh else 0
 
@@ -39,6 +47,9 @@ class Watcher:
     Args:
       files: of this process's share; on process 0 those of all.
     """
+
+  def prepares(self, begins: bool) -> None:
+    """Programs are being compiled, or no longer; called from a thread."""
 
   def looked(self) -> None:
     """One file more has been looked through for people."""

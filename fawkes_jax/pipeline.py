@@ -73,6 +73,7 @@ def cloak_archive(
       pool,
       recording(record, counts, watcher),
       watcher,
+      record.is_foreign,
     )
     with team.Team(
       record.store,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from fawkes_jax import config, types, weights
+from fawkes_jax import compiler, config, types, weights
 from fawkes_jax.archive import codec, scan
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.source import SourceFile
@@ -46,10 +46,12 @@ class Recognition:
         compiled.
 
     Raises:
-      FawkesError: weights cannot be used.
+      FawkesError: weights or the devices cannot be used.
     """
     self._options = options
-    _keep_compiled_programs()
+    compiler.check_memory()
+    compiler.require_devices()
+    compiler.keep_programs(cache.directory() / "xla")
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
     few = CPU_FACES if photos is None else 1 << max(photos - 1, 0).bit_length()
@@ -107,13 +109,6 @@ class Recognition:
     return {name: e.mean(axis=0) for name, e in self.embed(faces).items()}
 
 
-def _keep_compiled_programs() -> None:
-  """Compiles a program once for all runs, where the cache can be written."""
-  if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-    folder = str(cache.directory() / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
-
-
 def sides(faces: Sequence[finder.AlignedFace]) -> Float32[np.ndarray, " n"]:
   """The sides of faces' crops in pixels."""
   return np.array([face.alignment.side for face in faces], np.float32)
@@ -134,4 +129,13 @@ def load_photo(source: SourceFile, options: config.FaceOptions) -> Photo:
   Raises:
     PhotoError: it cannot be read or decoded.
   """
-  return codec.decode(read(source), max_pixels=options.max_pixels)
+  return decode(read(source), options)
+
+
+def decode(data: bytes, options: config.FaceOptions) -> Photo:
+  """Decodes a photo as the options say; raises PhotoError."""
+  return codec.decode(
+    data,
+    max_pixels=options.max_pixels,
+    convert=isinstance(options, config.CloakOptions) and options.convert,
+  )

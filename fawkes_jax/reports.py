@@ -10,14 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fawkes_jax import config
 from fawkes_jax.archive import datasets, files
-
-_FLAGS = {
-  "modes": "mode",
-  "extractors": "surrogates",
-  "ensembles": "surrogates",
-  "batch_sizes": "batch_size",
-}
 
 
 def write(
@@ -101,7 +95,7 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
     if field.name == "solver_changes":
       words += [f"--{_shown(change)}" for change in value]
     else:
-      flag = _FLAGS.get(field.name, field.name)
+      flag = config.FLAGS.get(field.name, field.name)
       words.append(f"--{flag}={shlex.quote(_shown(value))}")
   return " ".join(words)
 

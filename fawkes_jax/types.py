@@ -24,6 +24,21 @@ class PhotoError(FawkesError):
   """One photo cannot be processed; the message is the manifest's reason."""
 
 
+class OtherFileError(PhotoError):
+  """A file that is no photo, as far as its content says."""
+
+
+class UnsupportedError(PhotoError):
+  """A picture that cannot be cloaked as what it is, but may be converted."""
+
+
+class UnexpectedError(PhotoError):
+  """Something that nobody has foreseen: a fault of ours, or of a library.
+
+  It costs the photo. What was raised is its cause.
+  """
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Detection:
   """One face found by the detector.

@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import re
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from PIL import Image
 from terminal import run
 
 from fawkes_jax import cli, version
+from fawkes_jax.archive import manifest
 from fawkes_jax.weights import extractors
 
 MODULE = (sys.executable, "-m", "fawkes_jax")
@@ -59,15 +62,32 @@ HELP = {
 
 @pytest.mark.parametrize("command", HELP, ids=" ".join)
 def test_help(command):
-  code, said, errors = run(*command, "--help")
+  code, said, errors = run(*command, "--help_all")
   assert code == 0
   assert errors == ""
   for name in HELP[command]:
     assert name in said
 
 
+@pytest.mark.parametrize("command", ["cloak", "evaluate", "benchmark", "train"])
+def test_help_shows_a_page_and_says_where_the_rest_is(command):
+  code, said, errors = run(command, "--help")
+  assert (code, errors) == (0, "")
+  flags = re.findall(r"^  (?:-h, )?(--\w+)", said, re.MULTILINE)
+  assert {"--output", "--help_all"} < set(flags)
+  assert len(flags) <= 18
+  assert said.count("\n") < 60
+  assert "--learning_rate" not in said
+  _, everything, _ = run(command, "--help_all")
+  all_flags = re.findall(r"^  (?:-h, )?(--\w+)", everything, re.MULTILINE)
+  rest = len(all_flags) - len(flags)
+  assert said.endswith(
+    f"fawkes-jax {command} --help_all shows {rest} flags more.\n"
+  )
+
+
 def test_help_gives_the_default_of_each_mode():
-  _, said, _ = run("cloak", "--help")
+  _, said, _ = run("cloak", "--help_all")
   assert "0.0045 low, 0.0135 mid, 0.0192 high" in " ".join(said.split())
 
 
@@ -143,8 +163,11 @@ def test_flags_out_of_range(places, flags, rule):
   ("flags", "word"),
   [
     ("--nonsense", "--nonsense"),
-    ("--stepps=3", "--stepps"),
-    ("--step=3", "--step"),
+    ("--zzzzzz", "there is no flag --zzzzzz (fawkes-jax cloak --help)"),
+    ("--stepps=3", "no flag --stepps; did you mean --steps?"),
+    ("--step=3", "no flag --step; did you mean --steps?"),
+    ("--dryrun", "did you mean --dry_run?"),
+    ("-x", "-x"),
     ("--mode=extreme", "extreme"),
     ("--on_no_face=delete", "delete"),
     ("--steps=many", "many"),
@@ -157,8 +180,9 @@ def test_unknown_flags_and_values(places, flags, word):
   code, said, errors = cloak(places, flags)
   assert code == 2
   assert said == ""
-  assert "usage: fawkes-jax" in errors
-  assert word in errors.splitlines()[-1]
+  assert errors.startswith("fawkes-jax cloak: ")
+  assert errors.count("\n") == 1
+  assert word in errors
   assert not places[1].exists()
 
 
@@ -169,6 +193,11 @@ def test_unknown_flags_and_values(places, flags, word):
     (("cloack",), "cloack"),
     (("cloak",), "--input"),
     (("cloak", "--input=x"), "--output"),
+    (("cloak", "x"), "--input"),
+    (("cloak", "--input=x", "y", "z"), "y z"),
+    (("status",), "--output"),
+    (("status", "--outptu=x"), "did you mean --output?"),
+    (("weights", "fetch", "--miror=x"), "did you mean --mirror?"),
     (("bank", "--input=x"), "--output"),
     (("weights",), "action"),
     (("weights", "get"), "get"),
@@ -345,11 +374,83 @@ def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
   assert (loaded.name, loaded.input_size) == ("mobilefacenet", 112)
 
 
+def options_of(*words):
+  """What a command line asks for."""
+  return cli._options(cli._parse(words))
+
+
+@pytest.mark.parametrize(
+  ("words", "source", "output"),
+  [
+    (("in", "out"), "in", "out"),
+    (("in", "--mode=high", "out"), "in", "out"),
+    (("--mode", "high", "in", "out"), "in", "out"),
+    (("--input=in", "out"), "in", "out"),
+    (("--output=out", "in"), "in", "out"),
+    (("in", "a.jpg", "out"), ("in", "a.jpg"), "out"),
+    (("--output=out", "in", "a.jpg"), ("in", "a.jpg"), "out"),
+    (("--input=in", "--input=b", "--output=out"), ("in", "b"), "out"),
+    (("--", "-in", "out"), "-in", "out"),
+  ],
+)
+def test_folders_need_no_flag_names(words, source, output):
+  for command in ("cloak", "status", "verify"):
+    if not (command != "cloak" and "high" in "".join(words)):
+      options = options_of(command, *words)
+      assert (options.input, options.output) == (source, output)
+  assert options_of("status", "out").output == "out"
+  assert options_of("status", "out").input is None
+
+
+def test_a_home_is_found_in_every_path(monkeypatch, tmp_path):
+  """Shells leave ~ alone within --input=~/photos."""
+  monkeypatch.setenv("HOME", str(tmp_path))
+  options = options_of(
+    "cloak",
+    *("--input=~/photos", "--output=~/out", "--bank=~/bank"),
+    *("--target_dir=~", "--surrogates=dlib_resnet,~/mine.onnx"),
+  )
+  assert options.input == f"{tmp_path}/photos"
+  assert options.output == f"{tmp_path}/out"
+  assert options.bank == tmp_path / "bank"
+  assert options.target_dir == tmp_path
+  assert options.extractors == ("dlib_resnet", f"{tmp_path}/mine.onnx")
+  options = options_of(
+    "evaluate", "--data=~/lfw", "--output=~/out", "--trackers=~/a.onnx,dlib"
+  )
+  assert options.data == f"{tmp_path}/lfw"
+  assert options.output == tmp_path / "out"
+  assert options.trackers == (f"{tmp_path}/a.onnx", "dlib")
+  options = options_of(
+    "train", "--data=d", "--output=~/out", "--teachers=~/t.onnx", "--pairs=~/p"
+  )
+  assert options.teachers == (f"{tmp_path}/t.onnx",)
+  assert options.pairs == tmp_path / "p"
+  assert options_of("cloak", "~", "out~").output == "out~"
+
+
+def test_addresses_that_file_managers_copy(tmp_path):
+  """file:// URLs, escaped or not."""
+  (tmp_path / "100%25").mkdir()
+  (tmp_path / "my photos").mkdir()
+  for url, name in (("my%20photos", "my photos"), ("100%25", "100%25")):
+    options = options_of("cloak", f"file://{tmp_path}/{url}", "out")
+    assert options.input == f"{tmp_path}/{name}"
+
+
+def test_dashes_in_flags_are_underscores():
+  options = options_of(
+    "cloak", "in", "out-put", "--dry-run", "--on-no-face=skip"
+  )
+  assert options.dry_run
+  assert options.on_no_face == "skip"
+  assert options.output == "out-put"
+
+
 def test_flags_of_an_import():
   """One number stands for all channels; commas make a template a square."""
   flags = "--mean=127.5", "--scale=1,2,3", "--template=-0.3,-0.5,1.6"
-  parsed = cli._parser().parse_args(["weights", "import", "x", *flags])
-  options = cli._options(parsed)
+  options = options_of("weights", "import", "x", *flags)
   assert options.contract == {
     "mean": (127.5,) * 3,
     "scale": (1, 2, 3),
@@ -414,3 +515,67 @@ cli.entry(["status", "--output=x"])
   assert done.stdout == "tidied up\n"
   assert "fawkes-jax: terminated" in done.stderr
   assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def shown(tmp_path):
+  """A command that says something, quickly."""
+  with manifest.Manifest(tmp_path / "out") as record:
+    record.append(manifest.Row(path="a.jpg", status="no_face", config="c"))
+  return shlex.join((*MODULE, "status", str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+  ("streams", "errors"),
+  [
+    (">&-", ""),
+    (">&- 2>&-", ""),
+    ("<&- >&- 2>&-", ""),
+    ("| true", ""),
+    ("| head -c 1", ""),
+    (">/dev/full", "fawkes-jax: standard output cannot be written (No space"),
+  ],
+)
+def test_nobody_listens(shown, streams, errors):
+  """The command goes on, and ends as it would have."""
+  done = subprocess.run(
+    ["bash", "-c", f"set -o pipefail; {shown} {streams}"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.startswith(errors)
+  assert done.stderr.count("\n") == bool(errors)
+
+
+def test_raw_lines_of_others_do_not_reach_the_terminal(tmp_path):
+  """Warnings and logs of packages say nothing to a person; ours do."""
+  script = (
+    "import logging, warnings, sys\n"
+    "from fawkes_jax import cli\n"
+    "from fawkes_jax.commands import status\n"
+    "def run(options):\n"
+    "  logging.getLogger('jax._src.xla_bridge').warning('raw')\n"
+    "  logging.getLogger('absl').error('raw')\n"
+    "  warnings.warn('raw')\n"
+    "  logging.getLogger('fawkes_jax').warning('what %s can mend', 'a\\x1bb')\n"
+    "  return 0\n"
+    "status.run = run\n"
+    "sys.argv = ['fawkes-jax', 'status', 'x']\n"
+    "cli.entry()\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stderr == "fawkes-jax: what a\\x1bb can mend\n"
+
+
+def test_an_input_whose_name_would_command_the_terminal(tmp_path):
+  _, _, errors = cloak((tmp_path / "no\x1b[2Jwhere", tmp_path / "out"))
+  assert "\x1b" not in errors
+  assert r"no\x1b[2Jwhere: No such file" in errors

@@ -84,6 +84,8 @@ CHANGES = {
   "min_face_pixels": 40.0,
   "on_no_face": "skip",
   "strip_location": True,
+  "strip_names": True,
+  "convert": True,
 }
 KEEPS = {
   "max_pixels": 1000,
@@ -94,6 +96,7 @@ KEEPS = {
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
   "output_format": "tar",
+  "others": "skip",
   "num_processes": 3,
   "process_id": 1,
   "wait_minutes": 1.0,

@@ -13,6 +13,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import hiding
 import numpy as np
 import pytest
 import skimage.metrics
@@ -20,7 +21,7 @@ from PIL import Image
 from terminal import run
 
 from fawkes_jax import outcomes, pipeline
-from fawkes_jax.archive import files
+from fawkes_jax.archive import files, manifest, others
 from fawkes_jax.imaging import views
 
 STEPS = 6
@@ -38,13 +39,13 @@ BAD = {
   "animated.webp": ("failed", "animated or multi-page: more than one frame"),
   "bomb.png": (
     "failed",
-    "500 x 500 is more than 200000 pixels (decompression bomb)",
+    "500 x 500 is more than 200000 pixels, the limit against decompression"
+    " bombs (--max_pixels)",
   ),
   "cmyk.jpg": ("failed", "CMYK is not supported"),
   "corrupted.png": ("failed", "corrupted"),
   "empty.jpg": ("failed", "zero bytes"),
   "link.jpg": ("skipped", "a symbolic link that leads out of the input"),
-  "notes.txt": ("skipped", "not an image"),
   "painted.gif": (
     "failed",
     "a GIF holds 256 colours at most, which no cloak fits into",
@@ -53,6 +54,10 @@ BAD = {
   "text.jpg": ("failed", "not an image, or damaged at its start"),
   "trip/truncated.jpg": ("failed", "truncated"),
 }
+# An empty document of Photoshop: a header, and three blocks of no length.
+PSD = b"".join(
+  (b"8BPS\0\1", bytes(6), b"\0\3\0\0\0\1\0\0\0\1\0\x08\0\3", bytes(17))
+)
 CLOAKED = ("astronaut.jpg", "grey.jpg", "trip/deep/two.png")
 
 
@@ -74,7 +79,7 @@ def sha256(path):
 def tree(folder):
   """Name, time and bytes of all files but the record."""
   return {
-    str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+    str(path.relative_to(folder)): (path.stat().st_ctime_ns, path.read_bytes())
     for path in sorted(folder.rglob("*"))
     if path.is_file() and "manifest" not in str(path.relative_to(folder))
   }
@@ -169,7 +174,7 @@ def test_every_file_has_one_row(archive, done):
 def test_same_tree_and_names(archive, done):
   _, output, rows = done
   written = {path for path, row in rows.items() if row["output_sha256"]}
-  assert written >= {*CLOAKED, "wall.png"}
+  assert written >= {*CLOAKED, "wall.png", "notes.txt"}
   assert set(tree(output)) == {
     name.replace("caf\\xe9.png", LATIN_1) for name in written
   }
@@ -197,16 +202,25 @@ def test_the_summary_gives_counts_and_reasons(done):
   for status, number in count.items():
     assert f"{number} {status}" in said
   for name, (status, reason) in BAD.items():
-    if name not in ("corrupted.png", "trip/truncated.jpg"):
-      assert f"{status}: {reason}" in said
+    where = f"{name}: " if status == "failed" else ""
+    assert f"{status}: {where}{reason}" in said
   cloaked = [face for row in rows.values() for face in row["faces"]]
   mean = np.mean([face["dssim"] for face in cloaked])
-  assert f"{len(cloaked)} faces, mean DSSIM {mean:.4f}" in said
+  assert f"mean DSSIM {mean:.4f}, shift" in said
+  cosines = [face["extractors"]["dlib_resnet"]["cosine"] for face in cloaked]
+  less = 100 * (1 - np.mean(np.clip(cosines, 0, 1)))
+  assert (
+    f"{len(cloaked)} faces look {less:.0f} % less like the person to one"
+    " recogniser "
+  ) in said
+  assert "1 other file copied" in said
   assert str(output) in said.replace(" ", "") or str(output) in said
   # Plain lines, without a terminal's control codes.
   assert "\x1b" not in result.said
   assert "\r" not in result.said
-  assert result.said.startswith(f"{len(rows)} files")
+  first, second = result.said.splitlines()[:2]
+  assert first == "preparing, about 20 s on the first run"
+  assert second == f"{len(rows)} files"
 
 
 def test_rows_have_the_fields_and_they_are_true(archive, done):
@@ -216,10 +230,18 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
   for path, row in rows.items():
     assert set(row) == {
       *("path", "status", "reason", "source_sha256", "output_sha256"),
-      *("config", "seconds", "finished", "faces", "place"),
+      *(
+        "config",
+        "seconds",
+        "finished",
+        "faces",
+        "place",
+        "smallest_face",
+        "output",
+      ),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)
-    if row["status"] in ("cloaked", "no_face"):
+    if row["status"] in ("cloaked", "no_face", "copied"):
       assert row["source_sha256"] == sha256(archive / name)
       assert row["output_sha256"] == sha256(output / name)
   for name, count in zip(CLOAKED, (1, 1, 2), strict=True):
@@ -440,6 +462,30 @@ def test_running_again(photos, tmp_path):
       assert image.getexif()[0x010F] == "Maker"
 
 
+def test_what_is_lost_and_who_is_named_is_said(photos, tmp_path):
+  source = tmp_path / "in"
+  source.mkdir()
+  data = (photos / "astronaut.jpg").read_bytes()
+  packet = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:m="urn:m" xmlns:mwg-rs="urn:r">'
+    b'<mwg-rs:Regions mwg-rs:Name="Jane Doe"/></x:xmpmeta>'
+  )
+  xmp = hiding.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\x00" + packet)
+  (source / "a.jpg").write_bytes(data[:2] + xmp + data[2:] + data)
+  done = cloak(source, tmp_path / "out")
+  row = rows_of(tmp_path / "out")["a.jpg"]
+  assert row["lost"] == ["second picture"]
+  assert row["names"] is True
+  assert "taken out or lost: 1 second picture" in done.said
+  assert done.said.count("--strip_names") == 1
+  done = cloak(source, tmp_path / "out", "--strip_names")
+  row = rows_of(tmp_path / "out")["a.jpg"]
+  assert row["lost"] == ["second picture"]
+  assert row["names"] is False
+  assert "--strip_names" not in done.said
+  assert b"Jane" not in (tmp_path / "out" / "a.jpg").read_bytes()
+
+
 def test_failed_photos(photos, tmp_path):
   """Are tried again when they have changed, or when asked for."""
   source, output = tmp_path / "in", tmp_path / "out"
@@ -600,6 +646,148 @@ def test_a_single_photo(photos, tmp_path):
   result = cloak(photos / "wall.png", tmp_path / "out")
   assert result.code == 0
   assert list(rows_of(tmp_path / "out")) == ["wall.png"]
+
+
+def test_a_single_photo_to_a_file(photos, tmp_path):
+  """`cloak a.png b.png` makes b.png and nothing else, and replaces nothing."""
+  output = tmp_path / "new" / "b.png"
+  source = photos / "trip" / "deep" / "two.png"
+  ended = run("cloak", source, output, *FLAGS)
+  assert ended.code == 0
+  assert "1 cloaked in" in ended.said
+  assert f": {output}\n" in ended.said
+  assert [path.name for path in output.parent.iterdir()] == ["b.png"]
+  with Image.open(source) as before, Image.open(output) as after:
+    assert np.asarray(before).shape == np.asarray(after).shape
+    assert (np.asarray(before) != np.asarray(after)).any()
+  assert output.stat().st_mtime_ns == source.stat().st_mtime_ns
+  made = output.read_bytes()
+  for target, rule in (
+    (output, "must not be there yet"),
+    (source, "must not be there yet"),
+    (tmp_path / "b.jpg", "must end in .png: a photo keeps its format"),
+  ):
+    ended = run("cloak", source, target, *FLAGS)
+    assert ended.code == 2
+    assert rule in ended.errors
+  ended = run("cloak", photos, tmp_path / "x.jpeg", *FLAGS)
+  assert ended.code == 2
+  assert "must be a folder for more than one photo" in ended.errors
+  assert output.read_bytes() == made
+
+
+def test_times_and_modes_are_kept(photos, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  for number, name in enumerate(("grey.jpg", "wall.png", "a.xmp")):
+    if name == "a.xmp":
+      (source / name).write_text("<x/>")
+    else:
+      shutil.copy(photos / name, source / name)
+    os.utime(source / name, ns=(1, 10**18 + number))
+    (source / name).chmod(0o640 + number)
+  cloak(source, output)
+  for name in ("grey.jpg", "wall.png", "a.xmp"):
+    before, after = (source / name).stat(), (output / name).stat()
+    assert after.st_mtime_ns == before.st_mtime_ns
+    assert after.st_mode == before.st_mode
+  cloak(source, tmp_path / "tar", "--output_format=tar")
+  [path] = (tmp_path / "tar").glob("*.tar")
+  with tarfile.open(path) as tar:
+    found = {member.name: (member.mtime, member.mode) for member in tar}
+  assert found == {
+    "grey.jpg": (10**9, 0o640),
+    "wall.png": (10**9, 0o641),
+    "a.xmp": (10**9, 0o642),
+  }
+
+
+def test_other_files_make_the_same_tree(tmp_path, monkeypatch):
+  """Sidecars, videos, also large ones; no picture passes for one of them."""
+  monkeypatch.setattr(others, "LARGE", 5000)
+  source, output = tmp_path / "in", tmp_path / "out"
+  (source / "d").mkdir(parents=True)
+  Image.new("RGB", (64, 48), "teal").save(source / "wall.png")
+  (source / "wall.xmp").write_text("<x:xmpmeta/>")
+  (source / "d" / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(9999))
+  (source / "d" / "README").write_text("Hello")
+  (source / "layers.bin").write_bytes(PSD)
+  (source / "large.bin").write_bytes(PSD + bytes(9999))
+  ended = cloak(source, output)
+  rows = rows_of(output)
+  copied = ("wall.xmp", "d/clip.mp4", "d/README")
+  assert {n for n, r in rows.items() if r["status"] == "copied"} == set(copied)
+  for name in copied:
+    assert (output / name).read_bytes() == (source / name).read_bytes()
+  for name in ("layers.bin", "large.bin"):
+    assert rows[name]["status"] == "failed"
+    assert "(PSD)" in rows[name]["reason"]
+  assert ended.code == 1
+  assert run("verify", source, output).code == 0
+  again = cloak(source, output)
+  assert "6 of them by an earlier run" in again.said
+  (output / "d" / "clip.mp4").write_bytes(b"")
+  said = run("verify", source, output).said
+  assert "output altered: d/clip.mp4" in said
+  again = cloak(source, output)
+  assert "1 done again: output altered\n    d/clip.mp4\n" in again.said
+  assert run("verify", source, output).code == 0
+
+
+def test_other_files_that_are_left_out(tmp_path):
+  """On demand, and where they could tell the location that shall go."""
+  source = tmp_path / "in"
+  source.mkdir()
+  (source / "a.xmp").write_text("<x:xmpmeta/>")
+  for number, (flags, status) in enumerate(
+    (
+      (("--others=skip",), "skipped"),
+      (("--strip_location",), "skipped"),
+      (("--strip_location", "--others=copy"), "copied"),
+      ((), "copied"),
+    )
+  ):
+    output = tmp_path / str(number)
+    assert cloak(source, output, *flags).code == 0
+    assert rows_of(output)["a.xmp"]["status"] == status
+    assert (output / "a.xmp").exists() == (status == "copied")
+  # Who changes his mind gets them.
+  cloak(source, tmp_path / "0", "--others=copy")
+  assert (tmp_path / "0" / "a.xmp").exists()
+
+
+def test_a_foreign_file_in_the_output_stays(photos, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  output.mkdir()
+  shutil.copy(photos / "wall.png", source)
+  (source / "a.xmp").write_text("mine")
+  for name in ("wall.png", "a.xmp"):
+    (output / name).write_text("somebody else's")
+  for flags in ((), (), ("--retry_failed",)):
+    ended = cloak(source, output, *flags)
+    assert ended.code == 1
+    assert "wall.png: another file of its name is in the output" in ended.said
+    assert (output / "wall.png").read_text() == "somebody else's"
+    assert (output / "a.xmp").read_text() == "somebody else's"
+  for name in ("wall.png", "a.xmp"):
+    (output / name).unlink()
+  assert cloak(source, output).code == 0
+  assert (output / "a.xmp").read_text() == "mine"
+
+
+def test_a_result_that_a_killed_run_has_left_is_not_foreign(photos, tmp_path):
+  """It was written, and its row was not."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  shutil.copy(photos / "wall.png", source)
+  with manifest.Manifest(output) as record:
+    record.append(manifest.Row(path="x.jpg", status="failed", config="c"))
+  (output / "wall.png").write_text("half of the work")
+  assert cloak(source, output).code == 0
+  assert (output / "wall.png").read_bytes() == (
+    source / "wall.png"
+  ).read_bytes()
 
 
 def test_what_would_overwrite_the_manifest(photos, tmp_path):

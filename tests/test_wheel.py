@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -35,3 +36,30 @@ def test_the_wheel_brings_the_checkpoints(tmp_path):
     assert {f"fawkes_jax/checkpoints/{name}" for name in wanted} <= names
     brought = archive.read("fawkes_jax/checkpoints/weights.toml")
   assert brought == (ROOT / "checkpoints" / "weights.toml").read_bytes()
+
+
+def test_the_sdist_brings_all_that_its_tests_read(tmp_path):
+  """Every file of the repository, so that an unpacked one can be tested."""
+  listed = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  if listed.returncode:
+    pytest.skip("not a checkout")
+  script = (
+    "import sys\n"
+    "from hatchling import build\n"
+    "print(build.build_sdist(sys.argv[1]))\n"
+  )
+  subprocess.run(
+    [sys.executable, "-c", script, tmp_path],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+  [sdist] = tmp_path.glob("*.tar.gz")
+  with tarfile.open(sdist) as archive:
+    names = {name.partition("/")[2] for name in archive.getnames()}
+  there = {
+    name for name in listed.stdout.splitlines() if (ROOT / name).exists()
+  }
+  assert there <= names

@@ -13,6 +13,8 @@ from fawkes_jax.archive.source import SourceFile
 
 _AHEAD = 64
 """Files that are read before their turn."""
+UNPROTECTED = "faces left unprotected"
+"""A problem that doing the file again with the same options does not mend."""
 _MAX_BYTES = 1 << 40
 """Whatever its size, an input file is compared."""
 
@@ -33,7 +35,7 @@ class Finding:
 def audit(
   rows: manifest.Rows,
   output: str | os.PathLike,
-  source: str | os.PathLike | None,
+  source: scan.Addresses | None,
 ) -> Iterator[Finding]:
   """Reads every file again that has an outcome, or should have.
 
@@ -44,10 +46,10 @@ def audit(
 
   Yields:
     One finding for each input file in the order of the listing, then one for
-    each row of another file. The problems are "output missing" and "output
-    altered", and with an input "no outcome", "source altered" and "source
-    cannot be read: ...". An input file that is gone is none: people may keep
-    the cloaked photos only.
+    each row of another file. The problems are "output missing", "output
+    altered" and "faces left unprotected", and with an input "no outcome",
+    "source altered" and "source cannot be read: ...". An input file that is
+    gone is none: people may keep the cloaked photos only.
 
   Raises:
     FawkesError: the input cannot be listed.
@@ -70,6 +72,8 @@ def audit(
     problem = manifest.output_problem(row, store)
     if entry is not None and problem is None:
       problem = _source(row, entry)
+    if problem is None and row.output_sha256 and row.unprotected:
+      problem = UNPROTECTED
     return Finding(path=row.path, problem=problem)
 
   with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -10,8 +10,9 @@ silence):
 * PNG, TIFF, BMP, lossless WebP: pixels outside the changes stay the same.
   Palettes, 2- and 4-bit grey become 8-bit grey, RGB or RGBA when something
   changes, and so does a transparent colour become an alpha channel.
-* lossy WebP and HEIC: encoded again with quality 95; HEIC needs the extra
-  `heic`. TIFF with JPEG inside likewise. For WebP that moves pixels outside
+* lossy WebP and HEIC: encoded again with quality 95, or finer where that holds
+  no cloak (`finer`); HEIC needs the extra `heic`. TIFF with JPEG inside
+  likewise. For WebP that moves pixels outside
   the changes by less than 1 level on average, by about 20 at most, and the
   file grows by 1.2 (from quality 90) to 2.6 times (from quality 60).
 * refused: more than one frame, 16-bit and floating-point samples, CMYK and
@@ -19,10 +20,12 @@ silence):
   added), and formats not named here.
 """
 
+import contextlib
+import dataclasses
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import (
@@ -34,9 +37,22 @@ from PIL import (
 )
 
 from fawkes_jax import types
-from fawkes_jax.archive import jpeg, orientation, rasters, segments, tiff
+from fawkes_jax.archive import (
+  conversion,
+  heif,
+  jpeg,
+  kinds,
+  orientation,
+  png,
+  rasters,
+  segments,
+  tiff,
+  webp,
+  xmp,
+)
+from fawkes_jax.archive.edits import Edits
 from fawkes_jax.archive.photo import Photo
-from fawkes_jax.archive.quiet import quiet_pillow
+from fawkes_jax.archive.quiet import quiet_natives, quiet_pillow
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 _REFUSED = {
@@ -65,6 +81,12 @@ _DAMAGE = (
   zlib.error,
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+# What takes something out of the metadata and leaves all pixels as they are.
+_STRIPPERS: dict[str, Callable[[bytes, Edits, set[str]], bytes]] = {
+  "JPEG": segments.strip,
+  "PNG": png.strip,
+  "WEBP": webp.strip,
+}
 _SUBSAMPLINGS = {
   (1, 1): "4:4:4",
   (1, 2): "4:2:2",
@@ -74,13 +96,15 @@ _SUBSAMPLINGS = {
 }
 
 
-def decode(data: bytes, *, max_pixels: int) -> Photo:
+def decode(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
   """Decodes a photo.
 
   Args:
     data: the file's bytes.
     max_pixels: the largest number of pixels that is decoded; the header is
       asked before anything is.
+    convert: whether of a picture that is not supported a PNG or JPEG is made,
+      as `conversion` does, and decoded.
 
   Returns:
     The photo, upright as `PIL.ImageOps.exif_transpose` turns it. The same
@@ -90,19 +114,41 @@ def decode(data: bytes, *, max_pixels: int) -> Photo:
     types.PhotoError: it is not an image, damaged, too large, or of a kind
       that could not be written again; the message is the reason.
   """
-  if not data:
-    raise types.PhotoError("zero bytes")
   try:
-    with quiet_pillow(), _open(data) as image:
+    return _decode(data, max_pixels)
+  except types.UnsupportedError as error:
+    if not convert:
+      raise
+    made, suffix, said = conversion.convert(data, max_pixels=max_pixels)
+    photo = _decode(made, max_pixels)
+    return dataclasses.replace(photo, suffix=suffix, note=f"{said}: {error}")
+
+
+def _decode(data: bytes, max_pixels: int) -> Photo:
+  if not data:
+    raise types.OtherFileError("zero bytes")
+  if (kind := kinds.identify(data)) is not None:
+    if kind.raw:
+      raise types.PhotoError(kind.reason)
+    error = types.UnsupportedError if kind.picture else types.OtherFileError
+    raise error(kind.reason)
+  is_jpeg = data.startswith(b"\xff\xd8\xff")
+  if is_jpeg and (reason := jpeg.refusal(data)):
+    raise types.PhotoError(reason)
+  try:
+    whole = _with_end(data, max_pixels) if is_jpeg else data
+    with quiet_pillow(), _quiet(data), _open(whole) as image:
       _check_header(image, data, max_pixels=max_pixels)
       if image.format != "TIFF":
         image.load()
       # Loading turns a TIFF, and forgets that it did.
-      how, info = _orientation(image), _info(image)
+      how, info = _orientation(image), _info(image, data)
       image.load()
       return _photo(image, data, how=how, info=info)
   except UnidentifiedImageError as error:
-    raise types.PhotoError("not an image, or damaged at its start") from error
+    raise types.OtherFileError(
+      "not an image, or damaged at its start"
+    ) from error
   except _DAMAGE as error:
     rule = "truncated" if "truncated" in str(error) else "corrupted"
     raise types.PhotoError(f"{rule}: {error}") from error
@@ -114,24 +160,28 @@ def encode(
   *,
   largest_step: int = 0,
   strip_location: bool = False,
+  strip_names: bool = False,
+  lost: set[str] | None = None,
+  finer: int = 0,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
 
-  The same format, mode, size, ICC profile, EXIF (upright, without previews),
-  XMP and alpha. A greyscale photo stays so: it gets the change's luma.
+  The same format, mode, size, ICC profile, EXIF (without previews), XMP and
+  alpha; upright, but for a JPEG with an axis that would have to be flipped and
+  is not filled with whole coding units, which keeps its EXIF orientation. A
+  greyscale photo stays so: it gets the change's luma.
   Without any change the source's own bytes are returned (with
-  `strip_location` only its GPS is taken out, where the format allows that
-  without encoding it again).
+  `strip_location` and `strip_names` only these are taken out, where the format
+  allows that without encoding it again).
 
   A JPEG whose coefficients cannot be edited is encoded again from its
   pixels, with the same tables and subsampling: arithmetic coding, RGB
-  instead of YCbCr, unusual sampling, or an EXIF orientation that flips an
-  axis that is not filled with whole coding units. Every block is rounded
-  again then, which moves pixels by 0.3 levels on average and up to 20 at
-  hard edges (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes
-  4:4:4. Otherwise pixels outside the changed blocks are the source's; after
-  a flip or transposition decoders may round them by up to 3 levels
-  differently (0.03 on average), although the coefficients are exact.
+  instead of YCbCr, or unusual sampling. Every block is rounded again then,
+  which moves pixels by 0.3 levels on average and up to 20 at hard edges
+  (measured on 1200 x 1800 photos in 4:2:0), and 4:4:0 becomes 4:4:4.
+  Otherwise pixels outside the changed blocks are the source's; after a flip
+  or transposition decoders may round them by up to 4 levels differently (0.03
+  on average), although the coefficients are exact.
 
   Args:
     photo: what `decode` returned.
@@ -140,8 +190,12 @@ def encode(
     largest_step: quantisation steps of a JPEG that are coarser are divided by
       whole numbers; blocks without a change are decoded to the same pixels
       as before. 0 divides none.
-    strip_location: removes the GPS directory from EXIF, and XMP if it
-      carries GPS.
+    strip_location: removes the GPS directory from EXIF, and GPS from XMP.
+    strip_names: removes names of people, regions of faces, and keywords.
+    lost: gets, in words, what the source has and the result has not, such as
+      "preview", "gain map", "motion clip"; but not what was to be stripped.
+    finer: how much less is lost to the format than usual, up to
+      `refinements`.
 
   Returns:
     The file's bytes.
@@ -151,17 +205,71 @@ def encode(
     ValueError: a patch reaches out of the photo.
   """
   changed = any(np.any(patch.change) for patch in patches)
-  if not changed and not strip_location:
+  if not changed and not strip_location and not strip_names:
     return photo.source
-  with quiet_pillow():
+  lost = set() if lost is None else lost
+  edits = _edits(
+    photo,
+    cloaked=changed,
+    strip_location=strip_location,
+    strip_names=strip_names,
+  )
+  if not changed and photo.format in _STRIPPERS:
+    untouched = dataclasses.replace(edits, how=None)
+    try:
+      return _STRIPPERS[photo.format](photo.source, untouched, lost)
+    except (ValueError, struct.error) as error:
+      raise types.PhotoError(
+        f"its metadata cannot be edited: {error}"
+      ) from error
+  with quiet_pillow(), _quiet(photo.source):
     if photo.format == "JPEG":
       return _encode_jpeg(
         photo,
-        patches if changed else (),
-        largest_step=largest_step,
-        strip_location=strip_location,
+        patches,
+        largest_step=max(1, largest_step >> finer) if largest_step else 0,
+        edits=edits,
+        lost=lost,
       )
-    return rasters.encode(photo, patches, strip_location=strip_location)
+    return rasters.encode(photo, patches, edits=edits, lost=lost, finer=finer)
+
+
+def names_people(photo: Photo) -> bool:
+  """Whether a photo's XMP says who is on it, or where their faces are."""
+  return xmp.has_people(photo.info.get("xmp", b""))
+
+
+def _edits(
+  photo: Photo, *, cloaked: bool, strip_location: bool, strip_names: bool
+) -> Edits:
+  height, width = photo.pixels.shape[:2]
+  if photo.how.transpose:
+    height, width = width, height
+  packet = photo.info.get("xmp", b"") if strip_names else b""
+  return Edits(
+    cloaked=cloaked,
+    how=photo.how,
+    width=width,
+    height=height,
+    strip_location=strip_location,
+    strip_names=strip_names,
+    names=xmp.names_in(packet),
+  )
+
+
+def refinements(photo: Photo, *, largest_step: int) -> int:
+  """How often `encode` can lose less of a change, in larger files.
+
+  The last of lossy WebP and of TIFF with JPEG inside loses nothing.
+
+  Args:
+    photo: what `decode` returned.
+    largest_step: as in `encode`; without it the tables of a JPEG are the
+      user's choice.
+  """
+  if photo.format == "JPEG":
+    return max(0, largest_step.bit_length() - 1)
+  return 0 if photo.lossless else rasters.refinements(photo)
 
 
 def _encode_jpeg(
@@ -169,19 +277,20 @@ def _encode_jpeg(
   patches: Sequence[types.Patch],
   *,
   largest_step: int,
-  strip_location: bool,
+  edits: Edits,
+  lost: set[str],
 ) -> bytes:
-  if not patches:
-    return segments.without_location(photo.source)
+  lost |= segments.name_trailing(photo.source)
   header = segments.parse(photo.source)
-  if jpeg.is_editable(header) and jpeg.can_turn(header, photo.how):
+  if jpeg.is_editable(header):
     encoded = jpeg.add_patches(
       photo.source,
       header,
       patches,
       how=photo.how,
       largest_step=largest_step,
-      strip_location=strip_location,
+      edits=edits,
+      lost=lost,
     )
     if encoded is not None:
       return encoded
@@ -190,8 +299,34 @@ def _encode_jpeg(
     header,
     patches,
     largest_step=largest_step,
-    strip_location=strip_location,
+    edits=edits,
+    lost=lost,
   )
+
+
+def _with_end(data: bytes, max_pixels: int) -> bytes:
+  """A JPEG with its end; what lacks more than that is truncated."""
+  try:
+    several = jpeg.completions(data)
+  except (LookupError, ValueError, struct.error):
+    return data  # Damaged: the decoder says how.
+  if not several:
+    return data
+  pictures = set()
+  with quiet_pillow():
+    for one in several:
+      with Image.open(io.BytesIO(one)) as image:
+        _check_header(image, one, max_pixels=max_pixels)
+        pictures.add(image.tobytes())
+  if len(pictures) > 1:
+    raise types.PhotoError("truncated: the picture ends early")
+  return several[0]
+
+
+def _quiet(data: bytes) -> contextlib.AbstractContextManager:
+  """What silences libtiff, for a TIFF file."""
+  is_tiff = data.startswith((b"II", b"MM"))
+  return quiet_natives() if is_tiff else contextlib.nullcontext()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -216,20 +351,23 @@ def _check_header(
   kind = _kind(image)
   if image.width * image.height > max_pixels:
     raise types.PhotoError(
-      f"{image.width} x {image.height} is more than {max_pixels} pixels"
-      " (decompression bomb)"
+      f"{image.width} x {image.height} is more than {max_pixels} pixels, the"
+      " limit against decompression bombs (--max_pixels)"
     )
   if kind not in _FORMATS:
-    raise types.PhotoError(
-      _REFUSED.get(kind, f"the format {kind} is not supported")
-    )
+    # Targa has no mark at its start: other files look like it.
+    other = kind == "TGA" and not data.endswith(b"TRUEVISION-XFILE.\0")
+    error = types.OtherFileError if other else types.UnsupportedError
+    raise error(_REFUSED.get(kind, f"the format {kind} is not supported"))
   if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
-    raise types.PhotoError("animated or multi-page: more than one frame")
+    raise types.UnsupportedError("animated or multi-page: more than one frame")
   if _bits(image, data) > 8:
-    raise types.PhotoError("more than 8 bits per sample are not supported")
+    raise types.UnsupportedError(
+      "more than 8 bits per sample are not supported"
+    )
   if image.mode not in _MODES:
     mode = image.mode.split(";")[0]
-    raise types.PhotoError(
+    raise types.UnsupportedError(
       _REFUSED_MODES.get(mode, f"the mode {image.mode} is not supported")
     )
 
@@ -252,19 +390,22 @@ def _orientation(image: Image.Image) -> orientation.Orientation:
   """How the stored picture is turned upright; HEIC's decoder did it."""
   if image.format == "HEIF":
     return orientation.Orientation()
-  value = image.getexif().get(ExifTags.Base.Orientation, 1)
-  return orientation.orientation(value)
+  with contextlib.suppress(*_DAMAGE):
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation.orientation(value)
+  return orientation.Orientation()
 
 
-def _info(image: Image.Image) -> dict:
+def _info(image: Image.Image, data: bytes) -> dict:
   """What goes along with the pixels."""
   names = "exif", "icc_profile", "xmp", "dpi", "compression"
   info = {n: image.info[n] for n in names if image.info.get(n)}
-  if "exif" not in info and "Raw profile type exif" in image.info:
-    lines = image.info["Raw profile type exif"].split("\n")[3:]
-    info["exif"] = bytes.fromhex("".join(lines))
-  if isinstance(image, TiffImagePlugin.TiffImageFile):
-    info |= tiff.read_tags(image)
+  if isinstance(info.get("xmp"), str):
+    info["xmp"] = info["xmp"].encode()
+  if image.format == "TIFF" and (predictor := tiff.predictor(data)):
+    info["predictor"] = predictor
+  if image.format == "HEIF":
+    info["lost"] = heif.lost_parts(image.info, data)
   return info
 
 
@@ -314,7 +455,7 @@ def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _is_lossless(kind: str, data: bytes, info: dict) -> bool:
   if kind == "WEBP":
-    return rasters.is_lossless_webp(data)
+    return webp.is_lossless(data)
   if kind == "TIFF":
     return info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
   return kind in ("PNG", "BMP")
@@ -327,6 +468,8 @@ def _jpeg_facts(
   header = segments.parse(data)
   by_number = segments.quantisation_tables(header)
   tables = [by_number[number] for number in header.table_numbers]
+  if not all(table.all() for table in tables):
+    raise types.PhotoError("corrupted: a quantisation step of 0")
   if len(tables) not in (1, 3):
     return None, None
   pair = np.stack([tables[0], tables[1] if len(tables) == 3 else tables[0]])

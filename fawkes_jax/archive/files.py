@@ -1,16 +1,33 @@
 """Sources are read whole; outputs appear atomically."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import re
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from fawkes_jax import types
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stamp:
+  """What a copy of a file keeps, beside its bytes.
+
+  Attributes:
+    modified: when it was changed last, in nanoseconds since 1970; None where
+      that is not known.
+    mode: its permissions; None where they are not known.
+  """
+
+  modified: int | None = None
+  mode: int | None = None
+
 
 TEMPORARY_PREFIX = ".fawkes-jax-"
 
@@ -20,13 +37,26 @@ def read_source(path: Path, max_bytes: int) -> bytes:
 
   Raises:
     OSError: it cannot be read.
-    types.PhotoError: it is not a regular file.
+    types.PhotoError: there is none, or it is not a regular file.
   """
   if not path.is_file():
+    if path.is_dir():
+      raise types.PhotoError("a folder, not a file")
+    if not os.path.lexists(path):
+      raise types.PhotoError("does not exist")
     raise types.PhotoError("not a regular file")
   with path.open("rb") as file:
     # No more than needed: memory for all that is asked for is set aside.
     return file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
+
+
+def stamp(path: Path) -> Stamp:
+  """Time and mode of a file; unknown where there is none."""
+  try:
+    known = path.stat()
+  except (OSError, ValueError):  # No path at all, with a null character.
+    return Stamp()
+  return Stamp(modified=known.st_mtime_ns, mode=known.st_mode & 0o777)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,30 +67,41 @@ def write_atomically(path: Path, data: bytes) -> None:
   permissions (the umask's).
 
   Raises:
-    types.PhotoError: it cannot be written; nothing is left behind. The
+    types.FawkesError: it cannot be written; nothing is left behind. The
       message names the file and the rule.
   """
   try:
     write(path, data)
   except OSError as error:
-    raise types.PhotoError(
+    raise types.FawkesError(
       f"{printable(path)} cannot be written: {reason(error)}"
     ) from error
 
 
-def write(path: Path, data: bytes) -> None:
-  """Like `write_atomically`, but raises OSError."""
-  _write_beside(path, lambda file: file.write(data))
+def write(path: Path, data: bytes, stamp: Stamp | None = None) -> None:
+  """Like `write_atomically`, but raises OSError.
+
+  Args:
+    path: of the file.
+    data: its bytes.
+    stamp: its time and mode; None for now and the umask's.
+  """
+  _write_beside(path, lambda file: file.write(data), stamp)
 
 
-def copy(source: Path, path: Path) -> None:
+def copy(source: Path, path: Path, stamp: Stamp | None = None) -> None:
   """Copies a file so that the copy is there as a whole or not at all.
+
+  Args:
+    source: the file.
+    path: of the copy.
+    stamp: the copy's time and mode; None for now and the umask's.
 
   Raises:
     OSError: it cannot be read or written; nothing is left behind.
   """
   with source.open("rb") as content:
-    _write_beside(path, lambda file: shutil.copyfileobj(content, file))
+    _write_beside(path, lambda file: shutil.copyfileobj(content, file), stamp)
 
 
 def utf8(path: str) -> str:
@@ -68,6 +109,19 @@ def utf8(path: str) -> str:
   return path.encode("utf-8", "surrogateescape").decode(
     "utf-8", "backslashreplace"
   )
+
+
+def from_url(address: str) -> str:
+  """A path of this machine that is given as a file:// URL; else the address.
+
+  Escapes such as %20 are resolved, unless there is a file of the name as it is.
+  """
+  if not address.startswith("file://"):
+    return address
+  path = "/" + address.removeprefix("file://").partition("/")[2]
+  if os.path.lexists(path):
+    return path
+  return os.fsdecode(urllib.parse.unquote_to_bytes(os.fsencode(path)))
 
 
 def order(name: str) -> bytes:
@@ -101,7 +155,14 @@ def from_printable(text: str) -> str:
   return os.fsdecode(data)
 
 
-def _write_beside(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+def _write_beside(
+  path: Path,
+  fill: Callable[[IO[bytes]], object],
+  stamp: Stamp | None = None,
+) -> None:
+  stamp = stamp or Stamp()
+  # Whoever made it can read it, so that it can be verified.
+  mode = 0o666 & ~_UMASK if stamp.mode is None else stamp.mode | 0o400
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(
     prefix=TEMPORARY_PREFIX, suffix=".tmp", dir=path.parent
@@ -110,7 +171,11 @@ def _write_beside(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     with open(handle, "wb") as file:
       fill(file)
       file.flush()
-      os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+      os.fchmod(file.fileno(), mode)
+      if stamp.modified is not None:
+        # Some file systems do not hold all times that archives do.
+        with contextlib.suppress(OSError, OverflowError):
+          os.utime(file.fileno(), ns=(stamp.modified, stamp.modified))
       os.fsync(file.fileno())
     os.replace(temporary, path)
   except BaseException:

@@ -21,7 +21,9 @@ blocks of 8 x 8 samples, 16 x 16 pixels in 4:2:0.
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,8 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.archive import orientation, segments
+from fawkes_jax.archive.edits import Edits
+from fawkes_jax.archive.quiet import quiet_natives
 from fawkes_jax.archive.regions import regions
 
 # JFIF (ITU-T T.871), without the offsets: changes have none.
@@ -45,9 +49,23 @@ _FREQUENCY = np.arange(8)[:, np.newaxis]
 _DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * _FREQUENCY * np.pi / 16)
 _DCT[0] /= np.sqrt(2)
 
+# Blocks of a coding unit that a scan of several components may have.
+_MOST_BLOCKS = 10
 # What 8-bit Huffman coding can hold.
 _DC_RANGE = -1024, 1023
 _AC_RANGE = -1023, 1023
+
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
+_REFUSED_FRAMES = {
+  0xC3: "lossless JPEG is not supported",
+  **dict.fromkeys((0xC5, 0xC6, 0xC7), "hierarchical JPEG is not supported"),
+  0xCB: "lossless JPEG is not supported",
+  **dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical JPEG is not supported"),
+  0xF7: "JPEG-LS is not supported",
+}
+_EOI = b"\xff\xd9"
+# A marker among coded data, where 0 and restarts are none.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.S)
 
 # jpeglib keeps markers and the chosen codec in global variables.
 _LOCK = threading.Lock()
@@ -78,11 +96,94 @@ class Coefficients:
     return max(v for v, _ in self.sampling), max(h for _, h in self.sampling)
 
 
+def refusal(data: bytes) -> str | None:
+  """Why a JPEG of this kind is not supported; None where it may be.
+
+  Arithmetic coding is the decoder's business.
+  """
+  try:
+    frame = next(s for s in segments.read(data) if s.marker in _SOF)
+    precision = frame.payload[0]
+  except (IndexError, StopIteration, ValueError, struct.error):
+    return None  # What is damaged gets the decoder's reason.
+  if precision > 8 and frame.marker not in _REFUSED_FRAMES:
+    return f"JPEG of {precision} bits per sample is not supported"
+  return _REFUSED_FRAMES.get(frame.marker)
+
+
+def with_end(data: bytes) -> bytes:
+  """The file with the marker of its end, added where there is none."""
+  if _scans(data)[1]:
+    return data
+  return data.rstrip(b"\xff") + _EOI
+
+
+def completions(data: bytes) -> list[bytes]:
+  """What a decoder can be given to learn whether only the end is missing.
+
+  Cameras that lose power, and some programs, leave the marker of the end out.
+  Whether something of the picture is missing, too, a decoder does not say: it
+  takes zeros for it. But if other bits in its place make no other picture,
+  then nothing is.
+
+  Args:
+    data: a JPEG file.
+
+  Returns:
+    Nothing for a file that has its end; otherwise files with an end, which
+    are decoded to the same pixels if nothing else is missing.
+
+  Raises:
+    types.PhotoError: a whole scan is missing.
+  """
+  scans, ended = _scans(data)
+  if ended:
+    return []
+  # What is left of each coefficient: of none, nothing has come yet.
+  missing: dict[int, list[bool]] = {}
+  for number in segments.parse(data).ids:
+    missing[number] = [True] * 64
+  for scan in scans:
+    count = scan[0]
+    first, last, approximation = scan[1 + 2 * count : 4 + 2 * count]
+    for number in scan[1 : 1 + 2 * count : 2]:
+      for i in range(first, min(last, 63) + 1):
+        missing[number][i] = bool(approximation & 15)
+  if any(map(any, missing.values())):
+    raise types.PhotoError("truncated: a scan is missing")
+  body = data.rstrip(b"\xff")
+  return [body + bytes([fill]) * 64 + _EOI for fill in (0x00, 0xAA, 0x55)]
+
+
+def _scans(data: bytes) -> tuple[list[bytes], bool]:
+  """The headers of all scans, and whether the end is marked.
+
+  Raises:
+    ValueError: there is none, or a header is damaged.
+  """
+  scans: list[bytes] = []
+  position = segments.parse(data).scan_offset
+  while match := _MARKER.search(data, position):
+    marker, position = match[1][0], match.end()
+    if marker == _EOI[1]:
+      return scans, True
+    if position + 2 > len(data):
+      break
+    (length,) = struct.unpack_from(">H", data, position)
+    if marker == 0xDA:
+      header = data[position + 2 : position + length]
+      if not header or len(header) < 4 + 2 * header[0]:
+        raise ValueError("a scan that ends early")
+      scans.append(header)
+    position += length
+  return scans, False
+
+
 def is_editable(header: segments.Header) -> bool:
   """Whether the coefficients can be edited.
 
   That takes 8-bit Huffman coding, baseline or progressive, greyscale or
-  YCbCr, chroma with one sample for a whole number of pixels.
+  YCbCr, each component with one sample for a whole number of pixels.
   """
   if header.frame not in (0xC0, 0xC1, 0xC2) or header.precision != 8:
     return False
@@ -90,20 +191,29 @@ def is_editable(header: segments.Header) -> bool:
     return True
   if len(header.sampling) != 3:
     return False
-  luma, cb, cr = header.sampling
   is_rgb = bytes(header.ids) == b"RGB"
   is_ycbcr = header.jfif or header.adobe_transform == 1
   if not is_ycbcr and (header.adobe_transform is not None or is_rgb):
     return False
-  return cb == cr == (1, 1) and luma[0] in (1, 2, 4) and luma[1] in (1, 2, 4)
+  rows, columns = zip(*header.sampling, strict=True)
+  return (
+    min(rows + columns) > 0
+    and not any(max(rows) % v or max(columns) % h for v, h in header.sampling)
+    and sum(v * h for v, h in header.sampling) <= _MOST_BLOCKS
+  )
 
 
 def can_turn(header: segments.Header, how: orientation.Orientation) -> bool:
   """Whether the coefficients can be turned upright without loss.
 
-  A flip needs the flipped axis to be filled with whole coding units.
+  A flip needs the flipped axis to be filled with whole coding units. Unusual
+  sampling is never turned.
   """
+  if how == orientation.Orientation():
+    return True
   v, h = (1, 1) if len(header.sampling) == 1 else header.sampling[0]
+  if any(chroma != (1, 1) for chroma in header.sampling[1:]):
+    return False
   height, width = header.height, header.width
   if how.transpose:
     height, width, v, h = width, height, h, v
@@ -119,18 +229,21 @@ def add_patches(
   *,
   how: orientation.Orientation,
   largest_step: int,
-  strip_location: bool,
+  edits: Edits,
+  lost: set[str],
 ) -> bytes | None:
-  """The upright JPEG with its changes added.
+  """The JPEG with its changes added: upright, where `can_turn` allows it.
+
+  Elsewhere the picture stays as it is stored, and its orientation with it.
 
   Args:
-    data: a file that has been decoded without complaint, `is_editable` and
-      `can_turn`.
+    data: a file that has been decoded without complaint and `is_editable`.
     header: its header.
     patches: the changes, in the upright photo.
     how: how it is turned upright.
     largest_step: coarser quantisation steps are divided; 0 divides none.
-    strip_location: whether GPS is removed.
+    edits: what is done to the metadata.
+    lost: gets the names of what of it has to go.
 
   Returns:
     The new file: optimised Huffman tables, progressive if the source is, no
@@ -140,16 +253,21 @@ def add_patches(
   Raises:
     types.PhotoError: jpeglib refuses, or there is no room for its files.
   """
-  source = _turn(_read(data, header), how)
+  source = _read(data, header)
+  upright = can_turn(header, how)
+  if upright:
+    source = _turn(source, how)
+  else:
+    shape = source.height, source.width
+    patches = [orientation.stored_patch(p, how, shape) for p in patches]
   if any(_out_of_range(plane) for plane in source.planes):
     return None
   if largest_step:
     _refine(source, largest_step)
   _add(source, patches)
   encoded = _write(source, progressive=header.frame == 0xC2)
-  kept = segments.cloaked_metadata(
-    header, transposed=how.transpose, strip_location=strip_location
-  )
+  edits = edits if upright else dataclasses.replace(edits, how=None)
+  kept = segments.clean_metadata(header, edits, lost)
   return segments.replace_metadata(encoded, kept, header.ids)
 
 
@@ -239,10 +357,10 @@ def _quantise(change: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _read(data: bytes, header: segments.Header) -> Coefficients:
-  with _LOCK, _workspace(len(data)) as folder:
+  with _LOCK, quiet_natives(), _workspace(len(data)) as folder:
     path = os.path.join(folder, "source.jpg")
     with open(path, "wb") as file:
-      file.write(data)
+      file.write(with_end(data))
     image = jpeglib.read_dct(path)
     image.load()
   planes = [image.Y] if image.Cb is None else [image.Y, image.Cb, image.Cr]
@@ -270,7 +388,8 @@ def _write(c: Coefficients, *, progressive: bool) -> bytes:
   )
   image.height, image.width = c.height, c.width
   image.samp_factor = np.array(c.sampling)
-  with _LOCK, _workspace(sum(p.nbytes for p in c.planes)) as folder:
+  size = sum(p.nbytes for p in c.planes)
+  with _LOCK, quiet_natives(), _workspace(size) as folder:
     path = os.path.join(folder, "target.jpg")
     image.write_dct(path, flags=["+OPTIMIZE_CODING"])
     if progressive:
@@ -301,5 +420,5 @@ def _workspace(size: int) -> Iterator[str]:
       if shutil.disk_usage(folder).free < 3 * size + 2**20:
         raise types.PhotoError(f"no room for temporary files in {folder}")
       yield folder
-  except OSError as error:
+  except (OSError, ValueError) as error:  # jpeglib raises both.
     raise types.PhotoError(f"JPEG coefficients: {error}") from error

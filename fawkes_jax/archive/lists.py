@@ -1,17 +1,25 @@
 """Archives that are lists of addresses, in a text or Parquet file.
 
 A line of a text file is an address and, after a tab, the name of the result
-below the output where that shall be another. A Parquet file has a column
-"address", "url", "uri" or "path", and may have a column "name".
+below the output where that shall be another. It may be as people and their
+programs write it: with a byte order mark, in UTF-16, with Windows' ends of
+lines, in quotation marks, with spaces around it, as a file:// URL, with ~ for
+the home. A line that begins with # is a comment. All this only where there is
+no file of this machine whose name is the line as it is. A Parquet file has a
+column "address", "url", "uri" or "path", and may have a column "name".
 
 An address that is no URL and no absolute path is relative to the list's
-folder, and that is its name too. The name of any other address is the address
-without the scheme: s3://bucket/trip/a.jpg becomes bucket/trip/a.jpg.
+folder, and that is its name too, without . and .. in front of it. The name of
+any other address is the address without the scheme: s3://bucket/trip/a.jpg
+becomes bucket/trip/a.jpg.
 """
 
+import codecs
 import functools
+import io
 import os
 import posixpath
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Iterator
@@ -24,6 +32,11 @@ from fawkes_jax.archive.source import SourceFile
 SUFFIXES = (".txt", ".parquet")
 _COLUMNS = ("address", "url", "uri", "path")
 _BATCH = 4096
+_MARKS = {
+  codecs.BOM_UTF8: "utf-8",
+  codecs.BOM_UTF16_LE: "utf-16-le",
+  codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 def scan(address: str) -> Iterator[SourceFile]:
@@ -39,21 +52,52 @@ def scan(address: str) -> Iterator[SourceFile]:
   """
   folder, name = posixpath.split(address)
   store = storage.open_store(folder or ".")
-  if name.endswith(".parquet"):
+  if name.lower().endswith(".parquet"):
     entries = _parquet(store, name, address)
   else:
     store.open(name).close()  # Missing files are named at once.
-    entries = _text(store, name)
+    entries = _text(store, name, folder)
   return _sources(entries, folder)
 
 
-def _text(store: storage.Store, name: str) -> Iterator[tuple[str, str]]:
+def _text(
+  store: storage.Store, name: str, folder: str
+) -> Iterator[tuple[str, str]]:
+  for text in _lines(store, name):
+    address, _, target = text.partition("\t")
+    meant = _meant(address)
+    if meant != address and os.path.lexists(_where(address, folder)):
+      meant = address
+    if meant:
+      yield meant, _unquoted(target.strip())
+
+
+def _lines(store: storage.Store, name: str) -> Iterator[str]:
+  """The lines of a text, whatever a program for Windows has made of it."""
   with store.open(name) as file:
-    for line in file:
-      text = os.fsdecode(line.rstrip(b"\r\n"))
-      if text.strip():
-        address, _, target = text.partition("\t")
-        yield address, target
+    head = file.read(3)
+  mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
+  encoding = _MARKS.get(mark, "utf-8")
+  with store.open(name) as file:
+    file.seek(len(mark))
+    if encoding == "utf-8":  # Bytes of names that are in none stay.
+      yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in file)
+    else:
+      with io.TextIOWrapper(file, encoding, "replace") as text:
+        yield from (line.rstrip("\r\n") for line in text)
+
+
+def _meant(text: str) -> str:
+  """The address in a line; empty where it has none."""
+  text = text.strip()
+  if text.startswith("#"):
+    return ""
+  return os.path.expanduser(files.from_url(_unquoted(text)))
+
+
+def _unquoted(text: str) -> str:
+  quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+  return text[1:-1] if quoted else text
 
 
 def _parquet(
@@ -115,28 +159,33 @@ def _sources(
           reason="an earlier entry has the same name",
         )
       else:
-        whole = (
-          address if _is_whole(address) else posixpath.join(folder, address)
-        )
+        whole = _where(address, folder)
         yield SourceFile(
           relative=relative,
           load=functools.partial(_fetch, whole),
           address=whole,
+          path=None if storage.is_remote(whole) else Path(whole),
         )
 
 
-def _is_whole(address: str) -> bool:
-  return storage.is_remote(address) or address.startswith("/")
+def _where(address: str, folder: str) -> str:
+  """An address that does not depend on the list's."""
+  if storage.is_remote(address) or address.startswith("/"):
+    return address
+  scheme, mark, path = folder.rpartition("://")
+  return scheme + mark + posixpath.normpath(posixpath.join(path, address))
 
 
 def _name(address: str) -> str:
   """What the result of an address is called."""
   if address.startswith(("http://", "https://")):
-    parts = urllib.parse.urlsplit(address)
-    return f"{parts.netloc}{urllib.parse.unquote(parts.path)}"
+    return urllib.parse.unquote(re.split("[?#]", address)[0].split("://")[1])
   if storage.is_remote(address):
     return address.partition("://")[2]
-  return address.removeprefix("/")
+  name = posixpath.normpath(address).lstrip("/")
+  while name.startswith("../"):
+    name = name.removeprefix("../")
+  return name
 
 
 def _fetch(address: str, max_bytes: int) -> bytes:

@@ -89,6 +89,7 @@ class Manifest:
           _lock(self.store.root, stack, process, processes)
         except OSError as error:
           raise self._failure(error) from error
+      self._ours = self._since()
       self.rows, self.notes, self._parts = _load(self.store)
       self._appender = self._new_appender()
       self._stack = stack.pop_all()
@@ -98,6 +99,36 @@ class Manifest:
 
   def __exit__(self, *error: object) -> None:
     self.close()
+
+  def is_foreign(self, name: str) -> bool:
+    """Whether a file of the output has no row and was not left by a run.
+
+    A run that was killed may have written a result of which there is no row
+    yet. Of a bucket that is not asked.
+
+    Args:
+      name: of the file, as a store has it.
+    """
+    if not isinstance(self.store, storage.LocalStore):
+      return False
+    try:
+      changed = (self.store.root / name).lstat().st_ctime_ns
+    except OSError:
+      return False
+    return self._ours is None or changed < self._ours
+
+  def _since(self) -> int | None:
+    """Since when results without a row may be there, in nanoseconds.
+
+    None where no run was cut off.
+    """
+    if not isinstance(self.store, storage.LocalStore):
+      return None
+    with contextlib.suppress(OSError):
+      names = self.store.names(FOLDER)
+      if any(name.endswith((".json", ".jsonl")) for name in names):
+        return (self.store.root / LOCK_NAME).stat().st_mtime_ns
+    return None
 
   def append(self, row: Row) -> None:
     """Adds a row, or replaces the one of the same path.
@@ -208,11 +239,12 @@ def output_problem(row: Row, output: storage.Store) -> str | None:
     if row.place is not None:
       place = row.place
       data = output.read_part(place.tar, place.offset, place.size)
+      digest = hashlib.sha256(data).hexdigest()
     else:
-      data = output.read(files.from_printable(row.path))
+      digest = output.digest(files.from_printable(row.output or row.path))
   except OSError:
     return "output missing"
-  if hashlib.sha256(data).hexdigest() != row.output_sha256:
+  if digest != row.output_sha256:
     return "output altered"
   return None
 

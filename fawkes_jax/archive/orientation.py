@@ -9,6 +9,8 @@ import dataclasses
 
 import numpy as np
 
+from fawkes_jax import types
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Orientation:
@@ -50,6 +52,28 @@ def upright_pixels(pixels: np.ndarray, how: Orientation) -> np.ndarray:
   if how.flip_rows:
     pixels = pixels[::-1]
   return np.ascontiguousarray(pixels)
+
+
+def stored_patch(
+  patch: types.Patch, how: Orientation, shape: tuple[int, int]
+) -> types.Patch:
+  """A change of the upright picture as one of the stored picture.
+
+  Args:
+    patch: inside the upright picture.
+    how: the orientation.
+    shape: height and width of the stored picture.
+  """
+  height, width = shape[::-1] if how.transpose else shape
+  left, top, right, bottom = patch.box
+  change = patch.change
+  if how.flip_rows:
+    change, top = change[::-1], height - bottom
+  if how.flip_columns:
+    change, left = change[:, ::-1], width - right
+  if how.transpose:
+    change, left, top = change.swapaxes(0, 1), top, left
+  return types.Patch(left=left, top=top, change=change)
 
 
 def upright_blocks(blocks: np.ndarray, how: Orientation) -> np.ndarray:

@@ -26,8 +26,12 @@ class Photo:
     lossless: whether the format keeps pixels exactly.
     palette: whether the source is a palette picture.
     info: what goes along: `exif`, `icc_profile`, `xmp` (bytes), `dpi`,
-      `compression`; only what the source has.
-    source: the file's bytes.
+      `compression`, `predictor`, `lost` (names of what a HEIF has besides);
+      only what the source has.
+    source: the file's bytes; of a converted picture, those that were made
+      of it.
+    suffix: of the name that a converted picture gets; empty for others.
+    note: what a conversion kept, in words; None without one.
   """
 
   pixels: np.ndarray
@@ -41,3 +45,5 @@ class Photo:
   palette: bool
   info: dict
   source: bytes
+  suffix: str = ""
+  note: str | None = None

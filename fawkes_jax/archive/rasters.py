@@ -8,12 +8,36 @@ import numpy as np
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import bmp, jpeg, metadata, png, segments, tiff
+from fawkes_jax.archive import (
+  bmp,
+  icc,
+  jpeg,
+  metadata,
+  png,
+  segments,
+  tiff,
+  webp,
+  xmp,
+)
+from fawkes_jax.archive.edits import Edits
 from fawkes_jax.archive.photo import Photo
 from fawkes_jax.archive.regions import regions
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_LOSSY_QUALITY = 95
+# By how fine a lossy file must be, options of Pillow's encoders.
+_LOSSY: dict[str, tuple[dict, ...]] = {
+  "WEBP": (
+    {"quality": 95, "lossless": False},
+    {"quality": 100, "lossless": False},
+    {"quality": 100, "lossless": True},
+  ),
+  "TIFF": (
+    {"quality": 95},
+    {"quality": 100},
+    {"compression": "tiff_adobe_deflate"},
+  ),
+  "HEIF": ({"quality": 95}, {"quality": 100, "chroma": 444}),
+}
 _ENCODER_ERRORS = (
   OSError,
   RuntimeError,
@@ -24,30 +48,49 @@ _ENCODER_ERRORS = (
 )
 
 
+def refinements(photo: Photo) -> int:
+  """How often `encode` can lose less, see `codec.refinements`."""
+  return len(_LOSSY[photo.format]) - 1
+
+
 def encode(
-  photo: Photo, patches: Sequence[types.Patch], *, strip_location: bool
+  photo: Photo,
+  patches: Sequence[types.Patch],
+  *,
+  edits: Edits,
+  lost: set[str],
+  finer: int = 0,
 ) -> bytes:
   """The photo with its changes, in the format of its source, but not JPEG.
+
+  Args:
+    photo: what `codec.decode` returned.
+    patches: the changes.
+    edits: what is done to the metadata.
+    lost: gets the names of what of it has to go.
+    finer: see `codec.encode`.
 
   Raises:
     types.PhotoError: the encoder refuses.
   """
   image = _image(photo, patches)
   if photo.format == "TIFF":
-    return _encode_tiff(photo, image, strip_location=strip_location)
-  carried = _carried(photo, strip_location=strip_location)
+    return _encode_tiff(photo, image, edits, lost, finer=finer)
   if photo.format == "PNG":
-    exif, xmp = carried.get("exif", b""), carried.get("xmp", b"")
-    encoded = _save(image, "PNG", {})
-    return png.carry_chunks(photo.source, encoded, exif=exif, xmp=xmp)
+    return png.carry_chunks(photo.source, _save(image, "PNG", {}), edits, lost)
+  carried = _carried(photo, edits, lost)
   if photo.format == "BMP":
+    lost |= bmp.lost_parts(photo.source)
     dpi = carried.get("dpi", (0.0, 0.0))
     if image.mode == "RGBA":
       return bmp.encode_rgba(np.asarray(image), dpi=dpi)
     return _save(image, "BMP", {"dpi": dpi})
-  options = carried | {"quality": _LOSSY_QUALITY}
+  level = len(_LOSSY[photo.format]) - 1 if photo.lossless else finer
+  options = carried | _LOSSY[photo.format][level]
   if photo.format == "WEBP":
-    options |= {"lossless": photo.lossless, "exact": True}
+    lost |= webp.lost_chunks(photo.source)
+    options["exact"] = True
+  lost |= photo.info.get("lost", set())
   return _save(image, photo.format, options)
 
 
@@ -57,7 +100,8 @@ def encode_jpeg(
   patches: Sequence[types.Patch],
   *,
   largest_step: int,
-  strip_location: bool,
+  edits: Edits,
+  lost: set[str],
 ) -> bytes:
   """A JPEG encoded again from its pixels, with the source's tables.
 
@@ -83,35 +127,30 @@ def encode_jpeg(
   elif not photo.grey:
     options["subsampling"] = "4:4:4"
   encoded = _save(_image(photo, patches), "JPEG", options)
-  kept = segments.cloaked_metadata(
-    header, transposed=photo.how.transpose, strip_location=strip_location
-  )
+  kept = segments.clean_metadata(header, edits, lost)
   kept = [s for s in kept if not segments.is_adobe(s)]
   ids = segments.parse(encoded).ids
   return segments.replace_metadata(encoded, kept, ids)
 
 
 def _encode_tiff(
-  photo: Photo, image: Image.Image, *, strip_location: bool
+  photo: Photo,
+  image: Image.Image,
+  edits: Edits,
+  lost: set[str],
+  *,
+  finer: int,
 ) -> bytes:
-  options = tiff.options(photo.info, strip_location=strip_location)
+  options: dict = {"compression": photo.info.get("compression", "raw")}
+  if options["compression"] in tiff.PREDICTABLE and "predictor" in photo.info:
+    options["tiffinfo"] = {tiff.PREDICTOR: photo.info["predictor"]}
   if not photo.lossless:
-    options["quality"] = _LOSSY_QUALITY
+    options |= _LOSSY["TIFF"][finer]
   encoded = _save(image, "TIFF", options)
-  return tiff.append_directories(
-    encoded, photo.info, strip_location=strip_location
-  )
-
-
-def is_lossless_webp(data: bytes) -> bool:
-  """Whether a WebP file's picture is in a lossless chunk (VP8L)."""
-  position = 12
-  while position + 8 <= len(data):
-    name, size = struct.unpack_from("<4sI", data, position)
-    if name in (b"VP8L", b"VP8 "):
-      return name == b"VP8L"
-    position += 8 + size + size % 2
-  return False
+  try:
+    return tiff.carry_tags(photo.source, encoded, edits, lost)
+  except (ValueError, struct.error) as error:
+    raise types.PhotoError(f"its tags cannot be read: {error}") from error
 
 
 def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
@@ -131,22 +170,19 @@ def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
   return Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
 
 
-def _carried(photo: Photo, *, strip_location: bool) -> dict:
+def _carried(photo: Photo, edits: Edits, lost: set[str]) -> dict:
   """ICC profile, EXIF, XMP and resolution for Pillow's encoders."""
   info = photo.info
   carried = {
     name: info[name] for name in ("icc_profile", "dpi") if name in info
   }
+  if edits.cloaked and icc.hides_picture(info.get("icc_profile", b"")):
+    lost.add("colour profile")
+    del carried["icc_profile"]
   if "exif" in info:
-    carried["exif"] = metadata.clean_exif(
-      info["exif"],
-      transposed=photo.how.transpose,
-      strip_location=strip_location,
-    )
+    carried["exif"] = metadata.clean_exif(info["exif"], edits, lost)
   if "xmp" in info:
-    carried["xmp"] = metadata.clean_xmp(
-      info["xmp"], strip_location=strip_location
-    )
+    carried["xmp"] = xmp.clean_xmp(info["xmp"], edits, lost)
   return {name: value for name, value in carried.items() if value}
 
 

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from fawkes_jax import types
 from fawkes_jax.archive import files, storage
@@ -31,8 +31,15 @@ _PREFIX = "photos-"
 class Results(Protocol):
   """Takes results from several threads, and says when they last."""
 
-  def write(self, name: str, data: bytes) -> Place | None:
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> Place | None:
     """Adds a result; returns its place in a tar file. Raises OSError."""
+
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> Place | None:
+    """The same with a file of this machine, which may be large."""
 
   def read(self, name: str, place: Place | None) -> bytes:
     """Reads a result that was just written. Raises OSError."""
@@ -58,9 +65,18 @@ class TreeResults:
   def __init__(self, store: storage.Store):
     self._store = store
 
-  def write(self, name: str, data: bytes) -> Place | None:
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> Place | None:
     """See `Results.write`."""
-    self._store.write(name, data)
+    self._store.write(name, data, stamp)
+    return None
+
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> Place | None:
+    """See `Results.write_file`."""
+    self._store.write_file(name, path, stamp)
     return None
 
   def read(self, name: str, place: Place | None) -> bytes:
@@ -87,13 +103,27 @@ class TarResults:
     self._growing: _Growing | None = None
     self._waiting: list[Callable[[], None]] = []
 
-  def write(self, name: str, data: bytes) -> Place | None:
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> Place | None:
     """See `Results.write`."""
+    return self._add(name, io.BytesIO(data), len(data), stamp)
+
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> Place | None:
+    """See `Results.write_file`."""
+    with path.open("rb") as file:
+      return self._add(name, file, path.stat().st_size, stamp)
+
+  def _add(
+    self, name: str, file: IO[bytes], size: int, stamp: files.Stamp | None
+  ) -> Place:
     with self._lock:
       if self._growing is None:
         self._growing = _Growing(f"{self._stem}-{self._number:05}.tar")
         self._number += 1
-      return self._growing.add(name, data)
+      return self._growing.add(name, file, size, stamp or files.Stamp())
 
   def read(self, name: str, place: Place | None) -> bytes:
     """See `Results.read`."""
@@ -157,14 +187,18 @@ class _Growing:
   def __exit__(self, *error: object) -> None:
     self._stack.close()
 
-  def add(self, name: str, data: bytes) -> Place:
+  def add(
+    self, name: str, file: IO[bytes], size: int, stamp: files.Stamp
+  ) -> Place:
     """Adds a member."""
     member = tarfile.TarInfo(name)
-    member.size = len(data)
-    self._tar.addfile(member, io.BytesIO(data))
-    blocks = -(-len(data) // tarfile.BLOCKSIZE)
+    member.size = size
+    member.mtime = (stamp.modified or 0) // 10**9
+    member.mode = 0o644 if stamp.mode is None else stamp.mode
+    self._tar.addfile(member, file)
+    blocks = -(-size // tarfile.BLOCKSIZE)
     start = self._file.tell() - blocks * tarfile.BLOCKSIZE
-    return Place(tar=self.name, offset=start, size=len(data))
+    return Place(tar=self.name, offset=start, size=size)
 
   def read(self, place: Place) -> bytes:
     """Reads a member."""

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 
-STATUSES = ("cloaked", "no_face", "skipped", "failed")
+STATUSES = ("cloaked", "no_face", "copied", "skipped", "failed")
 _DIGITS = 6
 _MANY = 4096
 
@@ -38,13 +38,21 @@ class Row:
     reason: why, in words; None where there is nothing to explain.
     source_sha256: of the input file; None if it could not be read.
     output_sha256: of the output file; None if there is none.
+    output: the output file, like `path`, where a conversion gave it another
+      name; None where that is `path`.
     place: of the output in a tar file; None where it is a file itself.
     config: the fingerprint of the configuration.
     seconds: how long it took.
     finished: when the outcome was known, UTC, in ISO 8601; None in rows of
       earlier versions.
+    smallest_face: the side of the smallest face that was looked for, in
+      pixels of the photo; None where none was.
     faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
-      `extractors`, a dict from name to `shift` and `cosine`.
+      `extractors`, a dict from name to `shift` and `cosine`; and
+      `unprotected`, why, where its cloak came out as nearly nothing.
+    lost: in words, what the input has and the output has not, such as
+      "preview" or "gain map"; not what was to be stripped.
+    names: whether the output's metadata say who is on it.
   """
 
   path: str
@@ -52,15 +60,30 @@ class Row:
   reason: str | None = None
   source_sha256: str | None = None
   output_sha256: str | None = None
+  output: str | None = None
   place: Place | None = None
   config: str
   seconds: float = 0.0
   finished: str | None = None
+  smallest_face: float | None = None
   faces: tuple[dict, ...] = ()
+  lost: tuple[str, ...] = ()
+  names: bool = False
 
   def __post_init__(self):
     if self.status not in STATUSES:
       raise ValueError(f"status must be one of {STATUSES}, got {self.status}")
+
+  @property
+  def protected(self) -> list[dict]:
+    """The faces whose cloak is in the output."""
+    return [face for face in self.faces if not face.get("unprotected")]
+
+  @property
+  def unprotected(self) -> list[str]:
+    """Why, for each face that could not be protected."""
+    whys = (face.get("unprotected") for face in self.faces)
+    return [why for why in whys if why]
 
   def to_json(self) -> str:
     """One line of JSON: floats of 6 significant digits, no NaN."""
@@ -81,7 +104,8 @@ class Row:
       raise ValueError("not a row of a manifest")
     names = {field.name for field in dataclasses.fields(cls)}
     fields = {name: record[name] for name in names & record.keys()}
-    fields["faces"] = tuple(fields.get("faces", ()))
+    for name in "faces", "lost":
+      fields[name] = tuple(fields.get(name, ()))
     try:
       if fields.get("place") is not None:
         fields["place"] = Place(**fields["place"])

@@ -1,28 +1,35 @@
 """Finds the files of an archive."""
 
+import collections
+import dataclasses
 import errno
 import functools
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fawkes_jax import types
 from fawkes_jax.archive import datasets, files, lists, storage, tars
 from fawkes_jax.archive.source import SourceFile
 
+Addresses = str | os.PathLike | Sequence[str | os.PathLike]
+"""Of an archive, or of several that are to be one."""
 
-def scan(
-  address: str | os.PathLike, *, flag: str = "input"
-) -> Iterator[SourceFile]:
+
+def scan(address: Addresses, *, flag: str = "input") -> Iterator[SourceFile]:
   """The files of an archive, lazily, in the order of their names' bytes.
 
   The archive is a folder, here or in a bucket, a single file, or one of:
 
   * a list of addresses in a .txt or .parquet file, see `lists`;
-  * tar files, as in `shards/*.tar`, see `tars`;
+  * tar or ZIP files, as in `shards/*.tar`, see `tars`;
   * `tfds:NAME`, the images of a dataset of TensorFlow Datasets.
+
+  Of several archives each is a folder of its own, as `cp -r` would make it: it
+  is called as the last part of its address, or as many of them as tell it from
+  the others.
 
   Every file gets its turn, whatever its name, so that it gets a row:
 
@@ -35,7 +42,7 @@ def scan(
   * A name of a bucket that cannot be a path is a failed entry.
 
   Args:
-    address: of the archive.
+    address: of the archive, or several.
     flag: that it comes from, for messages.
 
   Returns:
@@ -45,14 +52,16 @@ def scan(
     types.FawkesError: the input is missing or unreadable; from the iterator
       too where a bucket cannot be listed any more.
   """
+  if not isinstance(address, str | os.PathLike):
+    return _several(address, flag)
   text = os.fspath(address)
   try:
     if text.startswith(datasets.PREFIX):
       return datasets.scan(text, flag=flag)
     folder = os.path.isdir(text)
-    if text.endswith(lists.SUFFIXES) and not folder:
+    if text.lower().endswith(lists.SUFFIXES) and not folder:
       return lists.scan(text)
-    if text.endswith(tars.SUFFIX) and not folder:
+    if text.lower().endswith(tars.SUFFIXES) and not folder:
       return tars.scan(text)
     if storage.is_remote(text):
       return _first_now(_remote(text), text, flag)
@@ -61,11 +70,79 @@ def scan(
     raise _unreadable(text, flag, error) from error
 
 
+def shown(address: Addresses) -> str:
+  """The address of an archive, or of several, for messages."""
+  if isinstance(address, str | os.PathLike):
+    return files.printable(address)
+  more = f" and {len(address) - 2} more" if len(address) > 2 else ""
+  return ", ".join(map(files.printable, address[:2])) + more
+
+
+def is_one_file(address: Addresses) -> bool:
+  """Whether it is that of a single photo, rather than of an archive.
+
+  Raises:
+    types.FawkesError: it needs a package that is not installed.
+  """
+  if not isinstance(address, str | os.PathLike):
+    return False
+  text = os.fspath(address)
+  if text.startswith(datasets.PREFIX) or "*" in text:
+    return False
+  if text.lower().endswith((*lists.SUFFIXES, *tars.SUFFIXES)):
+    return False
+  if storage.is_remote(text):
+    return storage.RemoteStore(text).is_file()
+  return os.path.isfile(text)
+
+
+def _several(
+  addresses: Sequence[str | os.PathLike], flag: str
+) -> Iterator[SourceFile]:
+  """The files of several archives, each under a name of its own."""
+  unique = {storage.place(a): os.fspath(a) for a in addresses}
+  names = _names(list(unique.values()))
+  for one, other in itertools.pairwise(sorted(n + "/" for n in names)):
+    if other.startswith(one):
+      raise types.FawkesError(
+        f"--{flag} must not hold a folder beside one of the same name in"
+        f" another: {files.printable(other[:-1])}"
+      )
+  found = []
+  for name, text in sorted(names.items(), key=lambda item: item[0].encode()):
+    folder, _, _ = name.rpartition("/")
+    whole = text.lower().endswith(tars.SUFFIXES) or is_one_file(text)
+    found.append(_within(folder if whole else name, scan(text, flag=flag)))
+  return itertools.chain.from_iterable(found)
+
+
+def _names(addresses: Sequence[str]) -> dict[str, str]:
+  """By name, each of several addresses."""
+  paths = {}
+  for text in addresses:
+    kind, _, rest = text.rpartition("://")
+    path = rest if kind else os.path.abspath(text)
+    paths[text] = (kind or "file", *filter(None, path.split("/")))
+  depths = dict.fromkeys(addresses, 1)
+  while True:
+    names = {text: "/".join(paths[text][-depths[text] :]) for text in addresses}
+    counts = collections.Counter(names.values())
+    twice = [text for text, name in names.items() if counts[name] > 1]
+    if not twice:
+      return {name: text for text, name in names.items()}
+    for text in twice:
+      depths[text] += 1
+
+
+def _within(folder: str, sources: Iterator[SourceFile]) -> Iterator[SourceFile]:
+  """Files with the name of a folder before theirs."""
+  for source in sources:
+    relative = f"{folder}/{source.relative}" if folder else source.relative
+    yield dataclasses.replace(source, relative=relative)
+
+
 def check_output(
-  source: str | os.PathLike,
-  output: str | os.PathLike,
-  *,
-  flag: str = "input",
+  source: Addresses, output: str | os.PathLike, *, flag: str = "input"
 ) -> None:
   """Makes sure that writing the output can never touch the input.
 
@@ -80,6 +157,10 @@ def check_output(
     types.FawkesError: one of the two lies inside the other, both are the
       same, or the output is not a folder.
   """
+  if not isinstance(source, str | os.PathLike):
+    for each in source:
+      check_output(each, output, flag=flag)
+    return
   flags = (
     f"--output={files.printable(output)} and --{flag}={files.printable(source)}"
   )
@@ -179,7 +260,9 @@ def _local(root: Path, flag: str) -> Iterator[SourceFile]:
 
 def _readable(path: Path, relative: str) -> SourceFile:
   return SourceFile(
-    relative=relative, load=functools.partial(files.read_source, path)
+    relative=relative,
+    load=functools.partial(files.read_source, path),
+    path=path,
   )
 
 

@@ -1,12 +1,14 @@
 """The marker segments of a JPEG file (ITU-T T.81, annex B)."""
 
 import dataclasses
+import itertools
 import re
 import struct
 
 import numpy as np
 
-from fawkes_jax.archive import metadata
+from fawkes_jax.archive import icc, metadata, photoshop, pictures, xmp
+from fawkes_jax.archive.edits import Edits, is_located
 
 _APP0, _APP1, _APP2, _APP13, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _DQT, _SOS, _EOI = 0xDB, 0xDA, 0xD9
@@ -15,7 +17,14 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\x00"
 _PHOTOSHOP = b"Photoshop 3.0\x00"
-_THUMBNAIL_RESOURCES = {0x0409, 0x040C}
+_JFIF, _EXIF, _ICC = b"JFIF\x00", b"Exif\x00\x00", b"ICC_PROFILE\x00"
+_LARGEST = 0xFFFF - 2
+# What tells a second picture that is a gain map: Adobe's, ISO's and Apple's.
+_GAIN_MAPS = b"hdrgm", b"urn:iso:std:iso:ts:21496", b"HDRGainMap"
+_CLIP = re.compile(rb"ftyp|MotionPhoto_Data|moov")
+_HEAD = 1 << 16
+_TIFF = re.compile(rb"II\*\x00|MM\x00\*")
+_HEAD_OF_EXIF = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +115,15 @@ def parse(data: bytes) -> Header:
   )
 
 
+def read(data: bytes) -> tuple[Segment, ...]:
+  """The segments before the first scan.
+
+  Raises:
+    ValueError: there is no scan, or one ends early.
+  """
+  return _read_segments(data)[0]
+
+
 def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
   segments: list[Segment] = []
   position = 2
@@ -129,89 +147,267 @@ def _read_segments(data: bytes) -> tuple[tuple[Segment, ...], int]:
     position += max(length, 2)
 
 
-def cloaked_metadata(
-  header: Header, *, transposed: bool, strip_location: bool
+def clean_metadata(
+  header: Header, edits: Edits, lost: set[str]
 ) -> list[Segment]:
-  """The source's metadata as an upright cloaked photo may carry it.
+  """The source's metadata as a result may carry it.
 
   EXIF, XMP, ICC profile, comments, the JFIF density and everything else are
-  kept. What could show the face without its cloak is not: thumbnails in
-  JFIF, EXIF, XMP and Photoshop segments, extended XMP (which holds whole
-  pictures and depth maps), and any other segment with a JPEG inside,
-  multi-picture indices included.
+  kept, but for what shows, or may show, the face without its cloak.
+
+  Args:
+    header: of the source.
+    edits: what is done.
+    lost: gets the names of what has to go.
   """
-  kept = []
-  for segment in header.segments:
+  cleaned = _clean_segments(header.segments, edits, lost)
+  return [s for s in cleaned if s is not None and s.is_metadata]
+
+
+def _clean_segments(
+  segments: tuple[Segment, ...], edits: Edits, lost: set[str]
+) -> list[Segment | None]:
+  """Each segment as it is kept; None for those that go."""
+  kept: list[Segment | None] = list(segments)
+  groups: dict[tuple, list[int]] = {}
+  for i, segment in enumerate(segments):
     if segment.is_metadata:
-      payload = _clean(
-        segment, transposed=transposed, strip_location=strip_location
-      )
-      if payload is not None:
-        kept.append(Segment(segment.marker, payload))
+      groups.setdefault(_group(segment, i, groups), []).append(i)
+  # XMP that goes on elsewhere is referred to by the first packet.
+  for key in sorted(groups, key=lambda key: key[0] != _EXTENDED_XMP):
+    payloads = [segments[i].payload for i in groups[key]]
+    clean = _CLEANERS.get(key[0], _clean_others)
+    payloads = clean(key, payloads, edits, lost)
+    if key[0] == _EXTENDED_XMP and not payloads:
+      edits = dataclasses.replace(edits, extended=False)
+    for n, i in enumerate(groups[key]):
+      gone = n >= len(payloads) or not payloads[n]
+      kept[i] = None if gone else Segment(segments[i].marker, payloads[n])
   return kept
 
 
-def _clean(
-  segment: Segment, *, transposed: bool, strip_location: bool
-) -> bytes | None:
+def _group(segment: Segment, number: int, groups: dict) -> tuple:
+  """What a segment may continue: its kind first, then what tells them apart."""
   marker, payload = segment.marker, segment.payload
-  if marker == _APP0 and payload.startswith(b"JFIF\x00"):
-    return payload[:12] + b"\x00\x00" if len(payload) >= 14 else payload
-  if marker == _APP1 and payload.startswith(b"Exif\x00"):
-    return (
-      metadata.clean_exif(
-        payload, transposed=transposed, strip_location=strip_location
-      )
-      or None
-    )
+  if marker == _APP1 and payload.startswith(_EXIF):
+    begins = payload[6:10] in (b"II*\x00", b"MM\x00*")
+    last = [key for key in groups if key[0] == _EXIF]
+    return (_EXIF, number) if begins or not last else last[-1]
   if marker == _APP1 and payload.startswith(_XMP):
-    xmp = metadata.clean_xmp(
-      payload[len(_XMP) :], strip_location=strip_location
-    )
-    return _XMP + xmp if xmp else None
-  if marker == _APP13 and payload.startswith(_PHOTOSHOP):
-    cleaned = without_thumbnails(payload[len(_PHOTOSHOP) :])
-    return _PHOTOSHOP + cleaned if cleaned else None
-  if marker == _APP2 and payload.startswith(b"ICC_PROFILE\x00"):
-    return payload
-  unsafe = (
-    payload.startswith((b"JFXX\x00", b"MPF\x00", b"FPXR\x00", _EXTENDED_XMP))
-    or metadata.JPEG_START in payload
+    return _XMP, number
+  if marker == _APP1 and payload.startswith(_EXTENDED_XMP):
+    start = len(_EXTENDED_XMP)
+    return _EXTENDED_XMP, payload[start : start + 32]
+  for name, of in ((_JFIF, _APP0), (_ICC, _APP2), (_PHOTOSHOP, _APP13)):
+    if marker == of and payload.startswith(name):
+      return name, number if name == _JFIF else 0
+  identifier = b"" if marker == _COM else payload[:32].partition(b"\x00")[0]
+  return marker, identifier
+
+
+def _clean_jfif(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  if not edits.cloaked or len(payloads[0]) <= 14:
+    return payloads
+  lost.add("preview")
+  return [payloads[0][:12] + b"\x00\x00"]
+
+
+def _clean_exif(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  bodies = [payload[len(_EXIF) :] for payload in payloads]
+  whole = metadata.clean_exif(b"".join(bodies), edits, lost)
+  ends = list(itertools.accumulate(map(len, bodies)))
+  parts = [whole[e - len(b) : e] for b, e in zip(bodies, ends, strict=True)]
+  return [_EXIF + part for part in parts if part]
+
+
+def _clean_xmp(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  packet = xmp.clean_xmp(payloads[0][len(_XMP) :], edits, lost)
+  if len(packet) > _LARGEST - len(_XMP):
+    lost.add("XMP")
+    packet = b""
+  return [_XMP + packet] if packet else []
+
+
+def _clean_extended_xmp(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  """Kept whole or not at all: the first packet has its digest."""
+  start = len(_EXTENDED_XMP) + 32
+  parts = [p[start + 4 : start + 8] + p[start + 8 :] for p in payloads]
+  whole = b"".join(part[4:] for part in sorted(parts, key=lambda p: p[:4]))
+  if xmp.clean_xmp(whole, edits, set()) == whole:
+    return payloads
+  lost.add("extended XMP")
+  return []
+
+
+def _clean_icc(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  start = len(_ICC) + 2
+  ordered = sorted(payloads, key=lambda payload: payload[start - 2 : start - 1])
+  whole = b"".join(payload[start:] for payload in ordered)
+  if not edits.cloaked or not icc.hides_picture(whole):
+    return payloads
+  lost.add("colour profile")
+  return []
+
+
+def _clean_photoshop(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  whole = b"".join(payload[len(_PHOTOSHOP) :] for payload in payloads)
+  whole = photoshop.clean_photoshop(whole, edits, lost)
+  room = _LARGEST - len(_PHOTOSHOP)
+  parts = [whole[i : i + room] for i in range(0, len(whole), room)]
+  return [_PHOTOSHOP + part for part in parts]
+
+
+def _clean_others(
+  key: tuple, payloads: list[bytes], edits: Edits, lost: set[str]
+) -> list[bytes]:
+  """Keeps what shows nothing, by itself or with what it continues."""
+  marker, identifier = key
+  if marker == _APP14 and identifier.startswith(b"Adobe"):
+    if edits.cloaked and any(len(payload) > 12 for payload in payloads):
+      lost.add("APP14 segment")
+      return [payload[:12] for payload in payloads]
+    return payloads
+  if (edits.strip_names and any(map(edits.is_named_in, payloads))) or (
+    edits.strip_location and any(map(is_located, payloads))
+  ):
+    return []
+  if edits.strip_location:
+    payloads = [_clean_unusual_exif(p, edits, lost) for p in payloads]
+  if not edits.cloaked:
+    return payloads
+  if identifier == b"MPF" or identifier.startswith(b"urn:iso:std:iso:ts:21496"):
+    return []  # What they promise is named where it is.
+  same = itertools.takewhile(
+    lambda column: len(set(column)) == 1, zip(*payloads, strict=False)
   )
-  return None if unsafe else payload
+  shared = sum(1 for _ in same)
+  blocks = (
+    *payloads,
+    b"".join(payloads),
+    b"".join(payload[shared:] for payload in payloads),
+  )
+  if identifier not in (b"JFXX", b"FPXR") and not any(
+    map(pictures.holds, blocks)
+  ):
+    return payloads
+  names = {_COM: "comment", _APP0: "preview"}
+  lost.add(names.get(marker, f"APP{marker - _APP0} segment"))
+  return []
 
 
-def without_location(data: bytes) -> bytes:
-  """The file without GPS in EXIF and XMP; everything else verbatim."""
+def _clean_unusual_exif(payload: bytes, edits: Edits, lost: set[str]) -> bytes:
+  """EXIF behind a head that is not the usual one, as some programs write."""
+  found = _TIFF.search(payload, 0, _HEAD_OF_EXIF)
+  if found is None:
+    return payload
+  clean = metadata.clean_exif(payload[found.start() :], edits, lost)
+  return payload[: found.start()] + clean if clean else b""
+
+
+_CLEANERS = {
+  _JFIF: _clean_jfif,
+  _EXIF: _clean_exif,
+  _XMP: _clean_xmp,
+  _EXTENDED_XMP: _clean_extended_xmp,
+  _ICC: _clean_icc,
+  _PHOTOSHOP: _clean_photoshop,
+}
+
+
+def name_trailing(data: bytes) -> set[str]:
+  """What is behind the first picture, in words."""
+  trailing = data[pictures.jpeg_end(data, 0) :]
+  found, position = set(), 0
+  rest = b""
+  for span in pictures.jpeg_spans(trailing):
+    head = trailing[span][:_HEAD]
+    is_map = any(mark in head for mark in _GAIN_MAPS)
+    found.add("gain map" if is_map else "second picture")
+    rest += trailing[position : span.start]
+    position = span.stop
+  rest += trailing[position:]
+  if _CLIP.search(rest):
+    found.add("motion clip")
+  elif rest.strip(b"\x00\xff \r\n"):
+    found.add("trailing data")
+  return found
+
+
+def strip(data: bytes, edits: Edits, lost: set[str]) -> bytes:
+  """The file with other metadata; its pixels stay as they are.
+
+  Args:
+    data: a whole file.
+    edits: what is done, but not `cloaked`.
+    lost: gets the names of what has to go.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  end = pictures.jpeg_end(data, 0)
+  trailing = _strip_trailing(data[end:], edits, lost)
+  if len(trailing) < len(data[end:].rstrip(b"\x00")):
+    edits = dataclasses.replace(edits, alone=True)
+  return _strip(data[:end], edits, lost, in_place=bool(trailing)) + trailing
+
+
+def _strip(
+  data: bytes, edits: Edits, lost: set[str], *, in_place: bool
+) -> bytes:
+  """One picture with other metadata; of the same size if `in_place`.
+
+  Whatever counts bytes from the beginning of the file is right after that.
+  """
   header = parse(data)
   parts = [b"\xff\xd8"]
-  for segment in header.segments:
-    payload: bytes = segment.payload
-    if segment.marker == _APP1 and payload.startswith(b"Exif\x00"):
-      payload = metadata.strip_exif_location(payload)
-    elif segment.marker == _APP1 and payload.startswith((_XMP, _EXTENDED_XMP)):
-      payload = b"" if metadata.has_xmp_location(payload) else payload
-    if payload:
-      parts.append(Segment(segment.marker, payload).to_bytes())
-  return b"".join(parts) + data[header.scan_offset :]
+  cleaned = _clean_segments(header.segments, edits, lost)
+  for before, after in zip(header.segments, cleaned, strict=True):
+    payload = b"" if after is None else after.payload
+    if in_place and len(payload) > len(before.payload):
+      lost.add("XMP")  # Nothing else grows, where characters are escaped.
+      payload = b""
+    if in_place:
+      padding = b" " if payload.startswith(_XMP) else b"\x00"
+      payload = payload.ljust(len(before.payload), padding)
+    if after is not None or in_place:
+      parts.append(Segment(before.marker, payload).to_bytes())
+  stripped = b"".join(parts)
+  if in_place:
+    # Any number of these may stand before a marker.
+    stripped = stripped.ljust(header.scan_offset, b"\xff")
+  return stripped + data[header.scan_offset :]
 
 
-def without_thumbnails(resources: bytes) -> bytes:
-  """Photoshop image resources without thumbnails."""
-  kept = []
-  position = 0
-  while resources[position : position + 4] == b"8BIM":
-    name_end = position + 6 + (resources[position + 6] // 2 + 1) * 2
-    if name_end + 4 > len(resources):
-      break
-    (number,) = struct.unpack_from(">H", resources, position + 4)
-    (size,) = struct.unpack_from(">I", resources, name_end)
-    end = name_end + 4 + size + size % 2
-    part = resources[position:end]
-    if number not in _THUMBNAIL_RESOURCES and metadata.JPEG_START not in part:
-      kept.append(part)
-    position = end
-  return b"".join(kept)
+def _strip_trailing(trailing: bytes, edits: Edits, lost: set[str]) -> bytes:
+  """Pictures behind the first, at the same places; clips and the rest go."""
+  kept = bytearray()
+  for span in pictures.jpeg_spans(trailing):
+    try:
+      picture = _strip(trailing[span], edits, lost, in_place=True)
+    except ValueError:
+      lost.add("second picture")
+      continue
+    kept += bytes(span.start - len(kept)) + picture
+  rest = bytearray(trailing)
+  for span in pictures.jpeg_spans(trailing):
+    rest[span] = bytes(span.stop - span.start)
+  if _CLIP.search(rest):
+    lost.add("motion clip")
+  elif rest.strip(b"\x00\xff \r\n"):
+    lost.add("trailing data")
+  return bytes(kept)
 
 
 def replace_metadata(

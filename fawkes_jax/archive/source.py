@@ -3,6 +3,7 @@
 import dataclasses
 import posixpath
 from collections.abc import Callable
+from pathlib import Path
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
@@ -22,6 +23,8 @@ class SourceFile:
     load: reads it, without a status; at most so many bytes may come. Raises
       OSError or PhotoError.
     address: of a file that a list names, which may be anywhere; else None.
+    path: of a file of this machine, without a status; else None.
+    stamp: time and mode of a file that has them and no path.
   """
 
   relative: str
@@ -29,6 +32,8 @@ class SourceFile:
   reason: str | None = None
   load: Callable[[int], bytes] | None = None
   address: str | None = None
+  path: Path | None = None
+  stamp: files.Stamp | None = None
 
   @property
   def name(self) -> str:
@@ -39,6 +44,12 @@ class SourceFile:
   def suffix(self) -> str:
     """The end of the name from its last dot, in lower case."""
     return posixpath.splitext(self.relative)[1].lower()
+
+  def stamped(self) -> files.Stamp:
+    """Time and mode as they are now; unknown where there are none."""
+    if self.path is not None:
+      return files.stamp(self.path)
+    return self.stamp or files.Stamp()
 
   @classmethod
   def unusable(cls, name: str) -> "SourceFile | None":

@@ -6,6 +6,7 @@ is written is there as a whole or not at all, in both.
 """
 
 import contextlib
+import hashlib
 import os
 import posixpath
 import time
@@ -77,11 +78,21 @@ class Store(Protocol):
   def open(self, name: str) -> IO[bytes]:
     """Opens a file to be read from."""
 
-  def write(self, name: str, data: bytes) -> None:
-    """Makes or replaces a file; there are never parts of it."""
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> None:
+    """Makes or replaces a file; there are never parts of it.
 
-  def write_file(self, name: str, path: Path) -> None:
+    It gets a time and a mode, where the store has such.
+    """
+
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> None:
     """Copies a file of this machine, which may be larger than the memory."""
+
+  def digest(self, name: str) -> str:
+    """The sha256 of a file."""
 
   def remove(self, name: str) -> None:
     """Removes a file, if it is there."""
@@ -108,6 +119,18 @@ def open_store(address: str | os.PathLike) -> Store:
   if is_remote(address):
     return RemoteStore(os.fspath(address))
   return LocalStore(Path(address))
+
+
+def version(store: Store, name: str) -> tuple[int, int] | None:
+  """What changes with a file: its time and size; None where that is not known.
+
+  Raises:
+    OSError: there is no such file.
+  """
+  if not isinstance(store, LocalStore):
+    return None
+  known = (store.root / name).stat()
+  return known.st_mtime_ns, known.st_size
 
 
 def place(address: str | os.PathLike) -> tuple[str, PurePosixPath]:
@@ -149,13 +172,22 @@ class LocalStore:
     """See `Store.open`."""
     return (self.root / name).open("rb")
 
-  def write(self, name: str, data: bytes) -> None:
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> None:
     """See `Store.write`."""
-    files.write(self.root / name, data)
+    files.write(self.root / name, data, stamp)
 
-  def write_file(self, name: str, path: Path) -> None:
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> None:
     """See `Store.write_file`."""
-    files.copy(path, self.root / name)
+    files.copy(path, self.root / name, stamp)
+
+  def digest(self, name: str) -> str:
+    """See `Store.digest`."""
+    with (self.root / name).open("rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
 
   def remove(self, name: str) -> None:
     """See `Store.remove`; as in a bucket, empty folders do not remain."""
@@ -244,21 +276,29 @@ class RemoteStore:
     """See `Store.open`."""
     return self._call(self._files.open, self._path(name), "rb")
 
-  def write(self, name: str, data: bytes) -> None:
-    """See `Store.write`."""
+  def write(
+    self, name: str, data: bytes, stamp: files.Stamp | None = None
+  ) -> None:
+    """See `Store.write`; buckets have times of their own, and no modes."""
     path = self._path(name)
     if self._whole:
       self._call(self._files.pipe_file, path, data)
     else:
       self._appear(path, lambda at: self._files.pipe_file(at, data))
 
-  def write_file(self, name: str, path: Path) -> None:
+  def write_file(
+    self, name: str, path: Path, stamp: files.Stamp | None = None
+  ) -> None:
     """See `Store.write_file`."""
     at = self._path(name)
     if self._whole:
       self._call(self._files.put_file, str(path), at)
     else:
       self._appear(at, lambda at: self._files.put_file(str(path), at))
+
+  def digest(self, name: str) -> str:
+    """See `Store.digest`."""
+    return hashlib.sha256(self.read(name)).hexdigest()
 
   def remove(self, name: str) -> None:
     """See `Store.remove`."""

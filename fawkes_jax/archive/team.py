@@ -6,9 +6,11 @@ it takes part in, and how far it is. Nobody looks at a clock but its own: a
 process is alive as long as its file changes.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +30,8 @@ class State:
     processes: how many there are in its run.
     config: the fingerprint of its configuration.
     version: of the package.
-    state: "running", or "done" with its share.
+    state: "running", "done" with its share, or "stopped" by an error.
+    host: the machine that it runs on.
     beat: how often it has said so.
     time: when, UTC, in ISO 8601, by its own clock.
     counts: how far it is.
@@ -39,6 +42,7 @@ class State:
   config: str
   version: str = version.__version__
   state: str = "running"
+  host: str = ""
   beat: int = 0
   time: str = ""
   counts: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -92,7 +96,12 @@ class Team:
         then from a thread, and when all are done.
     """
     self._store = store
-    self._state = State(process=process, processes=processes, config=config)
+    self._state = State(
+      process=process,
+      processes=processes,
+      config=config,
+      host=socket.gethostname(),
+    )
     self._wait_seconds = wait_seconds
     self._counts = counts
     self._watch = watch
@@ -110,6 +119,10 @@ class Team:
 
   def __exit__(self, *error: object) -> None:
     self._fall_silent()
+    if error[0] is not None:
+      self._state = dataclasses.replace(self._state, state="stopped")
+      with contextlib.suppress(OSError):
+        self._say()
 
   def meet(self) -> None:
     """Waits for process 0, and makes sure that it is in the same run.

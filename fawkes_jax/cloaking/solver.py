@@ -205,8 +205,10 @@ def step(
     jnp.where(fresh, each, remains * before + (1 - remains) * each)
   )
   mean = jnp.nanmean(losses)
+  # No change at all is no result: the search goes on until there is one.
+  allowed = live & within & jnp.any(candidate != 0)
   # One that was never asked before makes the mean another.
-  better = live & within & ((mean < state.best_loss) | fresh.any())
+  better = allowed & ((mean < state.best_loss) | fresh.any())
   gain = better & ((mean < 0.99 * state.gain_loss) | fresh.any())
   found = jnp.isfinite(state.best_loss)
   return State(

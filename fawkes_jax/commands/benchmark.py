@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fawkes_jax import config, types
+from fawkes_jax import compiler, config, types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.commands import terminal
 
@@ -24,6 +24,7 @@ def run(options: config.BenchmarkOptions) -> int:
       output cannot be written.
   """
   console = terminal.console()
+  compiler.require_devices()
   # After the command line is known to be right: JAX takes a second.
   from fawkes_jax.benchmarking import device, measuring, report, rounds
 
@@ -42,7 +43,8 @@ def run(options: config.BenchmarkOptions) -> int:
   summary = report.summary(options, host, results)
   text = report.markdown(summary)
   report.write(summary, options.output)
-  console.print(f"\n{text}")
+  for line in ("", *text.splitlines()):
+    console.print(line)
   console.print(f"{options.output / 'benchmark.md'}")
   return 0
 

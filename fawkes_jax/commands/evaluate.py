@@ -31,6 +31,7 @@ def run(options: config.EvaluateOptions) -> int:
     summary = report.summary(options, evaluation.people, results)
     report.write(summary, options.output)
     plots.write(summary["experiments"], options.output)
-  console.print(report.markdown(summary))
+  for line in report.markdown(summary).splitlines():
+    console.print(line)
   console.print(f"{options.output / 'evaluation.md'}")
   return 0

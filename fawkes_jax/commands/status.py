@@ -3,10 +3,11 @@
 import collections
 import datetime
 import os
+import socket
 
 from fawkes_jax import config, types
 from fawkes_jax.archive import files, manifest, scan, storage, team
-from fawkes_jax.commands import terminal
+from fawkes_jax.commands import concerns, terminal
 
 _WINDOW = 600
 """The rate is that of the last outcomes, of so many seconds at most."""
@@ -31,27 +32,34 @@ def run(options: config.StatusOptions) -> int:
   for note in notes:
     console.print(note)
   statuses: collections.Counter[str] = collections.Counter()
-  reasons: collections.Counter[str] = collections.Counter()
+  found = concerns.Concerns()
   faces = 0
   seconds: collections.Counter[int] = collections.Counter()
   for row in rows:
     statuses[row.status] += 1
-    faces += len(row.faces)
-    if row.reason:
-      reasons[f"{row.status}: {row.reason}"] += 1
+    faces += len(row.protected)
+    found.add(row)
     if row.finished:
       finished = datetime.datetime.fromisoformat(row.finished)
       seconds[int(finished.timestamp())] += 1
+  output = files.printable(options.output)
   console.print(
-    f"{len(rows)} outcomes ({terminal.counted(statuses)}), {faces} faces in"
-    f" {files.printable(options.output)}"
+    f"{terminal.number(len(rows), 'outcome')} ({terminal.counted(statuses)}),"
+    f" {terminal.number(faces, 'face')} in {output}"
   )
-  terminal.show_counts(console, reasons)
+  if options.failed:
+    for row in rows:
+      for line in concerns.lines(row):
+        console.print(f"  {line}")
+    return 0
+  found.show(console, output)
   states = _states(options.output)
   for state in states:
     if state.processes > 1:
       console.print(f"  {_said(state)}")
-  running = running or any(map(_lives, states))
+  # Where there are locks, they know of this machine's processes.
+  here = None if storage.is_remote(options.output) else socket.gethostname()
+  running = running or any(_lives(s) for s in states if s.host != here)
   rate = _rate(seconds)
   said = "a process is writing" if running else "no process is writing"
   if rate:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fawkes_jax import config, outcomes, types
-from fawkes_jax.archive import team
+from fawkes_jax.archive import scan, team
 
 _PROGRESS_EVERY = 10.0
 
@@ -38,6 +38,11 @@ class Several(outcomes.Watcher):
     """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.listed(files)
+
+  def prepares(self, begins: bool) -> None:
+    """See `outcomes.Watcher`."""
+    for watcher in self._inner:
+      watcher.prepares(begins)
 
   def looked(self) -> None:
     """See `outcomes.Watcher`."""
@@ -79,7 +84,7 @@ class JsonLog(outcomes.Tally):
     self._said = time.monotonic()
     self._say(
       "begun",
-      input=str(options.input),
+      input=scan.shown(options.input),
       output=str(options.output),
       config=options.fingerprint(),
     )
@@ -145,7 +150,7 @@ class Metrics(outcomes.Watcher):
     self._looked = counter("looked_through", "Files looked through for people")
     self._seconds = counter(
       "stage_seconds",
-      "Time of the main thread by stage; the rest solves",
+      "Time by stage; solving is done beside the others",
       "stage",
     )
     self._files = prometheus.Gauge(
@@ -171,7 +176,7 @@ class Metrics(outcomes.Watcher):
     row = outcome.row
     self._photos.labels(row.status).inc()
     if outcome.fresh:
-      self._faces.inc(len(row.faces))
+      self._faces.inc(len(row.protected))
     else:
       self._earlier.inc()
     if row.status == "failed":

@@ -1,9 +1,8 @@
 """`fawkes-jax train`: trains a small face feature extractor."""
 
-import rich.console
-
-from fawkes_jax import config
+from fawkes_jax import compiler, config
 from fawkes_jax.archive import files
+from fawkes_jax.commands import terminal
 from fawkes_jax.training import card, trainer
 
 
@@ -20,7 +19,8 @@ def run(options: config.TrainOptions) -> int:
     FawkesError: the data or a teacher cannot be used, or the output cannot
       be written.
   """
-  console = rich.console.Console(highlight=False, soft_wrap=True)
+  console = terminal.console()
+  compiler.require_devices()
   result = trainer.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
   trainer.save_student(result.student, weights, name=result.architecture)

@@ -39,13 +39,16 @@ def run(options: config.VerifyOptions) -> int:
         console.print(f"{finding.problem}: {finding.path}")
   statuses = collections.Counter(row.status for row in rows)
   console.print(
-    f"{len(rows)} outcomes ({terminal.counted(statuses)}) in"
+    f"{terminal.number(len(rows), 'outcome')} ({terminal.counted(statuses)}) in"
     f" {files.printable(options.output)}"
   )
   terminal.show_counts(console, problems)
+  unprotected = problems.pop(audit.UNPROTECTED, 0)
+  if unprotected:
+    console.print("  the manifest says which faces and why")
   if not problems:
     what = "" if options.input is None else ", and every input file has one"
     console.print(f"  every result is as it was written{what}")
   elif options.input is not None:
     console.print("  the `cloak` command of this output does them again")
-  return 1 if problems else 0
+  return 1 if problems or unprotected else 0

@@ -26,15 +26,18 @@ class Background(Generic[Key]):
     self,
     engine: executor.Executor[Key],
     warn: Callable[[str], None] = lambda message: None,
+    prepares: Callable[[bool], None] = lambda begins: None,
   ):
     """Starts nothing yet.
 
     Args:
       engine: nobody else may use it meanwhile.
       warn: called from the thread with what the user should know.
+      prepares: called from the thread, see `Executor.solve`.
     """
     self._engine = engine
     self._warn = warn
+    self._prepares = prepares
     # As many as can take the places of those that are being solved.
     self._given: queue.Queue[tuple[Key, solver.Problem]] = queue.Queue(
       engine.slots
@@ -112,7 +115,10 @@ class Background(Generic[Key]):
     """What the thread does."""
     try:
       for item in self._engine.solve(
-        self._problems(), warn=self._warn, stopped=self._stopped.is_set
+        self._problems(),
+        warn=self._warn,
+        prepares=self._prepares,
+        stopped=self._stopped.is_set,
       ):
         self._inside -= 1
         self._solved.put(item)

@@ -165,6 +165,7 @@ class Executor(Generic[Key]):
     problems: Iterable[tuple[Key, solver.Problem] | None],
     *,
     warn: Callable[[str], None] = lambda message: None,
+    prepares: Callable[[bool], None] = lambda begins: None,
     stopped: Callable[[], bool] = lambda: False,
   ) -> Iterator[tuple[Key, Solution]]:
     """Solves problems as they come.
@@ -177,6 +178,8 @@ class Executor(Generic[Key]):
         numpy leaves. It is asked for the next one only when a slot is free;
         while others are on their way it may give None instead of waiting.
       warn: called with what the user should know.
+      prepares: called with True before the program is compiled, and with False
+        afterwards.
       stopped: asked between steps whether to give up.
 
     Yields:
@@ -203,7 +206,7 @@ class Executor(Generic[Key]):
           busy |= fresh
       try:
         if states is None:
-          states = self._begin(like, warn)
+          states = self._begin(like, warn, prepares)
           continue
         if fresh:
           states = self._put(states, {i: p for i, (_, p) in fresh.items()})
@@ -291,14 +294,20 @@ class Executor(Generic[Key]):
     ]
 
   def _begin(
-    self, like: solver.Problem, warn: Callable[[str], None]
+    self,
+    like: solver.Problem,
+    warn: Callable[[str], None],
+    prepares: Callable[[bool], None],
   ) -> solver.State:
     """Idle states in as many slots as fit, once programs are compiled."""
     while True:
       states = self._empty(like)
       if self._programs is not None:
         return states
-      most = min(map(self._most, self.compile(states)))
+      prepares(True)
+      programs = self.compile(states)
+      prepares(False)
+      most = min(map(self._most, programs))
       if most >= self._per_device:
         return states
       self._resize(most, warn)

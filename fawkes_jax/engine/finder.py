@@ -87,6 +87,11 @@ class Finder:
       for photo, detections in zip(photos, found, strict=True)
     ]
 
+  def smallest(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
+    """The side of the smallest face that is looked for, in pixels."""
+    height, width = photo.shape[:2]
+    return self.detector.smallest_face((height, width), self.min_face_pixels)
+
   def crops(
     self, photo: UInt8[np.ndarray, "height width 3"], faces: list[AlignedFace]
   ) -> Float32[np.ndarray, "n size size 3"]:

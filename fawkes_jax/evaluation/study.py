@@ -196,7 +196,7 @@ class Study:
     run = self._cloak_options(recipe, group)
     known = store.digest(str(run.output), [photo.sha256 for photo in photos])
     if known not in self._cloaks:
-      people.stage(photos, Path(run.input))
+      people.stage(photos, self.options.output / "photos" / group)
       self._make(run, f"cloaking, {recipe.name}")
       self._cloaks[known] = _read_cloaks(run, photos)
     return self._cloaks[known]

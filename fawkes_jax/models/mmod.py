@@ -53,6 +53,9 @@ CANVAS_MARGIN = 11
 LOWEST_LEVEL = 5
 """The pyramid ends where the height would fall below this."""
 
+REACH = 10
+"""How many scores a border of the canvas is seen from, at most."""
+
 
 def _clear_outside(x: jax.Array, extents: jax.Array) -> jax.Array:
   """Sets [n, h, w, c] to zero from the given rows and columns on."""
@@ -318,8 +321,9 @@ class Detector:
     overlap: see `suppress`.
     threshold: faces score above it; a higher one finds fewer and surer faces.
     max_pixels: a photo is never searched at more pixels than this, which
-      bounds memory: 4 million pixels take about 2 GB in float32. It prevails
-      over `min_face_pixels`.
+      bounds memory: its canvas has 43 bytes for each. It prevails over
+      `min_face_pixels`; `smallest_face` says what is looked for.
+    strip_pixels: a larger canvas is scored in strips of rows, see `_score`.
     batch_size: as many small photos of one bucket are searched at once. On a
       CPU one is fastest.
   """
@@ -330,7 +334,8 @@ class Detector:
   window: tuple[int, int]
   overlap: tuple[float, float]
   threshold: float = 0.0
-  max_pixels: int = 5_000_000
+  max_pixels: int = 20_000_000
+  strip_pixels: int = 6_000_000
   batch_size: int = 1
 
   def detect(
@@ -362,12 +367,13 @@ class Detector:
     for i, size in enumerate(sizes):
       height, width = canvas_size(*size)
       bucket = bucket_side(height), bucket_side(width)
+      if math.prod(bucket) > self.strip_pixels:
+        bucket = height, bucket[1]
       buckets.setdefault(bucket, []).append(i)
     variables = jax.device_put(self.variables)
     found: list[list[types.Detection]] = [[] for _ in photos]
     for bucket, members in buckets.items():
-      # A canvas has 3.6 times as many pixels as its photo.
-      room = max(1, int(3.6 * self.max_pixels / math.prod(bucket)))
+      room = max(1, self.strip_pixels // math.prod(bucket))
       batch = min(self.batch_size, room)
       while members:
         count = batch if len(members) >= batch else 1
@@ -376,12 +382,61 @@ class Detector:
         for i, canvas in zip(chunk, canvases, strict=True):
           draw_canvas(_resized(photos[i], sizes[i]), canvas)
         extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
-        scores = _program()(
-          variables, *jax.device_put((canvases, extents)), module=self.module
-        )
-        for i, one in zip(chunk, jax.device_get(scores), strict=True):
+        scores = self._score(variables, canvases, extents)
+        for i, one in zip(chunk, scores, strict=True):
           found[i] = self._faces(one, sizes[i], photos[i].shape[:2])
     return found
+
+  def smallest_face(
+    self, shape: tuple[int, int], min_face_pixels: float | None = None
+  ) -> float:
+    """The smallest face that is looked for in a photo.
+
+    Args:
+      shape: its height and width.
+      min_face_pixels: as in `detect`.
+
+    Returns:
+      The side of its box in pixels of the photo.
+    """
+    height, width = shape
+    searched = math.prod(self._search_size(shape, min_face_pixels))
+    return min(self.window) / math.sqrt(searched / (height * width))
+
+  def _score(
+    self, variables: Any, canvases: np.ndarray, extents: np.ndarray
+  ) -> np.ndarray:
+    """Scores canvases, those that are large in strips that overlap.
+
+    So memory does not grow with the canvas, and the scores are those of the
+    whole: what a strip's border could be seen from is scored in the next.
+    """
+    height, width = canvases.shape[2:]
+    strip = height
+    if height * width > self.strip_pixels:
+      strip = CELL_STRIDE * (self.strip_pixels // (CELL_STRIDE * width))
+      strip = min(height, max(strip, 32 * CELL_STRIDE))
+    out = np.empty((len(canvases), _cells(height), _cells(width)), np.float32)
+    first = 0
+    while True:
+      top = CELL_STRIDE * first
+      part = canvases[:, :, top : top + strip]
+      missing = strip - part.shape[2]
+      part = np.pad(part, ((0, 0), (0, 0), (0, missing), (0, 0)))
+      below = np.clip(extents - (top, 0), 0, part.shape[2:])
+      scores = _program()(
+        variables,
+        *jax.device_put((part, below.astype(np.int32))),
+        module=self.module,
+      )
+      skip = REACH if first else 0
+      kept = jax.device_get(scores)[:, skip:]
+      kept = kept[:, : out.shape[1] - first - skip]
+      out[:, first + skip : first + skip + kept.shape[1]] = kept
+      if top + strip >= height:
+        return out
+      # The last scores of this strip are overwritten by the next one's.
+      first += _cells(strip) - 2 * REACH
 
   def _search_size(
     self, shape: tuple[int, ...], min_face_pixels: float | None
@@ -428,9 +483,10 @@ def default_min_face(height: int, width: int) -> float:
     width: of the photo, in pixels.
 
   Returns:
-    Pixels: 1/32 of the longer side, but at least 32.
+    Pixels: 1/48 of the longer side, but at least 24. docs/cloaking.md has the
+    measurement of what smaller ones cost.
   """
-  return max(32.0, max(height, width) / 32)
+  return max(24.0, max(height, width) / 48)
 
 
 def _resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:

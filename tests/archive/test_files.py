@@ -39,8 +39,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     raise OSError(5, "Input/output error")
 
   monkeypatch.setattr(os, "replace", broken)
-  with pytest.raises(types.PhotoError, match=r"photo\.jpg cannot be written"):
+  with pytest.raises(
+    types.FawkesError, match=r"photo\.jpg cannot be written"
+  ) as caught:
     files.write_atomically(path, b"new")
+  # Weights and reports are no photo: such an error ends the command.
+  assert not isinstance(caught.value, types.PhotoError)
   assert path.read_bytes() == b"old"
   assert os.listdir(tmp_path) == ["photo.jpg"]
 
@@ -64,7 +68,7 @@ def test_no_space_left(tmp_path):
   with tiny_disk(tmp_path):
     path = tmp_path / "photo.jpg"
     files.write_atomically(path, b"old")
-    with pytest.raises(types.PhotoError, match="No space left"):
+    with pytest.raises(types.FawkesError, match="No space left"):
       files.write_atomically(path, bytes(10**6))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["photo.jpg"]
@@ -81,7 +85,7 @@ def test_file_size_limit(tmp_path):
     "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
     "try:\n"
     "  files.write_atomically(Path(sys.argv[1]), bytes(10**5))\n"
-    "except types.PhotoError as error:\n"
+    "except types.FawkesError as error:\n"
     "  print(error)\n"
   )
   path = tmp_path / "photo.jpg"
@@ -118,7 +122,7 @@ def test_no_permission(tmp_path):
     folder.chmod(0o755)
   said = run_unprivileged(
     "try: files.write_atomically(Path(sys.argv[1]), b'x')\n"
-    "except types.PhotoError as error: print(error)\n",
+    "except types.FawkesError as error: print(error)\n",
     locked / "photo.jpg",
   )
   assert "photo.jpg cannot be written: Permission denied" in said
@@ -130,7 +134,7 @@ def test_read_source(tmp_path):
   assert files.read_source(path, max_bytes=6) == b"12345"
   assert files.read_source(path, max_bytes=4) == b"12345"
   assert files.read_source(path, max_bytes=3) == b"1234"
-  with pytest.raises(types.PhotoError, match="not a regular file"):
+  with pytest.raises(types.PhotoError, match="a folder, not a file"):
     files.read_source(tmp_path, max_bytes=4)
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(types.PhotoError, match="not a regular file"):

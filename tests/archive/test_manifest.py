@@ -52,6 +52,8 @@ def test_a_row_on_disk(tmp_path):
         seconds=1 / 3,
         output_sha256="o1",
         finished="2026-05-04T12:00:00+00:00",
+        lost=("gain map",),
+        names=True,
       )
     )
     (line,) = lines(tmp_path)  # at once
@@ -65,6 +67,8 @@ def test_a_row_on_disk(tmp_path):
     "config": "c1",
     "seconds": 0.333333,
     "finished": "2026-05-04T12:00:00+00:00",
+    "smallest_face": None,
+    "output": None,
     "faces": [
       {
         "box": [1.0, 2.0, 30.0, 40.0],
@@ -75,6 +79,8 @@ def test_a_row_on_disk(tmp_path):
         "extractors": {"dlib_resnet": {"shift": 0.8, "cosine": None}},
       }
     ],
+    "lost": ["gain map"],
+    "names": True,
   }
 
 
@@ -87,6 +93,7 @@ def test_rows_come_back(tmp_path):
     assert paths(record) == ["a.jpg", "b.jpg"]
     assert record.rows.get("b.jpg").status == "no_face"
     assert record.rows.get("b.jpg").reason is None
+    assert record.rows.get("b.jpg").lost == ()
     assert record.rows.get("c.jpg") is None
     assert record.notes == []
 

@@ -43,7 +43,7 @@ def test_reading(tmp_path):
   with pytest.raises(types.PhotoError, match="more than 0 bytes"):
     file.read(max_bytes=0)
   (tmp_path / "a.jpg").unlink()
-  with pytest.raises(types.PhotoError, match="not a regular file"):
+  with pytest.raises(types.PhotoError, match="does not exist"):
     file.read(max_bytes=1)
   (tmp_path / ".hidden").touch()
   (hidden,) = scan.scan(tmp_path)
@@ -187,3 +187,40 @@ def test_check_output(tmp_path):
     scan.check_output(source, tmp_path / "file")
   with pytest.raises(types.FawkesError, match="input must not be in"):
     scan.check_output(source / "a.jpg", source)
+
+
+def test_several_inputs(tmp_path):
+  """Each is a folder of its own, or a file, whatever their order."""
+  fill(tmp_path, "a/1.jpg", "a/d/2.jpg", "b/1.jpg", "single.jpg")
+  (tmp_path / "list.txt").write_text("single.jpg\n")
+  addresses = [tmp_path / n for n in ("single.jpg", "b", "a/", "list.txt", "b")]
+  names = [file.relative for file in scan.scan(addresses)]
+  assert names == [
+    "a/1.jpg", "a/d/2.jpg", "b/1.jpg", "list.txt/single.jpg", "single.jpg"
+  ]  # fmt: skip
+  again = [file.relative for file in scan.scan(addresses[::-1])]
+  assert again == names
+  for file in scan.scan(addresses):
+    assert file.read(max_bytes=1) == b"x"
+
+
+def test_several_inputs_of_the_same_name(tmp_path):
+  """As much of their addresses as tells them apart."""
+  fill(tmp_path, "x/photos/1.jpg", "y/photos/1.jpg", "z/2.jpg", "y/2.jpg")
+  addresses = [
+    tmp_path / name for name in ("x/photos", "y/photos", "z/2.jpg", "y/2.jpg")
+  ]
+  names = [file.relative for file in scan.scan(addresses)]
+  assert names == [
+    "x/photos/1.jpg", "y/2.jpg", "y/photos/1.jpg", "z/2.jpg"
+  ]  # fmt: skip
+
+
+def test_several_inputs_that_are_refused(tmp_path):
+  fill(tmp_path, "x/a/1.jpg", "a/2.jpg", "y/1.jpg")
+  with pytest.raises(types.FawkesError, match=r"--input must be readable"):
+    scan.scan([tmp_path / "a", tmp_path / "missing"])
+  with pytest.raises(types.FawkesError, match="beside one of the same name"):
+    scan.scan([tmp_path / "x", tmp_path / "x" / "a", tmp_path / "a"])
+  with pytest.raises(types.FawkesError, match="output must not be in the inp"):
+    scan.check_output([tmp_path / "a", tmp_path / "y"], tmp_path / "y" / "out")

@@ -50,7 +50,7 @@ def test_while_a_run_writes_and_afterwards(folders):
     assert part.read_bytes() == before
   assert (ended.code, ended.errors) == (0, "")
   assert "6 outcomes (5 cloaked, 1 failed), 10 faces in" in ended.said
-  assert "1 failed: zero bytes" in ended.said
+  assert "  failed: 5.jpg: zero bytes\n" in ended.said
   assert (
     "a process is writing, 0.25 photos/s of late, 4 left, 16.0 s" in ended.said
   )
@@ -79,7 +79,7 @@ def test_nothing_to_tell(folders):
   with manifest.Manifest(output) as record:
     record.append(manifest.Row(path="0.jpg", status="no_face", config="c"))
   ended = run("status", f"--output={output}", f"--input={source}")
-  assert "1 outcomes (1 no_face), 0 faces" in ended.said
+  assert "1 outcome (1 no_face), 0 faces" in ended.said
   assert "no process is writing, 9 left" in ended.said
   assert "photos/s" not in ended.said
 
@@ -103,11 +103,53 @@ def test_several_processes_in_a_bucket(s3_server):
   with manifest.Manifest(output, process=0, processes=3) as record:
     record.append(row(0))
   lines = run("status", f"--output={output}").said.splitlines()
-  assert "1 outcomes (1 cloaked), 0 faces in s3://photos/status" in lines
+  assert "1 outcome (1 cloaked), 0 faces in s3://photos/status" in lines
   assert "  process 0 of 3: 7 outcomes, running, last heard of" in lines[1]
   assert lines[2] == "  process 1 of 3: 7 outcomes, done"
   assert "  process 2 of 3: 7 outcomes, silent, last heard of 1 h" in lines[3]
   assert lines[4] == "  a process is writing"
   ended = run("verify", f"--output={output}")
   assert ended.code == 0
-  assert "1 outcomes (1 cloaked)" in ended.said
+  assert "1 outcome (1 cloaked)" in ended.said
+
+
+REASONS = ("zero bytes", "truncated")
+
+
+def test_the_first_failed_files_are_named_and_all_on_demand(folders):
+  """Names that would command a terminal appear as what they are."""
+  _, output = folders
+  evil = "evil\x1b[31m\nname\u202egpj.jpg"
+  with manifest.Manifest(output) as record:
+    record.append(row("0/" + evil, "failed", reason="zero bytes"))
+    for number in range(1, 25):
+      reason = "truncated" if number % 2 else "zero bytes"
+      record.append(row(f"{number:02}", "failed", reason=reason))
+    record.append(row("fine"))
+  said = run("status", f"--output={output}").said
+  shown = r"  failed: 0/evil\x1b[31m\nname\u202egpj.jpg.jpg: zero bytes"
+  assert shown in said.splitlines()
+  assert "  13 failed: zero bytes\n  12 failed: truncated\n" in said
+  named = [line for line in said.splitlines() if line.endswith(REASONS)]
+  assert sum(line.startswith("  failed: ") for line in named) == 10
+  all_of_them = f"fawkes-jax status --failed --output={output}"
+  assert f"  failed: 15 more, see {all_of_them}\n" in said
+  lines = run(*all_of_them.split()[1:]).said.splitlines()
+  assert len(lines) == 1 + 25
+  assert shown in lines
+  assert "  failed: 24.jpg: zero bytes" in lines
+  assert not any("fine" in line for line in lines)
+
+
+def test_other_files_are_counted_by_their_kind(folders):
+  _, output = folders
+  with manifest.Manifest(output) as record:
+    for name in ("a.MP4", "b.mp4", "c.xmp", "README"):
+      fields = {"path": name, "config": "c", "reason": "not an image"}
+      record.append(manifest.Row(status="copied", **fields))
+  said = run("status", f"--output={output}").said
+  assert "4 copied" in said
+  assert (
+    "4 other files copied unchanged, faces and all (2 .mp4, 1"
+    " no suffix, 1 .xmp)"
+  ) in said

@@ -74,16 +74,39 @@ def test_a_large_face_is_scaled_down(recognition, small_astronaut):
   assert face.alignment.extent == pytest.approx(160.5, abs=3)
 
 
-def test_small_faces_where_asked_for(recognition, astronaut):
-  """A face of 24 pixels: below the detector's own rule."""
-  face = Image.fromarray(astronaut[:256, 100:356]).resize((64, 64))
+@pytest.mark.parametrize(("side", "least"), [(64, None), (48, 16)])
+def test_small_faces(recognition, astronaut, side, least):
+  """A face of 24 pixels; one of 18, below the detector's own rule."""
+  face = Image.fromarray(astronaut[:256, 100:356]).resize((side, side))
   photo = np.full((120, 160, 3), 90, np.uint8)
-  photo[30:94, 40:104] = np.asarray(face)
+  photo[30 : 30 + side, 40 : 40 + side] = np.asarray(face)
   finder = recognition.finder
-  assert finder.find([photo]) == [[]]
-  patient = dataclasses.replace(finder, min_face_pixels=20)
+  assert bool(finder.find([photo])[0]) == (least is None)
+  patient = dataclasses.replace(finder, min_face_pixels=least)
   [[found]] = patient.find([photo])
-  assert 40 < found.box[0] < found.box[2] < 104
+  assert 40 < found.box[0] < found.box[2] < 40 + side
+
+
+def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
+  """88 of 4000 pixels, as in a group photo of 12 megapixels."""
+  side = 256 * 88 // 100
+  face = Image.fromarray(small_astronaut).resize((side, side))
+  photo = np.full((3000, 4000, 3), 90, np.uint8)
+  photo[1200 : 1200 + side, 1700 : 1700 + side] = np.asarray(face)
+  [[found]] = recognition.finder.find([photo])
+  assert found.box[2] - found.box[0] == pytest.approx(88, abs=12)
+
+
+def test_what_is_not_looked_for_is_told(recognition):
+  """Also where the bound on memory prevails over what was asked for."""
+  finder = recognition.finder
+  phone = np.broadcast_to(np.uint8(0), (3000, 4000, 3))
+  assert finder.smallest(phone) == pytest.approx(4000 / 48, rel=1e-3)
+  assert finder.smallest(phone[:100, :100]) == pytest.approx(24, abs=0.2)
+  patient = dataclasses.replace(finder, min_face_pixels=100)
+  assert patient.smallest(phone) == pytest.approx(100, rel=1e-3)
+  greedy = dataclasses.replace(finder, min_face_pixels=10)
+  assert 55 < greedy.smallest(phone) < 65
 
 
 def test_crops_of_another_version(recognition, small_astronaut):

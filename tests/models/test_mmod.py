@@ -211,6 +211,24 @@ def test_padding_does_not_change_scores(detector):
   np.testing.assert_allclose(more[:, :rows, :columns], scores, atol=1e-5)
 
 
+def test_strips_give_the_scores_of_the_whole(detector):
+  photo = skimage.data.astronaut()
+  size = mmod.canvas_size(*photo.shape[:2])
+  canvas = np.zeros((1, 3, size[0], mmod.bucket_side(size[1])), np.float32)
+  mmod.draw_canvas(photo, canvas[0])
+  extents = np.array([size], np.int32)
+  whole, strips = (
+    dataclasses.replace(detector, strip_pixels=pixels)._score(
+      detector.variables, canvas, extents
+    )
+    for pixels in (10**9, 300_000)
+  )
+  assert canvas[0, 0].size > 3 * 300_000
+  np.testing.assert_allclose(strips, whole, atol=1e-5)
+  places = mmod._cells(size[0]), mmod._cells(size[1])
+  assert whole[0, : places[0], : places[1]].max() > 0.5
+
+
 def test_suppress_divides_by_the_box_around_both():
   boxes = np.array([[0, 0, 9, 9], [5, 5, 14, 14], [0, 0, 9, 8]], float)
   scores = np.array([0.5, 0.9, 0.7])
