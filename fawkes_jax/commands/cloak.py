@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import os
 import posixpath
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -340,7 +339,7 @@ class _Progress(outcomes.Watcher):
   def __exit__(self, *error: object) -> None:
     if self._bar:
       self._bar.stop()
-    sys.stdout.flush()
+    self._console.file.flush()
 
   def listed(self, files: int) -> None:
     """See `outcomes.Watcher`."""
