@@ -421,7 +421,8 @@ class _Progress(outcomes.Watcher):
       parts.append(f"{self._seen} looked through")
     if photos and not self._clock.preparing:
       parts.append(f"{photos / max(self._clock.seconds(), 1e-3):.2f} files/s")
-    if (left := self._left(photos)) is not None and photos != self._total:
+    left = None if self._clock.preparing else self._left(photos)
+    if left is not None and photos != self._total:
       parts.append(f"about {terminal.duration(left)} left")
     text = ", ".join(parts)
     if self._bar:
