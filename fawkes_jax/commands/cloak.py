@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import os
 import posixpath
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -341,7 +340,7 @@ class _Progress(outcomes.Watcher):
   def __exit__(self, *error: object) -> None:
     if self._bar:
       self._bar.stop()
-    sys.stdout.flush()
+    self._console.file.flush()
 
   def listed(self, files: int) -> None:
     """See `outcomes.Watcher`."""
@@ -423,7 +422,8 @@ class _Progress(outcomes.Watcher):
       parts.append(f"{self._seen} looked through")
     if photos and not self._clock.preparing:
       parts.append(f"{photos / max(self._clock.seconds(), 1e-3):.2f} files/s")
-    if (left := self._left(photos)) is not None and photos != self._total:
+    left = None if self._clock.preparing else self._left(photos)
+    if left is not None and photos != self._total:
       parts.append(f"about {terminal.duration(left)} left")
     text = ", ".join(parts)
     if self._bar:
