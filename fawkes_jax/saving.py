@@ -102,6 +102,7 @@ class _Attempt:
     crops: of its faces.
     dssim: of each face.
     scales: of the changes, by face.
+    weakest: the smallest scale of a face that the solver has changed.
   """
 
   data: bytes
@@ -109,11 +110,7 @@ class _Attempt:
   crops: np.ndarray
   dssim: np.ndarray
   scales: np.ndarray
-
-  @property
-  def weakest(self) -> float:
-    """How much of its change the worst off face has got."""
-    return float(self.scales.min())
+  weakest: float
 
 
 class Saver:
@@ -258,6 +255,14 @@ class Saver:
       crops=crops,
       dssim=np.array(dssim),
       scales=scales,
+      weakest=min(
+        (
+          float(scale)
+          for i, scale in enumerate(scales)
+          if not _is_nothing(job.solutions[i].change)
+        ),
+        default=1.0,
+      ),
     )
 
   def _encode(

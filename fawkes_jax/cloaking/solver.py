@@ -28,6 +28,9 @@ from fawkes_jax.models import registry
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.95
 
+# A result that uses this part of the budget may be the last one.
+_ENOUGH = 0.8
+
 # How much of the running mean of the loss remains in a step. Each step sees
 # other views, so one loss says more of the views than of the candidate.
 _REMAINS = 0.8
@@ -77,7 +80,7 @@ class State(NamedTuple):
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
-      the last before there was a candidate within the budget.
+      the last before there was a candidate that used most of the budget.
     gain_loss: float32 [], the running mean then.
   """
 
@@ -168,10 +171,11 @@ def step(
   mean = jnp.where(
     state.steps, _REMAINS * state.loss + (1 - _REMAINS) * attack, attack
   )
-  # No change at all is no result: the search goes on until there is one.
-  better = live & within & (mean < state.best_loss) & jnp.any(candidate != 0)
+  better = live & within & (mean < state.best_loss)
   gain = better & (mean < 0.99 * state.gain_loss)
-  found = jnp.isfinite(state.best_loss)
+  # A change that uses little of the budget, or none, as the first one does, is
+  # no result yet, however long the search has been over the budget since.
+  found = state.best_dssim >= _ENOUGH * options.rho
   return State(
     problem=problem,
     moments=state.moments,
