@@ -88,8 +88,8 @@ class SolverOptions:
       0 keeps them.
     blur: how much each step blurs the view at most, as the half width of a
       triangle beyond one pixel of the extractor's input.
-    patience: a face ends early when this many steps have not lowered its
-      loss by one percent; 0 never ends early.
+    patience: a face ends early when this many steps within the budget have not
+      lowered its loss by one percent; 0 never ends early.
     precision: of the extractors' computation, "float32" or "bfloat16"; "auto"
       for bfloat16 where there is an accelerator. Images, embeddings, loss and
       DSSIM are float32 in any case.

@@ -28,9 +28,6 @@ from fawkes_jax.models import registry
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.95
 
-# A result that uses this part of the budget may be the last one.
-_ENOUGH = 0.8
-
 # How much of the running mean of the loss remains in a step. Each step sees
 # other views, so one loss says more of the views than of the candidate.
 _REMAINS = 0.8
@@ -80,7 +77,8 @@ class State(NamedTuple):
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
-      the last before there was a candidate that used most of the budget.
+      the last before there was a candidate within the budget; and since then
+      a step later for each one over the budget.
     gain_loss: float32 [], the running mean then.
   """
 
@@ -173,9 +171,7 @@ def step(
   )
   better = live & within & (mean < state.best_loss)
   gain = better & (mean < 0.99 * state.gain_loss)
-  # A change that uses little of the budget, or none, as the first one does, is
-  # no result yet, however long the search has been over the budget since.
-  found = state.best_dssim >= _ENOUGH * options.rho
+  found = jnp.isfinite(state.best_loss)
   return State(
     problem=problem,
     moments=state.moments,
@@ -187,7 +183,11 @@ def step(
     best_loss=jnp.where(better, mean, state.best_loss),
     best_dssim=jnp.where(better, dssim, state.best_dssim),
     steps=state.steps + live,
-    gain_step=jnp.where(gain | ~found, state.steps, state.gain_step),
+    # Steps over the budget could gain nothing, and do not count: the first of
+    # a small budget are, and what was found before them is nearly nothing.
+    gain_step=jnp.where(
+      gain | ~found, state.steps, state.gain_step + (live & ~within)
+    ),
     gain_loss=jnp.where(gain, mean, state.gain_loss),
   )
 
