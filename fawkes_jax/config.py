@@ -99,8 +99,8 @@ class SolverOptions:
       triangle beyond one pixel of the extractor's input.
     extractors_per_step: how many extractors a step asks at most; they take
       turns. 0 asks all of them in each step.
-    patience: a face ends early when this many steps have not lowered its
-      loss by one percent; 0 never ends early.
+    patience: a face ends early when this many steps within the budget have not
+      lowered its loss by one percent; 0 never ends early.
     precision: of the extractors' computation, "float32" or "bfloat16"; "auto"
       for bfloat16 where there is an accelerator. Images, embeddings, loss and
       DSSIM are float32 in any case.

@@ -108,6 +108,7 @@ class _Attempt:
     dssim: of each face.
     scales: of the changes, by face.
     lost: in words, what of the photo is not in it.
+    weakest: the smallest scale of a face that the solver has changed.
   """
 
   data: bytes
@@ -116,11 +117,7 @@ class _Attempt:
   dssim: np.ndarray
   scales: np.ndarray
   lost: tuple[str, ...]
-
-  @property
-  def weakest(self) -> float:
-    """How much of its change the worst off face has got."""
-    return float(self.scales.min())
+  weakest: float
 
 
 class Saver:
@@ -284,6 +281,14 @@ class Saver:
       dssim=np.array(dssim),
       scales=scales,
       lost=tuple(sorted(lost)),
+      weakest=min(
+        (
+          float(scale)
+          for i, scale in enumerate(scales)
+          if not _is_nothing(job.solutions[i].change)
+        ),
+        default=1.0,
+      ),
     )
 
   def _encode(

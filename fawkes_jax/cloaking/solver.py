@@ -86,7 +86,8 @@ class State(NamedTuple):
     best_dssim: float32 [], its DSSIM.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
-      the last before there was a candidate within the budget.
+      the last before there was a candidate within the budget; and since then
+      a step later for each one over the budget.
     gain_loss: float32 [], the mean of `losses` then.
   """
 
@@ -205,10 +206,8 @@ def step(
     jnp.where(fresh, each, remains * before + (1 - remains) * each)
   )
   mean = jnp.nanmean(losses)
-  # No change at all is no result: the search goes on until there is one.
-  allowed = live & within & jnp.any(candidate != 0)
   # One that was never asked before makes the mean another.
-  better = allowed & ((mean < state.best_loss) | fresh.any())
+  better = live & within & ((mean < state.best_loss) | fresh.any())
   gain = better & ((mean < 0.99 * state.gain_loss) | fresh.any())
   found = jnp.isfinite(state.best_loss)
   return State(
@@ -222,7 +221,11 @@ def step(
     best_loss=jnp.where(better, mean, state.best_loss),
     best_dssim=jnp.where(better, dssim, state.best_dssim),
     steps=state.steps + live,
-    gain_step=jnp.where(gain | ~found, state.steps, state.gain_step),
+    # Steps over the budget could gain nothing, and do not count: the first of
+    # a small budget are, and what was found before them is nearly nothing.
+    gain_step=jnp.where(
+      gain | ~found, state.steps, state.gain_step + (live & ~within)
+    ),
     gain_loss=jnp.where(gain, mean, state.gain_loss),
   )
 

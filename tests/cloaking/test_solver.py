@@ -239,6 +239,16 @@ def test_patience_ends_early(small, small_problem):
   assert solve.run(small_problem)[-1].steps > hasty.steps + 3
 
 
+def test_steps_over_the_budget_do_not_end_a_face(small, small_problem):
+  """The first of a small budget are; no change at all came before them."""
+  solve = small_runner(
+    small, steps=40, patience=3, rho=0.0008, learning_rate=8.0
+  )
+  end = solve.run(small_problem)[-1]
+  assert np.asarray(end.best_change).any()
+  assert 0.5 * 0.0008 < end.best_dssim <= 0.0008
+
+
 def test_a_tint_is_bounded(small, small_problem):
   """Rounding of four numbers adds up to one to the bound."""
 
