@@ -297,6 +297,7 @@ def _clean_others(
     *payloads,
     b"".join(payloads),
     b"".join(payload[shared:] for payload in payloads),
+    b"".join(payload[len(identifier) + 1 :] for payload in payloads),
   )
   if identifier not in (b"JFXX", b"FPXR") and not any(
     map(pictures.holds, blocks)

@@ -172,6 +172,18 @@ def test_harmless_segments_stay_as_they_are(photo):
   assert not lost
 
 
+def test_samples_over_two_segments_are_put_together(photo):
+  samples = hiding.BINARY["in_longs"](hiding.pictures()["grey"])
+  half = len(samples) // 2
+  parts = [
+    hiding.segment(0xE5, b"Preview\x00" + part)
+    for part in (samples[:half], samples[half:])
+  ]
+  encoded, lost = cloak(hiding.jpeg(photo, *parts))
+  assert b"Preview" not in encoded
+  assert lost == {"APP5 segment"}
+
+
 def test_extended_xmp_goes_with_what_refers_to_it(photo):
   packet = rdf(inside=f"<a:Data>{THUMBNAIL.hex()}</a:Data>")
   digest = b"0" * 32
