@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from absl import app, flags
+from absl import logging as absl_logging
+from absl.flags import argparse_flags
+
 from fawkes_jax import config, memory, types, version
 from fawkes_jax.archive import files
 
@@ -70,11 +74,16 @@ _PLACES = ("cloak", "status", "verify")
 _CONTINUED = ("cloak", "evaluate", "train", "weights")
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(argparse_flags.ArgumentParser):
   """Says in a line what is wrong, and shows rare flags only when asked to."""
 
   def __init__(self, **options: Any):
-    super().__init__(**options, add_help=False, allow_abbrev=False)
+    super().__init__(
+      **options,
+      add_help=False,
+      allow_abbrev=False,
+      inherited_absl_flags=None,
+    )
     for names, what in (
       (("-h", "--help"), "the flags that people need"),
       (("--help_all",), "all flags"),
@@ -869,10 +878,23 @@ def _own_process() -> None:
   if not sys.warnoptions:
     warnings.simplefilter("ignore")
   logging.getLogger().addHandler(logging.NullHandler())
+  absl_logging.set_verbosity(absl_logging.FATAL)
   handler = logging.StreamHandler()
   handler.setFormatter(_Format())
   logging.getLogger("fawkes_jax").addHandler(handler)
+  logging.getLogger("fawkes_jax").setLevel(logging.WARNING)
   logging.getLogger("fawkes_jax").propagate = False
+
+
+def _parse_all(words: Sequence[str]) -> argparse.Namespace:
+  """Reads a command line with the program's name; absl has no flags in it."""
+  flags.FLAGS(words[:1])
+  return _parse(words[1:])
+
+
+def _main(arguments: argparse.Namespace) -> int:
+  with _terminable():
+    return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -919,8 +941,9 @@ def entry(argv: Sequence[str] | None = None) -> None:
   """
   if argv is None:
     _own_process()
-  arguments = _parse(sys.argv[1:] if argv is None else argv)
   memory.keep_freed()
-  with _terminable():
-    code = _run(arguments)
-  sys.exit(code)
+  app.run(
+    _main,
+    argv=None if argv is None else ["fawkes-jax", *argv],
+    flags_parser=_parse_all,
+  )
