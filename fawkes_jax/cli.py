@@ -204,7 +204,7 @@ def _add_cloak(commands: Any) -> None:
     "--others",
     choices=config.OTHERS,
     help="what to do with files that are no photos, such as sidecars and videos"
-    " (copy; with --strip_location skip)",
+    " (copy; with --strip_location or --strip_names skip)",
   )
   add(
     "--output_format",

@@ -231,7 +231,7 @@ class CloakOptions(FaceOptions):
     output_format: "tree" for a file each, "tar" for tar files of many.
     on_no_face: "copy" or "skip" a photo without a face.
     others: "copy" or "skip" files that are no photos; None to copy them, unless
-      `strip_location` is set, as they may hold a location too.
+      `strip_location` or `strip_names` is set, as they may hold such too.
     strip_location: whether GPS is taken out of the metadata.
     strip_names: whether names of people, regions of faces and keywords are.
     convert: whether of pictures that cannot be cloaked as what they are a PNG
@@ -333,7 +333,9 @@ class CloakOptions(FaceOptions):
   @property
   def copies_others(self) -> bool:
     """Whether files that are no photos are copied."""
-    return self.others == "copy" or not (self.others or self.strip_location)
+    if self.others is not None:
+      return self.others == "copy"
+    return not (self.strip_location or self.strip_names)
 
   def fingerprint(self) -> str:
     """A digest of all options that change what a photo becomes.

@@ -735,7 +735,7 @@ def test_other_files_make_the_same_tree(tmp_path, monkeypatch):
 
 
 def test_other_files_that_are_left_out(tmp_path):
-  """On demand, and where they could tell the location that shall go."""
+  """On demand, and where they could tell what shall go."""
   source = tmp_path / "in"
   source.mkdir()
   (source / "a.xmp").write_text("<x:xmpmeta/>")
@@ -743,6 +743,7 @@ def test_other_files_that_are_left_out(tmp_path):
     (
       (("--others=skip",), "skipped"),
       (("--strip_location",), "skipped"),
+      (("--strip_names",), "skipped"),
       (("--strip_location", "--others=copy"), "copied"),
       ((), "copied"),
     )

@@ -21,7 +21,7 @@ def of(row: manifest.Row) -> Iterator[tuple[str, str]]:
   elif row.unprotected:
     yield "unprotected", row.reason or row.unprotected[0]
   # Previews would show the clean face, so that they go without saying.
-  lost = [what for what in getattr(row, "lost", ()) if what != "preview"]
+  lost = [what for what in row.lost if what != "preview"]
   if lost:
     yield "altered", f"without its {', '.join(lost)}"
 
@@ -36,10 +36,16 @@ class Concerns:
     self._unprotected: collections.Counter[str] = collections.Counter()
     self._first: collections.defaultdict[str, list[str]]
     self._first = collections.defaultdict(list)
+    self._smallest: list[float] = []
 
   def add(self, row: manifest.Row) -> None:
     """Takes a file into account."""
     self._unprotected.update(row.unprotected)
+    if (side := row.smallest_face) is not None:
+      self._smallest = [
+        min([side, *self._smallest]),
+        max([side, *self._smallest]),
+      ]
     for what, why in of(row):
       self._counts[what] += 1
       if len(self._first[what]) < terminal.NAMES:
@@ -80,6 +86,13 @@ class Concerns:
       console.print(
         f"  {terminal.number(copied, 'other file')} copied unchanged, faces"
         f" and all ({kinds}{more}); --others=skip leaves such files out"
+      )
+    if self._smallest:
+      low, high = (f"{side:.0f}" for side in self._smallest)
+      sides = low if low == high else f"{low} to {high}"
+      console.print(
+        f"  faces smaller than {sides} pixels were not looked for"
+        " (--min_face_pixels)"
       )
     for concern, first in self._first.items():
       for line in first:
