@@ -125,8 +125,8 @@ def show_metadata(
   """
   start = "lost: "
   lost = {
-    what.removeprefix(start): number
-    for what, number in counts.items()
+    what.removeprefix(start): count
+    for what, count in counts.items()
     if what.startswith(start)
   }
   if lost:
@@ -136,8 +136,8 @@ def show_metadata(
     )
   if counts["named"]:
     console.print(
-      f"  {counts['named']} of the results say who is on them; --strip_names"
-      " takes names out"
+      f"  {number(counts['named'], 'result')} with names of people in the"
+      " metadata; --strip_names takes them out"
     )
 
 
