@@ -23,7 +23,12 @@ def run(options: config.TrainOptions) -> int:
   compiler.require_devices()
   result = trainer.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
-  trainer.save_student(result.student, weights, name=result.architecture)
+  trainer.save_student(
+    result.student,
+    weights,
+    name=result.architecture,
+    teachers=[teacher.identity for teacher in result.teachers],
+  )
   files.write_atomically(
     weights.with_name(f"{options.model_name}.md"),
     card.text(options, result).encode(),

@@ -411,11 +411,10 @@ def _rows(
     study.key(tracker, cloaks, *parts),
     functools.partial(rows, tracker, cloaks),
   )
-  surrogate = "yes" if study.is_surrogate(tracker, recipe) else "no"
   first = {
     "cloak": recipe.name,
     "tracker": tracker.name,
-    "surrogate": surrogate,
+    "surrogate": study.relation(tracker, recipe),
   }
   return [first | row for row in found]
 

@@ -19,7 +19,7 @@ from fawkes_jax.evaluation.study import Study
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
 from fawkes_jax.training import views
-from fawkes_jax.weights import variables
+from fawkes_jax.weights import extractors, variables
 
 Crops = UInt8[np.ndarray, "n size size 3"]
 
@@ -46,7 +46,7 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
   if name in students.STUDENTS:
     module = students.STUDENTS[name]()
     return module, students.initialise(module, seed), name
-  path = trackers.file_of(name)
+  path = extractors.file_of(name)
   if path is None or path.suffix != ".safetensors":
     raise types.FawkesError(
       f"--finetune must be of {', '.join(students.STUDENTS)}, or the"

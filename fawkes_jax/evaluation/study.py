@@ -25,6 +25,7 @@ from fawkes_jax.evaluation import (
   trackers,
 )
 from fawkes_jax.evaluation.countermeasures import COUNTERMEASURES
+from fawkes_jax.weights import extractors
 
 # What a photo becomes without --countermeasures.
 CLEAN = "none"
@@ -168,10 +169,19 @@ class Study:
       for mode in self.options.modes
     ]
 
-  def is_surrogate(self, tracker: trackers.Tracker, recipe: Recipe) -> bool:
-    """Whether cloaks are made against this very recogniser."""
+  def relation(self, tracker: trackers.Tracker, recipe: Recipe) -> str:
+    """What cloaks that were made so have seen of a recogniser.
+
+    Returns:
+      "yes" where they are made against itself, "its student" where they are
+      made against a network that it taught, else "no".
+    """
     names = recipe.extractors or self.options.extractors
-    return tracker.identity in map(trackers.identity, names)
+    if tracker.identity in map(trackers.identity, names):
+      return "yes"
+    if any(tracker.identity in extractors.teachers(name) for name in names):
+      return "its student"
+    return "no"
 
   def cloak(
     self, recipe: Recipe, whom: Sequence[people.Person] | None = None
@@ -446,7 +456,7 @@ def _check_free(
 
 def _content(name: str) -> str | None:
   """The sha256 of a surrogate's or bank's file; None for what is built in."""
-  path = trackers.file_of(name)
+  path = extractors.file_of(name)
   with contextlib.suppress(OSError):
     return trackers.file_digest(path) if path else None
   return None

@@ -46,6 +46,10 @@ _KNOWN = {
   "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
     contracts.Contract()
   ),
+  # se_mobilefacenet of github.com/leondgarse/Keras_insightface, in ONNX.
+  "6e1e30d9b8c5dd10854923e91f9ad6a64f184c385aca5379f2ed14365b449ded": (
+    contracts.Contract(scale=(128.0, 128.0, 128.0))
+  ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo.
   "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
     dataclasses.replace(_RAW, bgr=True, template="open_model_zoo")
@@ -92,7 +96,7 @@ def load(
   """
   if name == "dlib":
     return _dlib_tracker(dlib)
-  path = file_of(name)
+  path = extractors.file_of(name)
   if path is None or not has_runtime(name):
     raise types.FawkesError(
       "--trackers must be dlib, or files that end in .onnx or .xml, or their"
@@ -133,45 +137,19 @@ def load(
   )
 
 
-def file_of(name: str) -> Path | None:
-  """The file of a recogniser.
-
-  Args:
-    name: what --surrogates takes.
-
-  Returns:
-    The file, which need not exist; None for what is built in or not known.
-  """
-  if Path(name).suffix in known.SUFFIXES:
-    return Path(name)
-  return (known.kept() | extractors.shipped()).get(name)
-
-
 def has_runtime(name: str) -> bool:
   """Whether a recogniser runs somewhere else than in the package."""
-  path = file_of(name)
+  path = extractors.file_of(name)
   return name == "dlib" or bool(path and path.suffix in (".onnx", ".xml"))
 
 
 def identity(name: str) -> str | None:
-  """What a recogniser is, whatever its file is called, and its format.
+  """What a recogniser is, see `extractors.identity`.
 
   Args:
     name: "dlib", or what --surrogates takes.
-
-  Returns:
-    The name of a public model, else the sha256 of its file; None where there
-    is no such file.
   """
-  if name in ("dlib", _DLIB):
-    return _DLIB
-  path = file_of(name)
-  try:
-    sha256 = file_digest(path) if path else None
-  except OSError:
-    return None
-  model = known.by_sha256(sha256) if sha256 else None
-  return model.name if model else sha256
+  return extractors.identity(_DLIB if name == "dlib" else name)
 
 
 def file_digest(path: Path) -> str:

@@ -50,11 +50,14 @@ class Teacher:
     name: the extractor's, or the file's without suffix.
     embeddings: of the crops plain and mirrored; raw. Zero where they were not
       asked for.
+    identity: of the recogniser, see `extractors.identity`; the name, where the
+      embeddings come from a file.
     extractor: that computed them; None where they come from a file.
   """
 
   name: str
   embeddings: Float32[np.ndarray, "2 n d"]
+  identity: str
   extractor: registry.Extractor | None = None
 
   @property
@@ -124,7 +127,11 @@ def load_teacher(
   """
   path = Path(teacher)
   if path.suffix in (".npz", ".safetensors"):
-    result = Teacher(name=path.stem, embeddings=_stored(path, len(faces)))
+    result = Teacher(
+      name=path.stem,
+      embeddings=_stored(path, len(faces)),
+      identity=path.stem,
+    )
   else:
     try:
       extractor = extractors.load_extractor(teacher)
@@ -137,7 +144,10 @@ def load_teacher(
       rows = np.arange(len(faces))
     embeddings = _embed(extractor, faces, rows, console)
     result = Teacher(
-      name=extractor.name, embeddings=embeddings, extractor=extractor
+      name=extractor.name,
+      embeddings=embeddings,
+      identity=extractors.identity(teacher) or extractor.name,
+      extractor=extractor,
     )
   if not np.isfinite(result.embeddings).all():
     raise types.FawkesError(

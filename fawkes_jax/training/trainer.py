@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -919,13 +919,20 @@ def _read_state(
     ) from error
 
 
-def save_student(student: dict[str, Any], path: Path, *, name: str) -> None:
+def save_student(
+  student: dict[str, Any],
+  path: Path,
+  *,
+  name: str,
+  teachers: Sequence[str] = (),
+) -> None:
   """Writes a student's weights in half precision.
 
   Args:
     student: its variables.
     path: the safetensors file; replaced.
-    name: the architecture, kept as the metadata's only key.
+    name: the architecture.
+    teachers: who taught it, see `extractors.identity`.
 
   Raises:
     FawkesError: it cannot be written.
@@ -933,7 +940,8 @@ def save_student(student: dict[str, Any], path: Path, *, name: str) -> None:
   flat = flax.traverse_util.flatten_dict(student, sep="/")
   tensors = {k: np.asarray(v, np.float16) for k, v in flat.items()}
   files.write_atomically(
-    path, safetensors.numpy.save(tensors, {"architecture": name})
+    path,
+    safetensors.numpy.save(tensors, variables.metadata(name, teachers)),
   )
 
 

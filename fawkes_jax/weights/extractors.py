@@ -75,6 +75,58 @@ def shipped() -> dict[str, Path]:
   }
 
 
+def file_of(name: str) -> Path | None:
+  """The file of a recogniser.
+
+  Args:
+    name: what --surrogates takes.
+
+  Returns:
+    The file, which need not exist; None for what is built in or not known.
+  """
+  if Path(name).suffix in known.SUFFIXES:
+    return Path(name)
+  return (known.kept() | shipped()).get(name)
+
+
+def identity(name: str) -> str | None:
+  """What an extractor is, whatever its file is called, and its format.
+
+  Args:
+    name: what --surrogates takes.
+
+  Returns:
+    The name of what is built in or of a public model, else the sha256 of its
+    file; None where there is no such file.
+  """
+  if name in _BUILT_IN:
+    return name
+  if (path := file_of(name)) is None:
+    return None
+  try:
+    with path.open("rb") as file:
+      sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+  except OSError:
+    return None
+  model = known.by_sha256(sha256)
+  return model.name if model else sha256
+
+
+def teachers(name: str) -> tuple[str, ...]:
+  """Who taught an extractor of `fawkes-jax train`.
+
+  Args:
+    name: what --surrogates takes.
+
+  Returns:
+    Their identities; none for other extractors.
+  """
+  path = file_of(name)
+  if path is None or path.suffix != ".safetensors":
+    return ()
+  return variables.teachers(path)
+
+
 def load_extractor(name: str, **options: Any) -> registry.Extractor:
   """Loads a face feature extractor with its weights.
 

@@ -2,9 +2,11 @@
 
 A file holds the variables of an architecture of `models.registry`, flat, with
 slashes between the levels of their names, in any floating point type. Its only
-metadata key says which architecture.
+metadata key holds JSON that says which architecture, and who taught it.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ import safetensors
 from fawkes_jax import types
 from fawkes_jax.models import registry
 
-_KEY = "architecture"
+_KEY = "fawkes_jax"
+
+_OLD_KEY = "architecture"
+"""The only key of older files, which do not say who taught them."""
 
 
 def architecture(path: Path) -> str | None:
@@ -32,8 +37,45 @@ def architecture(path: Path) -> str | None:
   Raises:
     FawkesError: the file is missing, unreadable or damaged.
   """
+  return _about(path).get("architecture")
+
+
+def teachers(path: Path) -> tuple[str, ...]:
+  """Who taught the network of a file.
+
+  Args:
+    path: a safetensors file.
+
+  Returns:
+    Their identities, see `extractors.identity`; none where the file does not
+    say.
+
+  Raises:
+    FawkesError: the file is missing, unreadable or damaged.
+  """
+  return tuple(_about(path).get("teachers", ()))
+
+
+def metadata(architecture: str, teachers: Sequence[str]) -> dict[str, str]:
+  """The metadata that `architecture` and `teachers` read.
+
+  One key alone: with several the bytes of a file would not be reproducible.
+  """
+  about = {"architecture": architecture, "teachers": list(teachers)}
+  return {_KEY: json.dumps(about, sort_keys=True)}
+
+
+def _about(path: Path) -> dict[str, Any]:
+  """What the metadata of a file says of its network."""
   with _open(path) as file:
-    return (file.metadata() or {}).get(_KEY)
+    known = file.metadata() or {}
+  if _OLD_KEY in known:
+    return {"architecture": known[_OLD_KEY]}
+  try:
+    about = json.loads(known.get(_KEY, "{}"))
+    return about if isinstance(about, dict) else {}
+  except ValueError:
+    return {}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -75,7 +117,7 @@ def load(path: Path) -> tuple[str, dict[str, Any]]:
   name = architecture(path)
   if name not in registry.ARCHITECTURES:
     raise types.FawkesError(
-      f"{path}: the metadata {_KEY} must be one of"
+      f"{path}: the architecture in the metadata must be one of"
       f" {', '.join(registry.ARCHITECTURES)}, got {name or 'nothing'}"
     )
   flat = {k: array.astype(np.float32) for k, array in read(path).items()}

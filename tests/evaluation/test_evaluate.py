@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import terminal
 from PIL import Image
 
 from fawkes_jax import pipeline, types
-from fawkes_jax.evaluation import detectors, trackers
+from fawkes_jax.evaluation import detectors, study, trackers
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import registry
 
@@ -315,3 +316,18 @@ def test_what_a_recogniser_is(data_dir, tmp_path, monkeypatch):
   unknown = tmp_path / "own.onnx"
   unknown.write_bytes(b"x")
   assert len(trackers.identity(str(unknown))) == 64
+
+
+def test_a_tracker_that_taught_a_surrogate_is_not_unseen():
+  """Only who neither is a surrogate nor taught one is."""
+
+  def relation(name):
+    return study.Study.relation(
+      None,
+      SimpleNamespace(identity=name),
+      SimpleNamespace(extractors=("dlib_resnet", "student_mobileface_v2")),
+    )
+
+  assert relation("dlib_resnet") == "yes"
+  assert relation("mobileface_v2") == "its student"
+  assert relation("mobilefacenet") == "no"

@@ -45,6 +45,27 @@ def edited(file, **changes):
   )
 
 
+def test_a_file_says_who_taught_it(student, tmp_path):
+  path = tmp_path / "taught.safetensors"
+  trainer.save_student(
+    student, path, name="student_resnet", teachers=["one", "other"]
+  )
+  assert variables.teachers(path) == ("one", "other")
+  assert extractors.teachers(str(path)) == ("one", "other")
+  # The same bytes again.
+  first = path.read_bytes()
+  trainer.save_student(
+    student, path, name="student_resnet", teachers=["one", "other"]
+  )
+  assert path.read_bytes() == first
+
+
+def test_older_files_do_not_say_who_taught_them(file):
+  edited(file)  # With the metadata of older files.
+  assert variables.architecture(file) == "student_resnet"
+  assert variables.teachers(file) == ()
+
+
 def test_a_student_of_ones_own(file, student):
   loaded = extractors.load_extractor(str(file))
   assert loaded.name == "student_of_mine"
