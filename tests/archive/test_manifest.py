@@ -188,8 +188,8 @@ def test_a_refresh_reads_what_is_new(address):
         first.refresh()
         assert first.rows.get("a").reason == "second"
         assert first.rows.get("b").reason == "first"
-        assert len(first.rows) == 2 + 1500 * round_
-        for number in range(1500):
+        assert len(first.rows) == 2 + 1000 * round_
+        for number in range(1000):
           early.append(row(f"{round_}/{number}"))
         early.sync()
       first.finish()

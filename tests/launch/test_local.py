@@ -65,7 +65,7 @@ def test_without_arguments_it_shows_the_help(local):
 def test_arguments_and_exit_codes_are_passed_on(local):
   result = local("cloak", "--nonsense")
   assert result.returncode == 2
-  assert "usage: fawkes-jax cloak" in result.stderr
+  assert "fawkes-jax cloak: there is no flag --nonsense" in result.stderr
 
 
 def test_test_runs_pytest(local):
