@@ -4,6 +4,7 @@
 with `vips` on the PATH every result is opened by that second decoder, too.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from terminal import run
 
 from fawkes_jax.archive import manifest
@@ -133,8 +134,10 @@ def shown(path):
     warnings.simplefilter("ignore")
     with Image.open(path) as image:
       form = image.format
-      upright = ImageOps.exif_transpose(image).convert("RGB")
-      return np.asarray(upright, np.int16), form
+      image.load()
+      with contextlib.suppress(OSError):  # Damaged EXIF turns nothing.
+        image = ImageOps.exif_transpose(image)
+      return np.asarray(image.convert("RGB"), np.int16), form
 
 
 def check(row, source, result):
@@ -146,14 +149,17 @@ def check(row, source, result):
     assert not result.exists(), row
     return
   assert row["status"] in ("cloaked", "no_face", "copied"), row
-  if row["status"] == "copied":
+  if row["status"] != "cloaked":
     assert result.read_bytes() == source.read_bytes()
     return
-  (before, form), (after, other) = map(shown, (source, result))
+  after, other = shown(result)
+  # A source may lack what no decoder needs, such as its end.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    before, form = shown(source)
   assert (after.shape, other) == (before.shape, form), row
-  if row["status"] == "cloaked":
-    assert row["faces"], row
-    assert np.abs(after - before).max() > 2, row
+  assert row["faces"], row
+  assert np.abs(after - before).max() > 2, row
   if shutil.which("vips"):
     subprocess.run(
       ["vips", "avg", str(result)], check=True, capture_output=True

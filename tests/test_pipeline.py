@@ -238,6 +238,8 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
         "place",
         "smallest_face",
         "output",
+        "lost",
+        "names",
       ),
     }
     name = path.replace("caf\\xe9.png", LATIN_1)

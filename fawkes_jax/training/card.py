@@ -133,9 +133,11 @@ def _figure(value: float | None) -> str:
 
 
 def _short(path: object) -> str:
-  """The last part of a path; other text as it is."""
-  name = str(path)
-  return name if name.startswith(datasets.PREFIX) else Path(name).name
+  """The last part of a path, or of each of several; other text as it is."""
+  return ",".join(
+    name if name.startswith(datasets.PREFIX) else Path(name).name
+    for name in str(path).split(",")
+  )
 
 
 def _shown(value: object) -> str:

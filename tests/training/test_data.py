@@ -7,6 +7,7 @@ from PIL import Image
 
 import fawkes_jax.recognition as recognition_module
 from fawkes_jax import config, types
+from fawkes_jax.imaging import geometry
 from fawkes_jax.training import data
 
 
@@ -42,6 +43,71 @@ def _options(source, tmp_path, **changes) -> config.TrainOptions:
   return config.TrainOptions(
     data=str(source), output=tmp_path / "out", crop_size=96, **changes
   )
+
+
+HEAD = "file\tlex\tley\trex\trey\tnx\tny\tlmx\tlmy\trmx\trmy\n"
+
+
+def _table(root, rows) -> None:
+  lines = ["\t".join(map(str, row)) for row in rows]
+  (root / "faces.tsv").write_text(HEAD + "\n".join(lines) + "\n")
+
+
+def test_faces_whose_landmarks_are_known_are_not_looked_for(
+  finding, tmp_path, astronaut
+):
+  """A table says where; ArcFace's points come to lie where they belong."""
+  root = tmp_path / "faces"
+  (root / "Ann").mkdir(parents=True)
+  Image.fromarray(astronaut).save(root / "Ann" / "a.png")
+  black = np.zeros((200, 200, 3), np.uint8)
+  points = geometry.ARCFACE_POINTS + np.array((30, 40))
+  for x, y in points.round().astype(int):
+    black[y, x] = 255
+  Image.fromarray(black).save(root / "dots.png")
+  Image.fromarray(astronaut).save(root / "not in the table.png")
+  _table(
+    root,
+    [
+      ["Ann/a.png", 201, 112, 245, 106, 226, 135, 208, 158, 246, 153],
+      ["dots.png", *points.ravel()],
+    ],
+  )
+  faces = data.load_faces(_options(root, tmp_path))
+  assert faces.names == ("Ann", "dots.png")
+  assert faces.photos == ("a.png", "dots.png")
+  assert not faces.missing
+  frame = geometry.ARCFACE_POINTS / 112 * geometry.ARCFACE.side
+  frame += (geometry.ARCFACE.left, geometry.ARCFACE.top)
+  expected = (frame - (geometry.CROP.left, geometry.CROP.top)) * 96
+  expected /= geometry.CROP.side
+  for x, y in expected.astype(int):
+    around = faces.crops[1, y - 1 : y + 2, x - 1 : x + 2]
+    assert around.max() > 20
+  assert (faces.crops[1].max(axis=-1) > 20).mean() < 0.01
+
+
+def test_several_sources_are_one(folder, finding, tmp_path):
+  other = tmp_path / "others"
+  other.mkdir()
+  Image.new("RGB", (150, 150), "grey").save(other / "Bob.png")
+  _table(other, [["Bob.png", *geometry.ARCFACE_POINTS.ravel()]])
+  faces = data.load_faces(_options(f"{folder},{other}", tmp_path))
+  assert faces.names == ("Ann", "Bob.png", "Zoë")
+  assert len(faces) == 5
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["file\tlex\na.png\t3\n", HEAD + "a.png" + "\tx" * 10, HEAD + "a.png\t1"],
+)
+def test_a_table_that_is_none(finding, tmp_path, text):
+  root = tmp_path / "faces"
+  root.mkdir()
+  Image.new("RGB", (150, 150)).save(root / "a.png")
+  (root / "faces.tsv").write_text(text)
+  with pytest.raises(types.FawkesError, match=r"faces.tsv must have the col"):
+    data.load_faces(_options(root, tmp_path))
 
 
 def test_a_folder_is_read_once(folder, finding, tmp_path):
