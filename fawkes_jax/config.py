@@ -108,7 +108,7 @@ class SolverOptions:
   """
 
   rho: float = 0.0135
-  steps: int = 60
+  steps: int = 80
   learning_rate: float = 2.0
   linf: float = 48.0
   chroma: float = 12.0
@@ -142,7 +142,7 @@ class SolverOptions:
 # Budgets with which the mean DSSIM of the saved faces, in the box of dlib's
 # detector, comes to those of Fawkes 1.0's modes: 0.004, 0.012 and 0.017.
 MODES = {
-  "low": SolverOptions(rho=0.0045, steps=80),
+  "low": SolverOptions(rho=0.0045, steps=100),
   "mid": SolverOptions(rho=0.0135),
   "high": SolverOptions(rho=0.0192),
 }
@@ -176,6 +176,7 @@ class FaceOptions:
     "student_mobilefacenet",
     "student_mobileface_v2",
     "student_se_mobilenet",
+    "student_esp_mobilefacenet",
   )
   crop_size: int = 192
   min_face_pixels: float | None = None

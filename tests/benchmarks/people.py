@@ -1,7 +1,8 @@
-"""Measures what it gives to cloak the photos of a person together.
+r"""Measures what it gives to cloak the photos of a person together.
 
     python tests/benchmarks/people.py --data=LFW --unseen=a.onnx,b.xml \
-      [--people=6] [--photos=4] [--of=1,2,4,14] [--own_weights=12]
+      [--people=6] [--photos=4] [--of=1,2,4,14] [--own_weights=12] \
+      [--surrogates=A,B] [--steps=80] [--extractors_per_step=3]
 
 LFW is a folder of identities with enough photos. Some photos of each person are
 cloaked against the mean embedding of so many (--of), the photo itself among
@@ -35,9 +36,15 @@ def main() -> None:
   parser.add_argument("--photos", type=int, default=4)
   parser.add_argument("--of", default="1,2,4,14")
   parser.add_argument("--own_weights", default="12")
+  parser.add_argument("--surrogates", type=lambda text: tuple(text.split(",")))
+  parser.add_argument("--steps", type=int)
+  parser.add_argument("--extractors_per_step", type=int)
   arguments = parser.parse_args()
   options = config.CloakOptions(
-    input=arguments.data, output=arguments.data, min_face_pixels=50
+    input=arguments.data,
+    output=arguments.data,
+    min_face_pixels=50,
+    extractors=arguments.surrogates or config.FaceOptions.extractors,
   )
   engine = cloaker.Cloaker(options)
   known = engine.recognition
@@ -62,8 +69,13 @@ def main() -> None:
   print("own_weight of | DSSIM, name: cosine of a photo, of the mean")
   weights = [float(w) for w in arguments.own_weights.split(",")]
   for weight, count in itertools.product(weights, counts):
+    given = {
+      name: value
+      for name in ("steps", "extractors_per_step")
+      if (value := getattr(arguments, name)) is not None
+    }
     solver = dataclasses.replace(
-      config.MODES[arguments.mode], own_weight=weight
+      config.MODES[arguments.mode], own_weight=weight, **given
     )
     problems = []
     for i in rows:
