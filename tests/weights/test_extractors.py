@@ -67,7 +67,7 @@ def test_any_onnx_file_runs_by_its_contract(data_dir, tmp_path, images):
 )
 def test_a_wrong_contract(data_dir, tmp_path, contract, message):
   own = tmp_path / "mine.onnx"
-  shutil.copy(data_dir / "weights" / "esp_mfn.onnx", own)
+  shutil.copy(data_dir / "weights" / "ghost05.onnx", own)
   if contract is not None:
     own.with_suffix(".toml").write_text(contract)
   with pytest.raises(types.FawkesError, match=r"mine\.toml") as error:
