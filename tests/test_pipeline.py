@@ -211,7 +211,7 @@ def test_the_summary_gives_counts_and_reasons(done):
   less = 100 * (1 - np.mean(np.clip(cosines, 0, 1)))
   assert (
     f"{len(cloaked)} faces look {less:.0f} % less like the person to one"
-    " recogniser "
+    " recogniser that cloaks are made against"
   ) in said
   assert "1 other file copied" in said
   assert str(output) in said.replace(" ", "") or str(output) in said

@@ -289,6 +289,7 @@ class _Summary(outcomes.Tally):
       f"  {terminal.number(faces, 'face')} {looks}"
       f" {100 * (1 - self.alike / faces):.0f} % less like the person to"
       f" {_WORDS.get(many, many)} recogniser{'' if many == 1 else 's'}"
+      " that cloaks are made against"
     )
     shifts = ", ".join(
       f"shift {total / faces:.3f} ({name})"
