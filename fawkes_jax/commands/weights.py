@@ -45,7 +45,7 @@ def _list(console: rich.console.Console) -> None:
   models, kept = known.models(), known.kept()
   table = rich.table.Table(box=rich.box.SIMPLE)
   for column in ("name", "licence", "use", "LFW", "state"):
-    table.add_column(column, overflow="fold", no_wrap=column == "name")
+    table.add_column(column, overflow="fold", no_wrap=column != "licence")
   for name in [n for n, model in models.items() if not model.files]:
     table.add_row(name, models[name].licence, "free", "", "built in")
   for name in extractors.shipped():
