@@ -43,7 +43,7 @@ def run(options: Options) -> int:
 def _list(console: rich.console.Console) -> None:
   """Shows what is known and what is here."""
   models, kept = known.models(), known.kept()
-  table = rich.table.Table(box=rich.box.SIMPLE)
+  table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for column in ("name", "licence", "use", "LFW", "state"):
     table.add_column(column, overflow="fold", no_wrap=column != "licence")
   for name in [n for n, model in models.items() if not model.files]:
