@@ -13,21 +13,26 @@ ROOT = Path(__file__).parents[1]
 pytest.importorskip("hatchling")
 
 
-@pytest.mark.skipif(
-  not (ROOT / "pyproject.toml").exists(), reason="not a checkout"
-)
-def test_the_wheel_brings_the_checkpoints(tmp_path):
+def build(kind, folder):
+  """Builds a wheel or an sdist of the checkout into a folder."""
   script = (
     "import sys\n"
     "from hatchling import build\n"
-    "print(build.build_wheel(sys.argv[1]))\n"
+    f"print(build.build_{kind}(sys.argv[1]))\n"
   )
   subprocess.run(
-    [sys.executable, "-c", script, tmp_path],
+    [sys.executable, "-c", script, folder],
     cwd=ROOT,
     check=True,
     capture_output=True,
   )
+
+
+@pytest.mark.skipif(
+  not (ROOT / "pyproject.toml").exists(), reason="not a checkout"
+)
+def test_the_wheel_brings_the_checkpoints(tmp_path):
+  build("wheel", tmp_path)
   [wheel] = tmp_path.glob("*.whl")
   with zipfile.ZipFile(wheel) as archive:
     names = set(archive.namelist())
@@ -45,17 +50,7 @@ def test_the_sdist_brings_all_that_its_tests_read(tmp_path):
   )
   if listed.returncode:
     pytest.skip("not a checkout")
-  script = (
-    "import sys\n"
-    "from hatchling import build\n"
-    "print(build.build_sdist(sys.argv[1]))\n"
-  )
-  subprocess.run(
-    [sys.executable, "-c", script, tmp_path],
-    cwd=ROOT,
-    check=True,
-    capture_output=True,
-  )
+  build("sdist", tmp_path)
   [sdist] = tmp_path.glob("*.tar.gz")
   with tarfile.open(sdist) as archive:
     names = {name.partition("/")[2] for name in archive.getnames()}

@@ -51,6 +51,32 @@ class SourceFile:
       return files.stamp(self.path)
     return self.stamp or files.Stamp()
 
+  @staticmethod
+  def as_member(
+    relative: str, seen: set[str], *, regular: bool, place: str
+  ) -> tuple[str, str | None, str | None]:
+    """What becomes of a member of an archive file before it is read.
+
+    Args:
+      relative: its name.
+      seen: names of members before it; gets this one's.
+      regular: whether it is a regular file.
+      place: where it is in the archive, for one whose name is taken.
+
+    Returns:
+      Its name, status and reason; None for both where it is to be read.
+    """
+    status, reason = None, None
+    if not regular:
+      status, reason = "skipped", "not a regular file"
+    elif "/." in relative:
+      status, reason = "skipped", "hidden"
+    elif relative in seen:
+      relative = f"{relative} ({place})"
+      status, reason = "failed", "an earlier member has the same name"
+    seen.add(relative)
+    return relative, status, reason
+
   @classmethod
   def unusable(cls, name: str) -> "SourceFile | None":
     """A failed file, where a name cannot be a path below a folder."""

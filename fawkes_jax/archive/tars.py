@@ -78,7 +78,7 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
   if shard.lower().endswith(zips.SUFFIXES):
     yield from zips.members(store, shard, stem(shard))
     return
-  seen = set()
+  seen: set[str] = set()
   damage = None
   try:
     compressed = _kind(store, shard) is not None
@@ -98,18 +98,15 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
         if member.isdir():
           continue
         relative = f"{stem(shard)}/{member.name.removeprefix('./')}"
-        status, reason = None, None
         if unusable := SourceFile.unusable(relative):
           yield unusable
           continue
-        if not member.isreg():
-          status, reason = "skipped", "not a regular file"
-        elif "/." in relative:
-          status, reason = "skipped", "hidden"
-        elif relative in seen:
-          relative = f"{relative} (at {member.offset})"
-          status, reason = "failed", "an earlier member has the same name"
-        seen.add(relative)
+        relative, status, reason = SourceFile.as_member(
+          relative,
+          seen,
+          regular=member.isreg(),
+          place=f"at {member.offset}",
+        )
         where = member.offset_data, member.size
         if compressed:
           load = functools.partial(

@@ -36,7 +36,7 @@ def members(store: storage.Store, name: str, stem: str) -> Iterator[SourceFile]:
       reason=f"cannot be read as a ZIP file: {why}",
     )
     return
-  seen = set()
+  seen: set[str] = set()
   for index, member in enumerate(archive.infolist()):
     if member.is_dir():
       continue
@@ -45,15 +45,12 @@ def members(store: storage.Store, name: str, stem: str) -> Iterator[SourceFile]:
       yield unusable
       continue
     mode = member.external_attr >> 16
-    status, reason = None, None
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-      status, reason = "skipped", "not a regular file"
-    elif "/." in relative:
-      status, reason = "skipped", "hidden"
-    elif relative in seen:
-      relative = f"{relative} (member {index + 1})"
-      status, reason = "failed", "an earlier member has the same name"
-    seen.add(relative)
+    relative, status, reason = SourceFile.as_member(
+      relative,
+      seen,
+      regular=stat.S_IFMT(mode) in (0, stat.S_IFREG),
+      place=f"member {index + 1}",
+    )
     load = functools.partial(_fetch, store.address, name, index)
     yield SourceFile(
       relative=relative,
