@@ -16,9 +16,9 @@ from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 
 if TYPE_CHECKING:
-  from fawkes_jax.outcomes import Watcher
-  from fawkes_jax.pipeline import cloak_archive
-  from fawkes_jax.weights import load_detector, load_landmark_model
+  from fawkes_jax.runs.outcomes import Watcher
+  from fawkes_jax.runs.pipeline import cloak_archive
+  from fawkes_jax.weights.builtin import load_detector, load_landmark_model
   from fawkes_jax.weights.extractors import load_extractor
 
 __all__ = [
@@ -37,11 +37,11 @@ __all__ = [
 
 # These need JAX, which takes a second to import: only when asked for.
 _LAZY = {
-  "Watcher": "fawkes_jax.outcomes",
-  "cloak_archive": "fawkes_jax.pipeline",
-  "load_detector": "fawkes_jax.weights",
+  "Watcher": "fawkes_jax.runs.outcomes",
+  "cloak_archive": "fawkes_jax.runs.pipeline",
+  "load_detector": "fawkes_jax.weights.builtin",
   "load_extractor": "fawkes_jax.weights.extractors",
-  "load_landmark_model": "fawkes_jax.weights",
+  "load_landmark_model": "fawkes_jax.weights.builtin",
 }
 
 

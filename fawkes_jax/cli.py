@@ -18,8 +18,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from absl.flags import argparse_flags
 
-from fawkes_jax import config, memory, types, version
+from fawkes_jax import config, types, version
 from fawkes_jax.archive import files
+from fawkes_jax.xla import memory
 
 _DOCS = {
   "rho": "budget of structural dissimilarity (DSSIM) of a face",

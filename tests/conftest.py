@@ -41,7 +41,8 @@ BATCH_SIZE = 2
 @pytest.fixture(scope="session")
 def cloaker(tmp_path_factory):
   """All that a run loads, for few steps and small batches."""
-  from fawkes_jax import cloaker, config
+  from fawkes_jax import config
+  from fawkes_jax.faces import cloaker
 
   nowhere = tmp_path_factory.mktemp("nowhere")
   return cloaker.Cloaker(

@@ -1,1 +1,1 @@
-"""Photos on disk: found, decoded, encoded like the source, and recorded."""
+"""Where photos come from and results go, and the record of a run."""

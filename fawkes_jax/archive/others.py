@@ -5,7 +5,7 @@ from typing import IO
 
 from PIL import Image
 
-from fawkes_jax.archive.quiet import quiet_pillow
+from fawkes_jax.photos.quiet import quiet_pillow
 
 LARGE = 64 << 20
 """Files of more bytes are not read into memory."""

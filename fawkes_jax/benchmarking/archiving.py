@@ -16,18 +16,13 @@ import jax
 import numpy as np
 from PIL import Image
 
-from fawkes_jax import (
-  album,
-  cloaker,
-  config,
-  outcomes,
-  pipeline,
-  recognition,
-  types,
-)
-from fawkes_jax.archive import codec, files, scan
-from fawkes_jax.archive.photo import Photo
+from fawkes_jax import config, types
+from fawkes_jax.archive import files, scan
 from fawkes_jax.benchmarking import rounds
+from fawkes_jax.faces import cloaker, recognition
+from fawkes_jax.photos import codec
+from fawkes_jax.photos.photo import Photo
+from fawkes_jax.runs import album, outcomes, pipeline
 
 
 def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fawkes_jax import compiler
 from fawkes_jax.benchmarking import rounds
+from fawkes_jax.xla import compiler
 
 # How often something is done at a time, the side of the matrices, and how many
 # numbers are copied: so much that starting the work does not count.

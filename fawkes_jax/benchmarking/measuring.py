@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from fawkes_jax import cloaker, config, types
+from fawkes_jax import config, types
 from fawkes_jax.benchmarking import archiving, device, rounds, solving
+from fawkes_jax.faces import cloaker
 
 
 def parts(options: config.BenchmarkOptions) -> tuple[str, ...]:

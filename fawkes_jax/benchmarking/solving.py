@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from fawkes_jax import cloaker, config, types
+from fawkes_jax import config, types
 from fawkes_jax.benchmarking import device, rounds
 from fawkes_jax.engine import executor
 from fawkes_jax.engine import mesh as mesh_lib
-from fawkes_jax.models import registry
+from fawkes_jax.faces import cloaker
+from fawkes_jax.models import architectures
 from fawkes_jax.weights import extractors
 
 _TRACED_CALLS = 3
@@ -28,7 +29,7 @@ class Solver(rounds.Subject):
 
   def __init__(
     self,
-    ensemble: Sequence[registry.Extractor],
+    ensemble: Sequence[architectures.Extractor],
     options: config.BenchmarkOptions,
     *,
     batch_size: int,
@@ -119,7 +120,7 @@ def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
   precisions = options.precisions or (
     ("float32",) if jax.default_backend() == "cpu" else config.PRECISIONS
   )
-  loaded: dict[str, registry.Extractor] = {}
+  loaded: dict[str, architectures.Extractor] = {}
   for ensemble in options.ensembles:
     for name in ensemble:
       if name not in loaded:
@@ -139,7 +140,7 @@ def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
 
 
 def _embedding(
-  extractor: registry.Extractor, seed: int
+  extractor: architectures.Extractor, seed: int
 ) -> Float32[np.ndarray, " d"]:
   """A random direction in an extractor's space."""
   size = extractor.input_size

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float32
 
 from fawkes_jax import config
 from fawkes_jax.imaging import views
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 
 def normalise(
@@ -39,7 +39,7 @@ def attack(
   image: Float32[Array, "size size 3"],
   problem: Any,
   variables: Mapping[str, Any],
-  extractors: Sequence[registry.Extractor],
+  extractors: Sequence[architectures.Extractor],
   options: config.SolverOptions,
   key: jax.Array,
 ) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool
 from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import ssim, views
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 # The penalty's multiplier grows by the first factor in a step over the budget
 # and shrinks by the second in one within it.
@@ -150,7 +150,7 @@ def start(problem: Problem, options: config.SolverOptions) -> State:
 def step(
   state: State,
   variables: Mapping[str, Any],
-  extractors: Sequence[registry.Extractor],
+  extractors: Sequence[architectures.Extractor],
   options: config.SolverOptions,
 ) -> State:
   """One step of descent.

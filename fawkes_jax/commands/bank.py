@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import rich.progress
 
-from fawkes_jax import config, recognition, types
+from fawkes_jax import config, types
 from fawkes_jax.commands import terminal
+from fawkes_jax.faces import recognition
 from fawkes_jax.weights import bank
 
 

@@ -5,9 +5,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fawkes_jax import compiler, config, types
+from fawkes_jax import config, types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.commands import terminal
+from fawkes_jax.xla import compiler
 
 
 def run(options: config.BenchmarkOptions) -> int:

@@ -15,18 +15,12 @@ import jax
 import rich.console
 import rich.progress
 
-from fawkes_jax import (
-  album,
-  cloaker,
-  cluster,
-  config,
-  outcomes,
-  pipeline,
-  types,
-)
-from fawkes_jax.archive import files, manifest, scan, storage, team
+from fawkes_jax import config, types
+from fawkes_jax.archive import files, manifest, membership, scan, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import concerns, telemetry, terminal
+from fawkes_jax.faces import cloaker
+from fawkes_jax.runs import album, outcomes, pipeline, ray_cluster
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _PREPARING = "preparing, about 20 s on the first run"
@@ -80,7 +74,7 @@ def _run(
   with _Progress(console) as progress:
     watcher = telemetry.Several([*watchers, progress])
     if options.engine == "ray":
-      cluster.cloak_archive(options, watcher)
+      ray_cluster.cloak_archive(options, watcher)
     else:
       pipeline.cloak_archive(options, watcher)
   summary.show(console, dataclasses.replace(options, output=shown))
@@ -215,9 +209,9 @@ class _Summary(outcomes.Tally):
     self.dssim = self.alike = 0.0
     self.shift: collections.Counter[str] = collections.Counter()
     self.started = time.monotonic()
-    self._everybody: list[team.State] = []
+    self._everybody: list[membership.State] = []
 
-  def others(self, states: list[team.State]) -> None:
+  def others(self, states: list[membership.State]) -> None:
     """See `outcomes.Watcher`."""
     self._everybody = states
 
@@ -317,7 +311,7 @@ class _Progress(outcomes.Watcher):
   def __init__(self, console: rich.console.Console):
     self._total: int | None = None
     self._photos = self._faces = self._seen = self._cloaked = 0
-    self._others: list[team.State] = []
+    self._others: list[membership.State] = []
     self._clock = _Clock()
     self._said = time.monotonic()
     self._bar: rich.progress.Progress | None = None
@@ -354,7 +348,7 @@ class _Progress(outcomes.Watcher):
     """See `outcomes.Watcher`."""
     self._console.print(message)
 
-  def others(self, states: list[team.State]) -> None:
+  def others(self, states: list[membership.State]) -> None:
     """See `outcomes.Watcher`."""
     self._others = [state for state in states if state.process]
     self._say()

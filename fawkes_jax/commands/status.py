@@ -6,12 +6,12 @@ import os
 import socket
 
 from fawkes_jax import config, types
-from fawkes_jax.archive import files, manifest, scan, storage, team
+from fawkes_jax.archive import files, manifest, membership, scan, storage
 from fawkes_jax.commands import concerns, terminal
 
 _WINDOW = 600
 """The rate is that of the last outcomes, of so many seconds at most."""
-_SILENCE = 12 * team.BEAT_SECONDS
+_SILENCE = 12 * membership.BEAT_SECONDS
 """A process that has said nothing for so many seconds has died."""
 
 
@@ -83,10 +83,10 @@ def _rate(seconds: collections.Counter[int]) -> float | None:
   return (sum(seconds[s] for s in late) - 1) / spent if spent else None
 
 
-def _states(output: str | os.PathLike) -> list[team.State]:
+def _states(output: str | os.PathLike) -> list[membership.State]:
   """What the processes of a run that has not ended have said last."""
   try:
-    return team.read(storage.open_store(output))
+    return membership.read(storage.open_store(output))
   except OSError as error:
     raise types.FawkesError(
       f"--output must be readable, got {files.printable(output)}:"
@@ -94,17 +94,17 @@ def _states(output: str | os.PathLike) -> list[team.State]:
     ) from error
 
 
-def _age(state: team.State) -> float:
+def _age(state: membership.State) -> float:
   """Seconds since a process said something, if the clocks agree."""
   now = datetime.datetime.now(datetime.UTC)
   return (now - datetime.datetime.fromisoformat(state.time)).total_seconds()
 
 
-def _lives(state: team.State) -> bool:
+def _lives(state: membership.State) -> bool:
   return state.state == "running" and abs(_age(state)) < _SILENCE
 
 
-def _said(state: team.State) -> str:
+def _said(state: membership.State) -> str:
   done = state.counts.get("files", 0)
   what = state.state
   if state.state == "running":

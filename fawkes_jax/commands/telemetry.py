@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from fawkes_jax import config, outcomes, types
-from fawkes_jax.archive import scan, team
+from fawkes_jax import config, types
+from fawkes_jax.archive import membership, scan
+from fawkes_jax.runs import outcomes
 
 _PROGRESS_EVERY = 10.0
 
@@ -64,7 +65,7 @@ class Several(outcomes.Watcher):
     for watcher in self._inner:
       watcher.warned(message)
 
-  def others(self, states: list[team.State]) -> None:
+  def others(self, states: list[membership.State]) -> None:
     """See `outcomes.Watcher`."""
     for watcher in self._inner:
       watcher.others(states)

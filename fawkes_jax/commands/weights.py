@@ -8,8 +8,8 @@ import rich.table
 from fawkes_jax import config, types
 from fawkes_jax.archive import files
 from fawkes_jax.commands import terminal
-from fawkes_jax.models import registry
-from fawkes_jax.weights import extractors, known, store
+from fawkes_jax.models import architectures
+from fawkes_jax.weights import catalogue, extractors, install
 
 Options = (
   config.WeightsListOptions
@@ -42,7 +42,7 @@ def run(options: Options) -> int:
 
 def _list(console: rich.console.Console) -> None:
   """Shows what is known and what is here."""
-  models, kept = known.models(), known.kept()
+  models, kept = catalogue.models(), catalogue.kept()
   table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for column in ("name", "licence", "use", "LFW", "state"):
     table.add_column(column, overflow="fold", no_wrap=column != "licence")
@@ -63,7 +63,7 @@ def _list(console: rich.console.Console) -> None:
   for name in sorted(kept.keys() - models.keys()):
     table.add_row(name, "one's own", "", "", "in the cache")
   console.print(table)
-  console.print(f"the cache is {files.printable(known.folder())}")
+  console.print(f"the cache is {files.printable(catalogue.folder())}")
 
 
 def _fetch(
@@ -91,7 +91,7 @@ def _fetch(
           tasks[file] = progress.add_task(file)
         progress.update(tasks[file], completed=done, total=total)
 
-      fresh = store.fetch(
+      fresh = install.fetch(
         name,
         mirror=options.mirror,
         accept_research_licence=options.accept_research_licence,
@@ -104,13 +104,13 @@ def _import(
   options: config.WeightsImportOptions, console: rich.console.Console
 ) -> None:
   """Copies a file into the cache."""
-  architectures = [*registry.ARCHITECTURES, "onnx"]
-  if options.architecture not in (None, *architectures):
+  known = [*architectures.ARCHITECTURES, "onnx"]
+  if options.architecture not in (None, *known):
     raise types.FawkesError(
-      f"--architecture must be one of {', '.join(architectures)}, got"
+      f"--architecture must be one of {', '.join(known)}, got"
       f" {options.architecture}"
     )
-  extractor = store.add(
+  extractor = install.add(
     options.file,
     name=options.name,
     architecture=options.architecture,
@@ -121,13 +121,14 @@ def _import(
 
 def _show(
   console: rich.console.Console,
-  extractor: registry.Extractor,
+  extractor: architectures.Extractor,
   *,
   fresh: bool,
 ) -> None:
   """Says what there is now, and how to use it."""
   name, size = extractor.name, extractor.input_size
   console.print(
-    f"{name} {'is' if fresh else 'was'} in {files.printable(known.folder())}:"
-    f" faces of {size} x {size} pixels, for --surrogates=dlib_resnet,{name}"
+    f"{name} {'is' if fresh else 'was'} in"
+    f" {files.printable(catalogue.folder())}: faces of {size} x {size} pixels,"
+    f" for --surrogates=dlib_resnet,{name}"
   )

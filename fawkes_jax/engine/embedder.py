@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from fawkes_jax.cloaking import objective
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import views
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 
 class Embedder:
@@ -25,7 +25,7 @@ class Embedder:
 
   def __init__(
     self,
-    extractors: Sequence[registry.Extractor],
+    extractors: Sequence[architectures.Extractor],
     *,
     batch_size: int,
     mesh: Mesh,

@@ -32,7 +32,7 @@ from jaxtyping import Float32
 from fawkes_jax import config, types
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import mesh as mesh_lib
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 Key = TypeVar("Key")
 
@@ -68,7 +68,7 @@ class Executor(Generic[Key]):
 
   def __init__(
     self,
-    extractors: Sequence[registry.Extractor],
+    extractors: Sequence[architectures.Extractor],
     centres: Mapping[str, np.ndarray],
     options: config.SolverOptions,
     *,

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fawkes_jax import compiler
+from fawkes_jax.xla import compiler
 
 FACES = PartitionSpec("faces")
 EVERYWHERE = PartitionSpec()

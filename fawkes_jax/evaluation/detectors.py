@@ -14,10 +14,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.evaluation import runtimes, store
+from fawkes_jax.evaluation import kept, runtimes
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import registry
-from fawkes_jax.weights import dlib as dlib_files
+from fawkes_jax.models import architectures
+from fawkes_jax.weights.formats import dlib as dlib_files
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -95,7 +95,7 @@ class Dlib:
       FawkesError: dlib or its files are missing.
     """
     self._dlib = runtimes.load("dlib")
-    self.key = store.digest("dlib", self._dlib.__version__, _MAX_SIDE)
+    self.key = kept.digest("dlib", self._dlib.__version__, _MAX_SIDE)
     self._detector = self._dlib.cnn_face_detection_model_v1(
       str(dlib_files.package_file(dlib_files.MMOD_FILE))
     )
@@ -149,7 +149,7 @@ class YuNet:
         f"--detector must be YuNet with outputs cls_8 to kps_32, got {file}"
         f" with {', '.join(self._names)}"
       )
-    self.key = store.digest(
+    self.key = kept.digest(
       "YuNet", hashlib.sha256(file.read_bytes()).hexdigest(), _MAX_SIDE
     )
 
@@ -190,9 +190,9 @@ class YuNet:
     self, template: geometry.Template, size: int
   ) -> Float[np.ndarray, "5 2"]:
     """The five points of the recogniser's own alignment."""
-    if template == registry.TEMPLATES["open_model_zoo"]:
+    if template == architectures.TEMPLATES["open_model_zoo"]:
       return _OPEN_MODEL_ZOO * size
-    arcface = registry.TEMPLATES["arcface"]
+    arcface = architectures.TEMPLATES["arcface"]
     points = geometry.ARCFACE_POINTS / 112
     if template != arcface:
       frame = points * arcface.side + (arcface.left, arcface.top)

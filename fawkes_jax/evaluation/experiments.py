@@ -20,8 +20,8 @@ from fawkes_jax import types
 from fawkes_jax.evaluation import countermeasures, heads, people, trackers
 from fawkes_jax.evaluation import finetune as training
 from fawkes_jax.evaluation.study import CLEAN, Cloaks, Features, Recipe, Study
-from fawkes_jax.tracking import adaptive as adaptive_lib
-from fawkes_jax.tracking import metrics
+from fawkes_jax.protection import adaptive as adaptive_lib
+from fawkes_jax.protection import metrics
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]

@@ -13,13 +13,14 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Int, UInt8
 
-from fawkes_jax import compiler, types
-from fawkes_jax.evaluation import detectors, people, store, trackers
+from fawkes_jax import types
+from fawkes_jax.evaluation import detectors, kept, people, trackers
 from fawkes_jax.evaluation.study import Study
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
 from fawkes_jax.training import views
 from fawkes_jax.weights import extractors, variables
+from fawkes_jax.xla import compiler
 
 Crops = UInt8[np.ndarray, "n size size 3"]
 
@@ -163,4 +164,4 @@ def _view(
 
 def fingerprint(name: str, steps: int) -> str:
   """Differs when the network or its training does."""
-  return store.digest(name, steps, _BATCH, _LEARNING_RATE, _CROP_SIZE)
+  return kept.digest(name, steps, _BATCH, _LEARNING_RATE, _CROP_SIZE)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from fawkes_jax.evaluation import runtimes
 from fawkes_jax.evaluation.study import Features
-from fawkes_jax.tracking import heads
+from fawkes_jax.protection import heads
 
 
 def logistic(

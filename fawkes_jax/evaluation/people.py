@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fawkes_jax import config, identities, types
+from fawkes_jax import config, types
 from fawkes_jax.archive import files
-from fawkes_jax.evaluation import store
+from fawkes_jax.evaluation import kept
+from fawkes_jax.faces import identities
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class People:
 
   def key(self) -> str:
     """Differs when somebody or a photo of somebody does."""
-    return store.digest(
+    return kept.digest(
       [
         (p.name, p.protected, [x.sha256 for x in (*p.train, *p.test)])
         for p in self.chosen
@@ -151,7 +152,7 @@ def _write(
   path, suffix = photo.path, ""
   if path is None:
     suffix = ".png"
-    source = store.digest(options.data)
+    source = kept.digest(options.data)
     path = options.output / "photos" / source / f"{photo.name}{suffix}"
     if not path.exists():
       buffer = io.BytesIO()

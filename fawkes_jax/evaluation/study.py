@@ -14,17 +14,14 @@ import rich.console
 import rich.progress
 from jaxtyping import Float, Int, UInt8
 
-from fawkes_jax import config, outcomes, pipeline, recognition, types, version
-from fawkes_jax.archive import codec, files, manifest, scan
+from fawkes_jax import config, types, version
+from fawkes_jax.archive import files, manifest, scan
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.evaluation import (
-  detectors,
-  people,
-  quality,
-  store,
-  trackers,
-)
+from fawkes_jax.evaluation import detectors, kept, people, quality, trackers
 from fawkes_jax.evaluation.countermeasures import COUNTERMEASURES
+from fawkes_jax.faces import recognition
+from fawkes_jax.photos import codec
+from fawkes_jax.runs import outcomes, pipeline
 from fawkes_jax.weights import extractors
 
 # What a photo becomes without --countermeasures.
@@ -126,14 +123,14 @@ class Study:
     """
     self.options = options
     self._console = console
-    self._tables: dict[str, store.Table] = {}
+    self._tables: dict[str, kept.Table] = {}
     self._cloaks: dict[str, Cloaks] = {}
     self._dlib = detectors.Dlib()
     self._detector: detectors.Detector = self._dlib
     if options.detector is not None:
       self._detector = detectors.YuNet(options.detector)
     self.trackers = [self.tracker(name) for name in options.trackers]
-    self.memory = store.Memory(options.output / "results")
+    self.memory = kept.Memory(options.output / "results")
     console.print(f"choosing people of {options.data}")
     self.people = people.choose(
       options, extras=bool(_WIDE & set(options.experiments))
@@ -204,7 +201,7 @@ class Study:
       self.people.protected if whom is None else whom
     )
     run = self._cloak_options(recipe, group)
-    known = store.digest(str(run.output), [photo.sha256 for photo in photos])
+    known = kept.digest(str(run.output), [photo.sha256 for photo in photos])
     if known not in self._cloaks:
       people.stage(photos, self.options.output / "photos" / group)
       self._make(run, f"cloaking, {recipe.name}")
@@ -219,7 +216,7 @@ class Study:
       recipe.solver, root / "photos" / group, root, extractors=extractors
     )
     # Beside the flags: what files hold, and how the package computes.
-    key = store.digest(
+    key = kept.digest(
       run.fingerprint(),
       version.__version__,
       [_content(str(name)) for name in (*extractors, self.options.bank or "")],
@@ -245,12 +242,12 @@ class Study:
     note["seconds"] += time.monotonic() - started
     files.write_atomically(_note(output), json.dumps(note).encode())
 
-  def table(self, name: str, key: str) -> store.Table:
+  def table(self, name: str, key: str) -> kept.Table:
     """A table of vectors that is kept between runs."""
     file = f"{name}-{key}"
     if file not in self._tables:
       path = self.options.output / "features" / f"{file}.npz"
-      self._tables[file] = store.Table(path)
+      self._tables[file] = kept.Table(path)
     return self._tables[file]
 
   def rows(
@@ -400,7 +397,7 @@ class Study:
     face = self._face(tracker.detector, photo, CLEAN, pixels)
     return None if face is None else (pixels, face)
 
-  def _faces(self, detector: detectors.Detector) -> store.Table:
+  def _faces(self, detector: detectors.Detector) -> kept.Table:
     return self.table(f"faces-{detector.name}", detector.key)
 
   def _face(
@@ -496,7 +493,7 @@ def _read_cloaks(
       )
   note = _read_note(output)
   return Cloaks(
-    key=store.digest([photo.sha256 for photo in published.values()]),
+    key=kept.digest([photo.sha256 for photo in published.values()]),
     photos=published,
     statuses=statuses,
     failed=tuple(failed),

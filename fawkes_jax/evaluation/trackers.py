@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from fawkes_jax import types
-from fawkes_jax.evaluation import detectors, runtimes, store
-from fawkes_jax.weights import contract as contracts
-from fawkes_jax.weights import dlib as dlib_files
-from fawkes_jax.weights import extractors, known
+from fawkes_jax.evaluation import detectors, kept, runtimes
+from fawkes_jax.weights import catalogue, extractors
+from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights.formats import dlib as dlib_files
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -130,7 +130,7 @@ def load(
 
   return Tracker(
     name=path.stem,
-    key=store.digest(key, contract.text, detector.key),
+    key=kept.digest(key, contract.text, detector.key),
     identity=identity(name) or sha256,
     detector=detector,
     embed=embed,
@@ -179,7 +179,7 @@ def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
   sha256 = dlib_files.SHA256[dlib_files.RESNET_FILE]
   return Tracker(
     name="dlib",
-    key=store.digest(sha256, detector.key),
+    key=kept.digest(sha256, detector.key),
     identity=_DLIB,
     detector=detector,
     embed=embed,
@@ -190,7 +190,7 @@ def _contract(path: Path, sha256: str) -> contracts.Contract:
   """What a recogniser expects to see."""
   if sha256 in _KNOWN:
     return _KNOWN[sha256]
-  model = known.by_sha256(sha256)
+  model = catalogue.by_sha256(sha256)
   if model is not None and model.contract is not None:
     return model.contract
   return contracts.read(path.with_suffix(".toml"))

@@ -23,8 +23,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 from PIL import Image
 
-from fawkes_jax import compiler, types
+from fawkes_jax import types
 from fawkes_jax.models import dlib_resnet
+from fawkes_jax.xla import compiler
 
 LAYERS = (
   # Channels, kernel size, stride, padding.
@@ -68,7 +69,7 @@ def _clear_outside(x: jax.Array, extents: jax.Array) -> jax.Array:
 class MmodNet(nn.Module):
   """Scores every place of the window.
 
-  Its variables come from ``fawkes_jax.weights.load_detector``.
+  Its variables come from ``fawkes_jax.weights.builtin.load_detector``.
 
   Attributes:
     dtype: the type of the computation.

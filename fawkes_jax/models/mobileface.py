@@ -39,7 +39,8 @@ BLOCKS = (
 class MobileFace(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from ``fawkes_jax.weights.onnx.convert_mobileface``.
+  Its variables come from
+  ``fawkes_jax.weights.formats.onnx.convert_mobileface``.
 
   Attributes:
     dtype: the type of the computation.

@@ -41,7 +41,8 @@ BLOCKS = (
 class MobileFaceNet(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from ``fawkes_jax.weights.onnx.convert_mobilefacenet``.
+  Its variables come from
+  ``fawkes_jax.weights.formats.onnx.convert_mobilefacenet``.
 
   Attributes:
     dtype: the type of the computation.

@@ -78,7 +78,8 @@ class _Block(nn.Module):
 class SeMobileNet(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from ``fawkes_jax.weights.openvino.convert_se_mobilenet``.
+  Its variables come from
+  ``fawkes_jax.weights.formats.openvino.convert_se_mobilenet``.
 
   Attributes:
     dtype: the type of the computation.

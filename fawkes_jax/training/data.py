@@ -19,8 +19,8 @@ import rich.console
 import rich.progress
 from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 
-from fawkes_jax import config, identities, recognition, types
-from fawkes_jax.engine import finder
+from fawkes_jax import config, types
+from fawkes_jax.faces import finder, identities, recognition
 from fawkes_jax.imaging import geometry
 from fawkes_jax.weights import cache
 

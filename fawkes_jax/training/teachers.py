@@ -19,7 +19,7 @@ import safetensors.numpy
 from jaxtyping import Float32, Int
 
 from fawkes_jax import types
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 from fawkes_jax.training import data, views
 from fawkes_jax.weights import cache, extractors
 
@@ -58,10 +58,10 @@ class Teacher:
   name: str
   embeddings: Float32[np.ndarray, "2 n d"]
   identity: str
-  extractor: registry.Extractor | None = None
+  extractor: architectures.Extractor | None = None
 
   @property
-  def looking(self) -> registry.Extractor:
+  def looking(self) -> architectures.Extractor:
     """The extractor, for images that were not embedded before.
 
     Raises:
@@ -177,7 +177,7 @@ def _stored(path: Path, count: int) -> Float32[np.ndarray, "2 n d"]:
 
 
 def _embed(
-  extractor: registry.Extractor,
+  extractor: architectures.Extractor,
   faces: data.Faces,
   rows: Int[np.ndarray, " k"],
   console: rich.console.Console | None,

@@ -23,11 +23,11 @@ import safetensors.numpy
 from jax.sharding import NamedSharding
 from jaxtyping import Float32, Int, UInt8
 
-from fawkes_jax import compiler, config, types
+from fawkes_jax import config, types
 from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import registry, students
+from fawkes_jax.models import architectures, students
 from fawkes_jax.training import (
   cloaks,
   data,
@@ -38,6 +38,7 @@ from fawkes_jax.training import (
   views,
 )
 from fawkes_jax.weights import variables
+from fawkes_jax.xla import compiler
 
 _STATE = Path("state", "state.safetensors")
 _WARM_UP = 200
@@ -744,7 +745,7 @@ class _TwinTrainer(_Trainer):
   def _prepare(self) -> None:
     (teacher,) = self._teachers
     looking = teacher.looking
-    architecture = registry.architecture_of(looking.module)
+    architecture = architectures.architecture_of(looking.module)
     if architecture is None or not twins.has_blocks(
       looking.module, looking.variables, looking.input_size
     ):

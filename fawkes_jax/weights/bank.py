@@ -9,7 +9,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float32
 
-from fawkes_jax import types, weights
+from fawkes_jax import types
+from fawkes_jax.weights import builtin
 
 _NAME = "target_bank.safetensors"
 
@@ -32,7 +33,7 @@ class Bank:
 
 def path() -> pathlib.Path:
   """Where the bank lies: in the installed package, or in a checkout."""
-  return weights.checkpoint(_NAME)
+  return builtin.checkpoint(_NAME)
 
 
 def load(

@@ -6,22 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import types, weights
-from fawkes_jax.models import graph, registry
+from fawkes_jax import types
+from fawkes_jax.models import architectures, graph
 from fawkes_jax.weights import (
+  builtin,
   cache,
-  contract,
-  known,
-  mxnet,
-  onnx,
-  openvino,
-  states,
+  catalogue,
+  preprocessing,
   variables,
 )
+from fawkes_jax.weights.formats import mxnet, onnx, openvino, torch_names
 
 # What a plain install brings.
 _BUILT_IN: dict[str, Callable[[], Any]] = {
-  "dlib_resnet": weights.load_resnet_variables,
+  "dlib_resnet": builtin.load_resnet_variables,
 }
 
 # Public files that have a port: by sha256, its name and how it is read.
@@ -70,7 +68,7 @@ def shipped() -> dict[str, Path]:
   """The files of the extractors that travel with the package, by name."""
   return {
     path.stem: path
-    for path in sorted(weights.checkpoint("").glob("*.safetensors"))
+    for path in sorted(builtin.checkpoint("").glob("*.safetensors"))
     if variables.architecture(path) is not None
   }
 
@@ -84,9 +82,9 @@ def file_of(name: str) -> Path | None:
   Returns:
     The file, which need not exist; None for what is built in or not known.
   """
-  if Path(name).suffix in known.SUFFIXES:
+  if Path(name).suffix in catalogue.SUFFIXES:
     return Path(name)
-  return (known.kept() | shipped()).get(name)
+  return (catalogue.kept() | shipped()).get(name)
 
 
 def identity(name: str) -> str | None:
@@ -108,7 +106,7 @@ def identity(name: str) -> str | None:
       sha256 = hashlib.file_digest(file, "sha256").hexdigest()
   except OSError:
     return None
-  model = known.by_sha256(sha256)
+  model = catalogue.by_sha256(sha256)
   return model.name if model else sha256
 
 
@@ -127,7 +125,7 @@ def teachers(name: str) -> tuple[str, ...]:
   return variables.teachers(path)
 
 
-def load_extractor(name: str, **options: Any) -> registry.Extractor:
+def load_extractor(name: str, **options: Any) -> architectures.Extractor:
   """Loads a face feature extractor with its weights.
 
   Args:
@@ -142,7 +140,7 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
           mean = [127.5, 127.5, 127.5]   # subtracted from RGB in 0..255
           scale = [127.5, 127.5, 127.5]  # then divided by
           bgr = false                    # whether it takes blue, green, red
-          template = "arcface"           # a name of registry.TEMPLATES, or
+          template = "arcface"           # a name of architectures.TEMPLATES, or
                                          # [left, top, side] of the face frame
     **options: attributes of its Flax module, such as `dtype`.
 
@@ -154,33 +152,33 @@ def load_extractor(name: str, **options: Any) -> registry.Extractor:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
   if name in _BUILT_IN:
-    return registry.build(name, _BUILT_IN[name](), **options)
-  if Path(name).suffix in known.SUFFIXES:
+    return architectures.build(name, _BUILT_IN[name](), **options)
+  if Path(name).suffix in catalogue.SUFFIXES:
     return _from_file(Path(name), options)
-  files = known.kept() | shipped()
+  files = catalogue.kept() | shipped()
   if name in files:
     return dataclasses.replace(_from_file(files[name], options), name=name)
-  if name in known.models():
-    fetchable = known.models()[name].fetchable
+  if name in catalogue.models():
+    fetchable = catalogue.models()[name].fetchable
     raise types.FawkesError(
       f"--surrogates must be here, got {name}: fawkes-jax weights"
       f" {'fetch ' if fetchable else 'import FILE --name='}{name}"
     )
   raise types.FawkesError(
     f"--surrogates must be of {', '.join([*_BUILT_IN, *files])}, or files that"
-    f" end in {', '.join(known.SUFFIXES)}, got {name}; fawkes-jax weights list"
-    " shows what can be added"
+    f" end in {', '.join(catalogue.SUFFIXES)}, got {name}; fawkes-jax weights"
+    " list shows what can be added"
   )
 
 
-def _from_file(path: Path, options: dict[str, Any]) -> registry.Extractor:
+def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
   """An extractor from a file, called as the file or its port is."""
   if path.suffix == ".safetensors":
     if variables.architecture(path) is None:
-      name, nested = states.convert(str(path), variables.read(path))
+      name, nested = torch_names.convert(str(path), variables.read(path))
     else:
       name, nested = variables.load(path)
-    return registry.build(name, nested, name=path.stem, **options)
+    return architectures.build(name, nested, name=path.stem, **options)
   try:
     with path.open("rb") as file:
       sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -191,22 +189,22 @@ def _from_file(path: Path, options: dict[str, Any]) -> registry.Extractor:
   if sha256 in _PORTS:
     port, read = _PORTS[sha256]
     converted = cache.load(port, sha256, lambda: read(path))
-    return registry.build(port, converted, **options)
+    return architectures.build(port, converted, **options)
   if path.suffix in _ONLY:
     raise types.FawkesError(f"{path}: the only {_ONLY[path.suffix]}")
   return _from_onnx(path, options)
 
 
-def _from_onnx(path: Path, options: dict[str, Any]) -> registry.Extractor:
+def _from_onnx(path: Path, options: dict[str, Any]) -> architectures.Extractor:
   """Any recogniser in ONNX, with its contract from the TOML beside it."""
-  expected = contract.read(path.with_suffix(".toml"))
+  expected = preprocessing.read(path.with_suffix(".toml"))
   model = onnx.read(path)
   height, width = model.graph.image_size
   if height != width:
     raise types.FawkesError(
       f"{path}: a recogniser must take square images, got {width} x {height}"
     )
-  return registry.Extractor(
+  return architectures.Extractor(
     name=path.stem,
     module=graph.GraphModule(
       model.graph,

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from fawkes_jax import types
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 _KEY = "fawkes_jax"
 
@@ -107,7 +107,7 @@ def load(path: Path) -> tuple[str, dict[str, Any]]:
     path: a safetensors file.
 
   Returns:
-    The architecture, a key of `registry.ARCHITECTURES`, and the variables,
+    The architecture, a key of `architectures.ARCHITECTURES`, and the variables,
     float32.
 
   Raises:
@@ -115,10 +115,10 @@ def load(path: Path) -> tuple[str, dict[str, Any]]:
       that it names.
   """
   name = architecture(path)
-  if name not in registry.ARCHITECTURES:
+  if name not in architectures.ARCHITECTURES:
     raise types.FawkesError(
       f"{path}: the architecture in the metadata must be one of"
-      f" {', '.join(registry.ARCHITECTURES)}, got {name or 'nothing'}"
+      f" {', '.join(architectures.ARCHITECTURES)}, got {name or 'nothing'}"
     )
   flat = {k: array.astype(np.float32) for k, array in read(path).items()}
   nested = flax.traverse_util.unflatten_dict(flat, sep="/")
@@ -131,14 +131,14 @@ def check(source: str, name: str, variables: dict[str, Any]) -> None:
 
   Args:
     source: where they come from, for the message.
-    name: a key of `registry.ARCHITECTURES`.
+    name: a key of `architectures.ARCHITECTURES`.
     variables: nested dictionaries of arrays.
 
   Raises:
     FawkesError: one is missing, is one too many, has another shape, or is not
       made of finite numbers.
   """
-  about = registry.ARCHITECTURES[name]
+  about = architectures.ARCHITECTURES[name]
   size = about.input_size
   shapes = jax.eval_shape(
     about.module().init,

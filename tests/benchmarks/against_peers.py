@@ -28,12 +28,14 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from fawkes_jax import cloaker, compiler, config, memory, recognition
+from fawkes_jax import config
 from fawkes_jax.archive import scan
 from fawkes_jax.cloaking import objective, solver
+from fawkes_jax.faces import cloaker, recognition
 from fawkes_jax.imaging import geometry, ssim, views
 from fawkes_jax.models import dlib_resnet
 from fawkes_jax.weights import extractors
+from fawkes_jax.xla import compiler, memory
 
 SIZE = dlib_resnet.INPUT_SIZE
 WEIGHTS = np.full((SIZE, SIZE), 1 / SIZE**2, np.float32)

@@ -15,10 +15,11 @@ import pathlib
 import jax
 import numpy as np
 
-from fawkes_jax import cloaker, config, recognition
+from fawkes_jax import config
 from fawkes_jax.archive import scan
 from fawkes_jax.cloaking import targets
 from fawkes_jax.engine import executor
+from fawkes_jax.faces import cloaker, recognition
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import skimage.metrics
 from fawkes_jax import config
 from fawkes_jax.cloaking import objective, solver
 from fawkes_jax.imaging import geometry, ssim, views
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 
 OPTIONS = config.SolverOptions(
   steps=12, rho=0.006, linf=9, patience=0, own_weight=1.0
@@ -168,7 +168,7 @@ SIZE = 48
 def small():
   module = Small()
   variables = module.init(jax.random.key(0), jnp.zeros((1, 24, 24, 3)))
-  extractor = registry.Extractor(
+  extractor = architectures.Extractor(
     name="small",
     module=module,
     variables=variables,

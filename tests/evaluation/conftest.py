@@ -14,9 +14,11 @@ import pytest
 import rich.console
 from PIL import Image
 
-from fawkes_jax import config, outcomes, pipeline, recognition
+from fawkes_jax import config
 from fawkes_jax.archive import manifest, scan
 from fawkes_jax.evaluation import detectors, study, trackers
+from fawkes_jax.faces import recognition
+from fawkes_jax.runs import outcomes, pipeline
 
 PATTERNS = 4  # A pattern is so many squares in each direction,
 SQUARE = 12  # of so many pixels.

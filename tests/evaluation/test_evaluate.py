@@ -10,10 +10,11 @@ import pytest
 import terminal
 from PIL import Image
 
-from fawkes_jax import pipeline, types
+from fawkes_jax import types
 from fawkes_jax.evaluation import detectors, study, trackers
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
+from fawkes_jax.runs import pipeline
 
 # OpenVINO counts its users in another process.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -138,7 +139,7 @@ def test_the_dlib_tracker_is_dlib(lfw):
   tracker = trackers.load("dlib", detector, detector)
   pixels = np.asarray(Image.open(next(lfw.glob("*/*.jpg"))))
   face = detectors.Face.from_flat(detector.find(pixels).flat())
-  from fawkes_jax.weights import dlib as files
+  from fawkes_jax.weights.formats import dlib as files
 
   points = dlib.shape_predictor(str(files.package_file(files.LANDMARK_FILE)))
   network = dlib.face_recognition_model_v1(
@@ -162,7 +163,7 @@ def test_a_large_photo_is_shrunk_to_find_its_face(small_astronaut, monkeypatch):
 
 def test_references_agree_with_the_face_frame():
   """Both detectors' points lie in the same place of a face."""
-  for template in (*registry.TEMPLATES.values(), geometry.CROP):
+  for template in (*architectures.TEMPLATES.values(), geometry.CROP):
     dlib = detectors.Dlib.reference(None, template, 100)
     five = detectors.YuNet.reference(None, template, 100)
     eyes = np.array([dlib[2:4].mean(axis=0), dlib[:2].mean(axis=0)])

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from fawkes_jax.imaging import geometry, views
-from fawkes_jax.models import registry
-from fawkes_jax.weights import dlib as dlib_weights
+from fawkes_jax.models import architectures
+from fawkes_jax.weights.formats import dlib as dlib_weights
 
 ASTRONAUT_BOX = (173, 73, 276, 176)
 TURN = cmath.exp(0.4j)
@@ -107,7 +107,7 @@ def test_zoom():
 
 
 def test_the_crop_holds_every_template():
-  templates = [a.template for a in registry.ARCHITECTURES.values()]
+  templates = [a.template for a in architectures.ARCHITECTURES.values()]
   for template in (*templates, geometry.FACE):
     left, top, side = geometry.CROP.zoom(template)
     assert 0 < left < left + side < 1
@@ -192,7 +192,7 @@ def chip_error(pixels, shape):
   view = views.still_view(
     jnp.asarray(crop),
     jnp.float32(aligned.side),
-    registry.ARCHITECTURES["dlib_resnet"].template,
+    architectures.ARCHITECTURES["dlib_resnet"].template,
     150,
   )
   return np.abs(np.asarray(view) - chip.astype(np.float32)).mean()

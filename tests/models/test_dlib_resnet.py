@@ -5,9 +5,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax import weights
 from fawkes_jax.models import dlib_resnet
-from fawkes_jax.weights import dlib as dlib_weights
+from fawkes_jax.weights import builtin
+from fawkes_jax.weights.formats import dlib as dlib_weights
 
 MODULE = dlib_resnet.DlibResNet()
 apply = jax.jit(MODULE.apply)
@@ -15,7 +15,7 @@ apply = jax.jit(MODULE.apply)
 
 @pytest.fixture(scope="module")
 def variables():
-  return weights.load_resnet_variables()
+  return builtin.load_resnet_variables()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from fawkes_jax import types
 from fawkes_jax.models import graph as graphs
-from fawkes_jax.weights import onnx as reader
+from fawkes_jax.weights.formats import onnx as reader
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")

@@ -5,16 +5,16 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax import weights
 from fawkes_jax.models import landmarks
-from fawkes_jax.weights import dlib as dlib_weights
+from fawkes_jax.weights import builtin
+from fawkes_jax.weights.formats import dlib as dlib_weights
 
 ASTRONAUT_BOX = np.array([[173, 73, 276, 176]], np.float32)
 
 
 @pytest.fixture(scope="module")
 def model():
-  return weights.load_landmark_model()
+  return builtin.load_landmark_model()
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax import weights
 from fawkes_jax.models import mmod
-from fawkes_jax.weights import dlib as dlib_weights
+from fawkes_jax.weights import builtin
+from fawkes_jax.weights.formats import dlib as dlib_weights
 
 
 @pytest.fixture(scope="module")
 def detector():
-  return weights.load_detector()
+  return builtin.load_detector()
 
 
 @pytest.fixture(scope="module")

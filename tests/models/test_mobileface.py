@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax.models import mobileface
-from fawkes_jax.weights import onnx
+from fawkes_jax.weights.formats import onnx
 
 
 @pytest.mark.data

@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 
 from fawkes_jax.models import layers, mobilefacenet
-from fawkes_jax.weights import onnx
+from fawkes_jax.weights.formats import onnx
 
 MODULE = mobilefacenet.MobileFaceNet()
 apply = jax.jit(MODULE.apply)

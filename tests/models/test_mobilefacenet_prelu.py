@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax.models import layers, mobilefacenet_prelu, registry
+from fawkes_jax.models import architectures, layers, mobilefacenet_prelu
 from fawkes_jax.training import twins
 from fawkes_jax.weights import extractors
 
@@ -41,7 +41,7 @@ def test_embeds_as_the_file_does_in_its_own_runtime(
 
 @pytest.mark.parametrize("port", [port for port, *_ in RECOGNISERS])
 def test_has_the_blocks_that_a_twin_learns_from(port):
-  about = registry.ARCHITECTURES[port]
+  about = architectures.ARCHITECTURES[port]
   module = about.module()
   images = jax.ShapeDtypeStruct((1, 112, 112, 3), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), images)

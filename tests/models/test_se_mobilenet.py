@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax.models import se_mobilenet
-from fawkes_jax.weights import openvino
+from fawkes_jax.weights.formats import openvino
 
 
 # The runtime counts its users in another process.

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax import config
-from fawkes_jax.models import layers, registry, students
+from fawkes_jax.models import architectures, layers, students
 from fawkes_jax.training import data
 from fawkes_jax.weights import extractors
 
@@ -45,12 +45,12 @@ class Blocks(nn.Module):
 @pytest.fixture
 def teacher(monkeypatch, tmp_path) -> str:
   """An extractor of blocks with weights of its own."""
-  about = registry.Architecture(
+  about = architectures.Architecture(
     module=Blocks, input_size=112, template=students.TEMPLATE
   )
-  monkeypatch.setitem(registry.ARCHITECTURES, "blocks", about)
+  monkeypatch.setitem(architectures.ARCHITECTURES, "blocks", about)
   drawn = Blocks().init(jax.random.key(5), jnp.zeros((1, 112, 112, 3)))
-  extractor = registry.build(
+  extractor = architectures.build(
     "blocks", jax.tree.map(lambda x: 2 * x + 0.05, dict(drawn)), name="teacher"
   )
   monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import fawkes_jax.recognition as recognition_module
+import fawkes_jax.faces.recognition as recognition_module
 from fawkes_jax import config, types
 from fawkes_jax.imaging import geometry
 from fawkes_jax.training import data

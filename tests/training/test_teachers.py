@@ -3,7 +3,7 @@ import pytest
 import safetensors.numpy
 
 from fawkes_jax import types
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 from fawkes_jax.training import teachers, views
 from fawkes_jax.weights import extractors
 
@@ -50,7 +50,7 @@ def test_an_extractor_sees_the_crops_plain_and_mirrored_and_once(
 
   monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))
   module = students.STUDENTS["tiny"]()
-  extractor = registry.Extractor(
+  extractor = architectures.Extractor(
     name="some",
     module=module,
     variables=students.initialise(module, 0),
@@ -63,6 +63,6 @@ def test_an_extractor_sees_the_crops_plain_and_mirrored_and_once(
   view = views.still(people.crops[40], students.TEMPLATE, 112)
   expected = extractor.embed(np.stack([view, view[:, ::-1]]))
   np.testing.assert_allclose(teacher.embeddings[:, 40], expected, atol=1e-4)
-  monkeypatch.setattr(registry.Extractor, "embed", None)  # It is cached.
+  monkeypatch.setattr(architectures.Extractor, "embed", None)  # It is cached.
   again = teachers.load_teacher("some", people)
   np.testing.assert_array_equal(teacher.embeddings, again.embeddings)

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
-from fawkes_jax.models import registry, students
+from fawkes_jax.models import architectures, students
 from fawkes_jax.training import card as card_lib
 from fawkes_jax.training import trainer, twins, views
 from fawkes_jax.weights import extractors, variables
@@ -48,7 +48,7 @@ def test_a_few_people_are_learned(options, console, people, monkeypatch):
 @pytest.fixture
 def looking(monkeypatch, tiny, tmp_path) -> str:
   """A teacher that can look at faces: a student with weights of its own."""
-  extractor = registry.Extractor(
+  extractor = architectures.Extractor(
     name="looking",
     module=students.STUDENTS["tiny"](),
     variables=students.initialise(students.STUDENTS["tiny"](), 5),
@@ -105,9 +105,10 @@ def test_training_begins_with_the_weights_of_another(
   trainer.save_student(first.student, tmp_path / "a.safetensors", name="tiny")
   # The list of architectures does not know the tests' own.
   tiny = dataclasses.replace(
-    registry.ARCHITECTURES["student_resnet"], module=students.STUDENTS["tiny"]
+    architectures.ARCHITECTURES["student_resnet"],
+    module=students.STUDENTS["tiny"],
   )
-  monkeypatch.setitem(registry.ARCHITECTURES, "tiny", tiny)
+  monkeypatch.setitem(architectures.ARCHITECTURES, "tiny", tiny)
   rest = options(
     output=tmp_path / "rest",
     initial=tmp_path / "a.safetensors",

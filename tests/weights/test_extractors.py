@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fawkes_jax import types
-from fawkes_jax.models import registry
+from fawkes_jax.models import architectures
 from fawkes_jax.weights import extractors
 
 PORTS = {
@@ -31,7 +31,7 @@ def images():
 def test_a_known_file_is_its_port(data_dir, name):
   loaded = extractors.load_extractor(str(data_dir / "weights" / PORTS[name]))
   assert loaded.name == name
-  assert loaded.template == registry.ARCHITECTURES[name].template
+  assert loaded.template == architectures.ARCHITECTURES[name].template
   size = loaded.input_size
   embeddings = loaded.embed(np.full((2, size, size, 3), 128, np.uint8))
   assert embeddings.dtype == np.float32
@@ -46,7 +46,7 @@ def test_any_onnx_file_runs_by_its_contract(data_dir, tmp_path, images):
   own.with_suffix(".toml").write_text(CONTRACT)
   loaded = extractors.load_extractor(str(own))
   assert (loaded.name, loaded.input_size) == ("mine", 112)
-  assert loaded.template == registry.TEMPLATES["arcface"]
+  assert loaded.template == architectures.TEMPLATES["arcface"]
   port = extractors.load_extractor(str(known))
   expected = port.embed(images)
   error = np.linalg.norm(loaded.embed(images) - expected)

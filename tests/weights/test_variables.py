@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fawkes_jax import types, weights
-from fawkes_jax.models import registry, students
+from fawkes_jax import types
+from fawkes_jax.models import architectures, students
 from fawkes_jax.training import trainer
-from fawkes_jax.weights import extractors, known, variables
+from fawkes_jax.weights import builtin, catalogue, extractors, variables
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_a_shipped_student_goes_by_its_files_name(file, tmp_path, monkeypatch):
   safetensors.numpy.save_file(
     {"dlib_resnet": np.zeros((2, 2))}, folder / "other.safetensors"
   )
-  monkeypatch.setattr(weights, "checkpoint", lambda name: folder / name)
-  monkeypatch.setattr(known, "models", dict)
+  monkeypatch.setattr(builtin, "checkpoint", lambda name: folder / name)
+  monkeypatch.setattr(catalogue, "models", dict)
   loaded = extractors.load_extractor("student_resnet_robust")
   assert loaded.name == "student_resnet_robust"
   assert list(extractors.shipped()) == ["student_resnet_robust"]
@@ -110,7 +110,7 @@ def test_every_shipped_student_embeds(name):
 @pytest.mark.parametrize("name", students.STUDENTS)
 def test_every_student_is_in_the_registry(name):
   """What training writes can be loaded, at the size it was trained at."""
-  architecture = registry.ARCHITECTURES[name]
+  architecture = architectures.ARCHITECTURES[name]
   assert architecture.input_size == students.INPUT_SIZE
   assert architecture.template == students.TEMPLATE
 

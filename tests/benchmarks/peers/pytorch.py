@@ -17,7 +17,7 @@ import serving
 import torch
 from torch.nn import functional
 
-MEMORY = pathlib.Path(__file__).parents[3] / "fawkes_jax" / "memory.py"
+MEMORY = pathlib.Path(__file__).parents[3] / "fawkes_jax" / "xla" / "memory.py"
 HOW, PRECISION = sys.argv[2:4]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DOWN = {3, 7, 10, 13}

@@ -1,0 +1,1 @@
+"""The faces of photos: found, embedded, cloaked, and whose they are."""

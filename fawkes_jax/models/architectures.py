@@ -1,0 +1,240 @@
+"""The face feature extractors that the package knows, the only list of them.
+
+An extractor is a name, a pure function, its weights and its input contract:
+which square of the face frame it looks at, at which size. All take RGB images
+in 0..255 and do their own normalisation inside.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
+
+from fawkes_jax.imaging import geometry
+from fawkes_jax.models import (
+  dlib_resnet,
+  inception_resnet,
+  iresnet,
+  mobileface,
+  mobilefacenet,
+  mobilefacenet_prelu,
+  se_mobilenet,
+  students,
+  vit,
+)
+from fawkes_jax.xla import compiler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+  """A network and what it expects to see, without weights.
+
+  Attributes:
+    module: makes the Flax module for a computation type; it maps RGB images
+      [n, size, size, 3] in 0..255 to float32 embeddings [n, d].
+    input_size: height and width of the input, in pixels.
+    template: the square of the face frame that the input shows.
+  """
+
+  module: Callable[..., nn.Module]
+  input_size: int
+  template: geometry.Template
+
+
+# Where the templates of other alignments lie in the face frame: the mean over
+# 5,384 faces of Labeled Faces in the Wild on which both kinds of landmarks were
+# found. A single face is off by 1.5 % of the side, 5.5 % in scale and 4 degrees
+# (standard deviations).
+TEMPLATES = {
+  # get_face_chip(size=150, padding=0.25)
+  "dlib": geometry.Template(left=-0.25, top=-0.25, side=1.5),
+  # The five points of ArcFace's 112 x 112 pixels.
+  "arcface": geometry.ARCFACE,
+  # Those of Open Model Zoo's face-reidentification-retail-0095.
+  "open_model_zoo": geometry.Template(left=-0.286, top=-0.4985, side=1.557),
+  # FaceNet was trained on the box of the MTCNN detector with a margin, which is
+  # no alignment and not square. This is a square like it, an estimate: over 65
+  # faces of Labeled Faces in the Wild, the box of another such detector (YuNet)
+  # lay around (0.50, 0.40) and was 1.21 wide and 1.64 high.
+  "facenet": geometry.Template(left=-0.25, top=-0.35, side=1.5),
+}
+
+# What takes 112 x 112 pixels in ArcFace's alignment.
+_ARCFACE: dict[str, Callable[..., nn.Module]] = {
+  "esp_mobilefacenet": mobilefacenet_prelu.MobileFaceNetPRelu,
+  "se_mobilefacenet": functools.partial(
+    mobilefacenet_prelu.MobileFaceNetPRelu,
+    embedding_size=256,
+    deviation=128.0,
+    pointwise=True,
+    squeezed=True,
+  ),
+  "iresnet50": functools.partial(iresnet.IResNet, depth=50),
+  "iresnet100": functools.partial(iresnet.IResNet, depth=100),
+  "adaface_ir50": functools.partial(iresnet.IResNet, depth=50, adaface=True),
+  "adaface_ir101": functools.partial(iresnet.IResNet, depth=100, adaface=True),
+  **{
+    f"vit_{size}": functools.partial(vit.VisionTransformer, size=size)
+    for size in vit.SIZES
+  },
+  **students.STUDENTS,
+}
+
+ARCHITECTURES = {
+  "dlib_resnet": Architecture(
+    module=dlib_resnet.DlibResNet,
+    input_size=dlib_resnet.INPUT_SIZE,
+    template=TEMPLATES["dlib"],
+  ),
+  "mobilefacenet": Architecture(
+    module=mobilefacenet.MobileFaceNet,
+    input_size=112,
+    template=TEMPLATES["arcface"],
+  ),
+  "mobileface_v2": Architecture(
+    module=mobileface.MobileFace,
+    input_size=112,
+    template=TEMPLATES["arcface"],
+  ),
+  "se_mobilenet": Architecture(
+    module=se_mobilenet.SeMobileNet,
+    input_size=128,
+    template=TEMPLATES["open_model_zoo"],
+  ),
+  "inception_resnet_v1": Architecture(
+    module=inception_resnet.InceptionResNet,
+    input_size=inception_resnet.INPUT_SIZE,
+    template=TEMPLATES["facenet"],
+  ),
+  **{
+    name: Architecture(
+      module=module, input_size=112, template=TEMPLATES["arcface"]
+    )
+    for name, module in _ARCFACE.items()
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Extractor:
+  """A frozen face feature extractor: the Fawkes paper's Phi.
+
+  Attributes:
+    name: its architecture's, or that of the file it comes from.
+    module: the Flax module.
+    variables: its weights, a tree of arrays.
+    input_size: height and width of the input, in pixels.
+    template: the square of the face frame that the input shows.
+  """
+
+  name: str
+  module: nn.Module
+  variables: Any
+  input_size: int
+  template: geometry.Template
+
+  def apply(
+    self, variables: Any, images: Float[Array, "n size size 3"]
+  ) -> Float32[Array, "n d"]:
+    """The pure function, to be differentiated and compiled.
+
+    Args:
+      variables: the weights, as in the attribute.
+      images: RGB in 0..255; size is `input_size`.
+
+    Returns:
+      The embeddings, not normalised.
+    """
+    return self.module.apply(variables, images)  # type: ignore[return-value]
+
+  def in_type(self, dtype: DTypeLike) -> "Extractor":
+    """The same extractor, computing in another type inside."""
+    return dataclasses.replace(self, module=self.module.clone(dtype=dtype))
+
+  def embed(self, images: Any) -> Float32[np.ndarray, "n d"]:
+    """Embeds a batch of aligned faces.
+
+    Args:
+      images: array [n, size, size, 3] of any real type, RGB in 0..255; size
+        is `input_size`.
+
+    Returns:
+      The embeddings, not normalised.
+
+    Raises:
+      ValueError: the images have another shape.
+    """
+    size = self.input_size
+    shape = np.shape(images)
+    if len(shape) != 4 or shape[1:] != (size, size, 3):
+      raise ValueError(
+        f"{self.name} takes images [n, {size}, {size}, 3], got {list(shape)}"
+      )
+    return np.asarray(_program()(self.module, self.variables, images))
+
+
+@functools.cache
+def _program() -> jax.stages.Wrapped:
+  """Applies a module to variables and images."""
+  return compiler.jit(
+    lambda module, variables, images: module.apply(variables, images),
+    static_argnums=0,
+  )
+
+
+def architecture_of(module: nn.Module) -> str | None:
+  """The key of `ARCHITECTURES` that a module is of, whatever its type.
+
+  Args:
+    module: of an extractor.
+
+  Returns:
+    The key; None where the module is of none.
+  """
+  for name, about in ARCHITECTURES.items():
+    plain = about.module()
+    if type(plain) is type(module) and plain == module.clone(dtype=plain.dtype):
+      return name
+  return None
+
+
+def build(
+  architecture: str,
+  variables: Any,
+  *,
+  name: str | None = None,
+  **options: Any,
+) -> Extractor:
+  """Joins an architecture and its weights.
+
+  Args:
+    architecture: a key of `ARCHITECTURES`.
+    variables: the weights.
+    name: of the extractor; None for the architecture's.
+    **options: attributes of the module, such as `dtype`.
+
+  Returns:
+    The extractor.
+
+  Raises:
+    ValueError: the name is unknown.
+  """
+  if architecture not in ARCHITECTURES:
+    raise ValueError(
+      f"unknown extractor {architecture!r}; known are:"
+      f" {', '.join(ARCHITECTURES)}"
+    )
+  about = ARCHITECTURES[architecture]
+  return Extractor(
+    name=name or architecture,
+    module=about.module(**options),
+    variables=variables,
+    input_size=about.input_size,
+    template=about.template,
+  )

@@ -1,0 +1,1 @@
+"""Photos as bytes: decoded, changed, and encoded like their sources."""

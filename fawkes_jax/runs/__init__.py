@@ -1,0 +1,1 @@
+"""Runs over whole archives: albums, saving, one host or a Ray cluster."""

@@ -1,0 +1,363 @@
+"""Cloaks an archive on a Ray cluster whose machines come and go.
+
+This process lists the archive and records what becomes of each file. A worker
+on each accelerator holds the compiled engine, takes albums, reads and writes
+the photos itself, and sends rows back as soon as they are known. When a worker
+is lost, what it had not finished goes to another one; when a machine joins, it
+gets workers.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fawkes_jax import config, types
+from fawkes_jax.archive import manifest, membership
+from fawkes_jax.archive.source import SourceFile
+from fawkes_jax.faces import cloaker
+from fawkes_jax.runs import outcomes, pipeline
+from fawkes_jax.xla import memory
+
+# What a task should keep an accelerator busy with, beside the album's own size.
+_TASK_FILES = 1024
+_LOOK_SECONDS = 2.0
+_WAIT_SECONDS = 0.5
+_NOTICE_SECONDS = 15.0
+# A machine that stays while its workers die did not come and go: it is ill, or
+# a photo is.
+_MOST_DEATHS = 3
+
+Albums = list[list[SourceFile]]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Task:
+  """Albums that one worker cloaks.
+
+  Attributes:
+    albums: of the archive.
+    settled: the names of files whose outcome is known.
+    deaths: how many workers it has seen die, on machines that live.
+  """
+
+  albums: Albums
+  settled: set[str] = dataclasses.field(default_factory=set)
+  deaths: int = 0
+
+  def rest(self) -> Albums:
+    """The albums with files that have no outcome yet."""
+    return [
+      album
+      for album in self.albums
+      if any(source.name not in self.settled for source in album)
+    ]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Worker:
+  """A worker, as this process sees it.
+
+  Attributes:
+    node: the machine that it is on.
+    slot: which accelerator of that machine.
+    actor: Ray's handle.
+    starting: until it is ready, what says so.
+    task: what it does.
+    outcomes: of the task, as they come.
+  """
+
+  node: str
+  slot: int
+  actor: Any
+  starting: Any
+  task: _Task | None = None
+  outcomes: Any = None
+
+
+class _Engine:
+  """What runs on an accelerator."""
+
+  def __init__(self, options: config.CloakOptions):
+    self._options = options
+
+  def prepare(self) -> None:
+    """Loads and compiles. Raises FawkesError, unlike a constructor."""
+    memory.keep_freed()
+    self._cloaker = cloaker.Cloaker(self._options)
+
+  def cloak(
+    self, albums: Albums, known: dict[str, manifest.Row]
+  ) -> Iterator[outcomes.Outcome]:
+    """Yields the outcome of each file as soon as it is known."""
+    told: queue.Queue[outcomes.Outcome | Exception | None] = queue.Queue()
+
+    def run() -> None:
+      try:
+        pipeline.cloak_albums(
+          self._options, self._cloaker, albums, known, told.put
+        )
+        told.put(None)
+      except Exception as error:
+        told.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while (outcome := told.get()) is not None:
+      if isinstance(outcome, Exception):
+        raise outcome
+      yield outcome
+
+
+def cloak_archive(
+  options: config.CloakOptions,
+  watcher: outcomes.Watcher | None = None,
+) -> None:
+  """Cloaks all faces of an archive on a Ray cluster.
+
+  Args:
+    options: of the run; `ray_address` is that of the cluster, None starts one
+      on this machine.
+    watcher: is told what happens, without the stages.
+
+  Raises:
+    FawkesError: the run cannot begin or go on: Ray, the folders, the weights,
+      the manifest, or no machine for too long. A single photo never raises.
+  """
+  sources = pipeline.begin(options)
+  if sources is None:
+    return
+  watcher = watcher or outcomes.Watcher()
+  counts: collections.Counter[str] = collections.Counter()
+  albums = pipeline.albums_of(sources, options)
+  with (
+    manifest.Manifest(options.output) as record,
+    pipeline.Listing(options, record, watcher),
+    membership.Team(
+      record.store,
+      process=0,
+      processes=1,
+      config=options.fingerprint(),
+      wait_seconds=0,
+      counts=counts.copy,
+    ) as processes,
+    _connected(options) as ray,
+  ):
+    settle = pipeline.recording(record, counts, watcher)
+    _Pool(ray, options, albums, record.rows.get, settle).run()
+    pipeline.finish(options, record, processes)
+
+
+@contextlib.contextmanager
+def _connected(options: config.CloakOptions) -> Iterator[Any]:
+  """Ray, connected to the cluster."""
+  try:
+    import ray
+  except ImportError as error:
+    raise types.FawkesError(
+      "--engine=ray needs a package that is not installed:"
+      " pip install 'fawkes-jax[ray]'"
+    ) from error
+  try:
+    _reach(options.ray_address)
+    ray.init(
+      address=options.ray_address,
+      log_to_driver=False,
+      logging_level=logging.ERROR,
+      include_dashboard=False if options.ray_address is None else None,
+    )
+  except Exception as error:  # Ray raises what it likes.
+    raise types.FawkesError(
+      f"--ray_address={options.ray_address} must be a Ray cluster that can be"
+      f" reached: {error}"
+    ) from error
+  try:
+    yield ray
+  finally:
+    ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+  """Raises OSError at once where Ray would try for minutes."""
+  host, _, port = (address or "").rpartition(":")
+  if host and port.isdigit():
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+class _Pool:
+  """The workers of a cluster, and what they do."""
+
+  def __init__(
+    self,
+    ray: Any,
+    options: config.CloakOptions,
+    albums: Iterator[list[SourceFile]],
+    known: Callable[[str], manifest.Row | None],
+    settle: Callable[[outcomes.Outcome], None],
+  ):
+    self._ray = ray
+    self._options = options
+    self._albums = albums
+    self._known = known
+    self._settle = settle
+    self._again: collections.deque[_Task] = collections.deque()
+    self._workers: list[_Worker] = []
+    self._engine = ray.remote(_Engine)
+    self._deaths: collections.Counter[str] = collections.Counter()
+
+  def run(self) -> None:
+    """Brings every file to its outcome."""
+    looked = seen = time.monotonic()
+    self._look()
+    while True:
+      if time.monotonic() - looked > _LOOK_SECONDS:
+        looked = time.monotonic()
+        self._look()
+      for worker in self._workers:
+        if worker.starting is None and worker.task is None:
+          self._give(worker)
+      if any(worker.starting is None for worker in self._workers):
+        seen = time.monotonic()
+      elif time.monotonic() - seen > 60 * self._options.wait_minutes:
+        raise types.FawkesError(
+          "the Ray cluster must have a machine that can work, none was ready"
+          f" for {self._options.wait_minutes:g} minutes"
+        )
+      if not self._follow():
+        return
+
+  def _follow(self) -> bool:
+    """Takes what the workers have; False when there is nothing left to do."""
+    pending = {
+      waited: worker
+      for worker in self._workers
+      if (waited := worker.starting or worker.outcomes) is not None
+    }
+    if all(worker.task is None for worker in self._workers):
+      # Idle ones only: whoever is ready was offered something.
+      idle = any(worker.starting is None for worker in self._workers)
+      if idle and not self._again:
+        return False
+    if not pending:
+      time.sleep(_WAIT_SECONDS)
+      return True
+    ready, _ = self._ray.wait(
+      list(pending), num_returns=1, timeout=_WAIT_SECONDS
+    )
+    for waited in ready:
+      worker = pending[waited]
+      try:
+        if worker.starting is not None:
+          self._ray.get(worker.starting)
+          worker.starting = None
+        else:
+          self._take(worker)
+      except self._ray.exceptions.RayTaskError as error:
+        raise types.FawkesError(str(error.cause)) from error
+      except self._ray.exceptions.RayError:
+        self._bury(worker)
+    return True
+
+  def _take(self, worker: _Worker) -> None:
+    """Takes the next outcome of a worker."""
+    task = worker.task
+    assert task is not None
+    try:
+      outcome = self._ray.get(next(worker.outcomes))
+    except StopIteration:
+      worker.task = worker.outcomes = None
+      return
+    if outcome.row.path not in task.settled:
+      task.settled.add(outcome.row.path)
+      self._settle(outcome)
+
+  def _give(self, worker: _Worker) -> None:
+    """Gives a worker something to do, if there is anything."""
+    if self._again:
+      task = self._again.popleft()
+    else:
+      count = 1
+      if self._kind != "CPU":
+        count = max(1, _TASK_FILES // self._options.album)
+      task = _Task(albums=list(itertools.islice(self._albums, count)))
+    albums = task.rest()
+    if not albums:
+      return
+    names = {source.name for album in albums for source in album}
+    known = {name: row for name in names if (row := self._known(name))}
+    worker.task = task
+    worker.outcomes = worker.actor.cloak.options(
+      num_returns="streaming"
+    ).remote(albums, known)
+
+  def _bury(self, worker: _Worker) -> None:
+    """A worker is lost: what it had not finished is for others."""
+    self._workers.remove(worker)
+    task = worker.task
+    if self._stays(worker.node):
+      self._deaths[worker.node] += 1
+      if task is not None:
+        task.deaths += 1
+    if task is not None:
+      if task.deaths >= _MOST_DEATHS:
+        first, last = task.rest()[0][0], task.rest()[-1][-1]
+        raise types.FawkesError(
+          f"{task.deaths} workers died while they cloaked {first.name} to"
+          f" {last.name}; Ray's logs say why"
+        )
+      self._again.append(task)
+
+  def _stays(self, node: str) -> bool:
+    """Whether a machine lives; Ray takes a while to notice that it does not."""
+    until = time.monotonic() + _NOTICE_SECONDS
+    while time.monotonic() < until:
+      if not any(n["Alive"] for n in self._ray.nodes() if n["NodeID"] == node):
+        return False
+      time.sleep(_WAIT_SECONDS)
+    return True
+
+  def _look(self) -> None:
+    """Starts workers on machines that have joined, or lost theirs."""
+    nodes = [node for node in self._ray.nodes() if node["Alive"]]
+    self._kind = next(
+      (
+        kind
+        for kind in ("GPU", "TPU")
+        if any(node["Resources"].get(kind) for node in nodes)
+      ),
+      "CPU",
+    )
+    there = {(worker.node, worker.slot) for worker in self._workers}
+    for node in nodes:
+      has = node["Resources"].get(self._kind, 0)
+      if has < 1 or self._deaths[node["NodeID"]] >= _MOST_DEATHS:
+        continue
+      slots = int(has) if self._kind == "GPU" else 1
+      for slot in range(slots):
+        if (node["NodeID"], slot) not in there:
+          self._workers.append(self._start(node["NodeID"], slot, has))
+
+  def _start(self, node: str, slot: int, has: float) -> _Worker:
+    """A worker with a GPU, all TPU chips of a machine, or all its cores."""
+    from ray.util import scheduling_strategies
+
+    kinds: dict[str, dict[str, Any]] = {
+      "GPU": {"num_gpus": 1, "num_cpus": 0},
+      "TPU": {"resources": {"TPU": has}, "num_cpus": 0},
+      "CPU": {"num_cpus": has},
+    }
+    actor = self._engine.options(
+      scheduling_strategy=scheduling_strategies.NodeAffinitySchedulingStrategy(
+        node_id=node, soft=False
+      ),
+      **kinds[self._kind],
+    ).remote(self._options)
+    return _Worker(
+      node=node, slot=slot, actor=actor, starting=actor.prepare.remote()
+    )

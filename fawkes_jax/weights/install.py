@@ -1,0 +1,285 @@
+"""Puts recognisers where `load_extractor` finds them by their names."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fawkes_jax import types
+from fawkes_jax.models import architectures
+from fawkes_jax.weights import catalogue, download, extractors
+from fawkes_jax.weights import preprocessing as contracts
+
+_CONVERT = (
+  "it is not read, because unpickling runs what a file says; convert it where"
+  " PyTorch is installed: safetensors.torch.save_file(torch.load(FILE,"
+  ' map_location="cpu", weights_only=True), "NAME.safetensors")'
+)
+
+_PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".npy", ".npz", ".tar")
+
+
+def fetch(
+  name: str,
+  *,
+  mirror: str | None = None,
+  accept_research_licence: bool = False,
+  report: Callable[[str, int, int | None], None] = lambda *_: None,
+) -> bool:
+  """Downloads a public recogniser, so that its name can be used.
+
+  Args:
+    name: of `known.models`.
+    mirror: a URL under which the files lie by the names that they have here,
+      instead of their own addresses.
+    accept_research_licence: that weights for research only are wanted.
+    report: gets a file's name, how many of its bytes there are, and there
+      will be where it is known.
+
+  Returns:
+    Whether anything had to be downloaded.
+
+  Raises:
+    FawkesError: the name is unknown, its files have no address, its licence
+      was not accepted, or a download failed.
+  """
+  model = _wanted(name, mirror, accept_research_licence)
+  _write_contract(model)
+  fresh = False
+  # The first file is the one that is looked for: it comes last.
+  for file in reversed(model.files):
+    path = catalogue.folder() / file.name
+    if path.exists() and _sha256(path) == file.sha256:
+      continue
+    fresh = True
+    address = f"{mirror.rstrip('/')}/{file.name}" if mirror else file.address
+    assert address is not None
+    download.fetch(
+      address,
+      path,
+      sha256=file.sha256,
+      report=functools.partial(report, file.name),
+    )
+  return fresh
+
+
+def _wanted(
+  name: str, mirror: str | None, accept_research_licence: bool
+) -> catalogue.Model:
+  """The model to fetch, or the reason why not."""
+  models = catalogue.models()
+  model = models.get(name)
+  if model is None:
+    fetchable = [m.name for m in models.values() if m.fetchable]
+    raise types.FawkesError(
+      f"fetch must name one of {', '.join(fetchable)}, got {name}"
+    )
+  if not model.files:
+    raise types.FawkesError(f"{name} is built in: there is nothing to fetch")
+  if not (model.fetchable or mirror):
+    raise types.FawkesError(
+      f"{name} has no address to be fetched from ({model.source}): fawkes-jax"
+      f" weights import FILE --name={name}"
+    )
+  if model.research_only and not accept_research_licence:
+    raise types.FawkesError(
+      f"{name} may be used for research only ({model.licence}):"
+      " --accept_research_licence must be given"
+    )
+  return model
+
+
+def _write_contract(model: catalogue.Model) -> None:
+  """Writes the contract of an ONNX file, where it has one."""
+  if model.contract is None:
+    return
+  path = (catalogue.folder() / model.files[0].name).with_suffix(".toml")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(model.contract.text)
+  except OSError as error:
+    raise types.FawkesError(
+      f"{path} cannot be written: {error.strerror}"
+    ) from error
+
+
+def add(
+  file: Path,
+  *,
+  name: str | None = None,
+  architecture: str | None = None,
+  contract: Mapping[str, Any] | None = None,
+) -> architectures.Extractor:
+  """Imports a recogniser from a file of one's own, after trying it.
+
+  Args:
+    file: .onnx, .xml with its .bin beside it, or .safetensors; it is copied.
+    name: that --surrogates shall take; None for the name of the public model
+      that it is, else for the file's.
+    architecture: a key of `architectures.ARCHITECTURES` that it must be of, or
+      "onnx"; None for any.
+    contract: what an ONNX network expects, by the attributes of
+      `contract.Contract`; None for the TOML file beside it, if there is one.
+
+  Returns:
+    The extractor.
+
+  Raises:
+    FawkesError: the file is of another kind, damaged, or not what it should
+      be; the name is taken; or the folder cannot be written.
+  """
+  _require_format(file)
+  try:
+    sha256 = _sha256(file)
+  except OSError as error:
+    raise types.FawkesError(
+      f"{file} must be readable: {error.strerror}"
+    ) from error
+  public = catalogue.by_sha256(sha256)
+  name = name or (public.name if public else _safe(file.stem))
+  _require_name(name, file, sha256)
+  with _beside(catalogue.folder()) as draft:
+    copy = draft / f"{name}{file.suffix}"
+    _copy(file, copy)
+    if public:
+      _require_files(file, copy, public)
+    if file.suffix == ".onnx":
+      expected = _expected(file, public, contract)
+      copy.with_suffix(".toml").write_text(expected.text)
+    elif contract:
+      raise types.FawkesError(
+        f"{', '.join(f'--{key}' for key in contract)} must be left out for what"
+        f" is not ONNX, got {file}"
+      )
+    extractor = extractors.load_extractor(str(copy))
+    _require_faces(file, extractor, architecture)
+    # The file that is looked for by name comes last.
+    for path in sorted(draft.iterdir(), key=lambda path: path == copy):
+      path.replace(catalogue.folder() / path.name)
+  return dataclasses.replace(extractor, name=name)
+
+
+def _require_format(file: Path) -> None:
+  """Only what is read without running anything is taken."""
+  if file.suffix in catalogue.SUFFIXES:
+    return
+  rule = f"{file} must end in {', '.join(catalogue.SUFFIXES)}"
+  if file.suffix in _PICKLES:
+    raise types.FawkesError(f"{rule}: {_CONVERT}")
+  raise types.FawkesError(rule)
+
+
+def _require_name(name: str, file: Path, sha256: str) -> None:
+  """Refuses names that could not be used, or would hide another extractor."""
+  if name != _safe(name):
+    raise types.FawkesError(
+      f"--name must be of letters, digits, - and _, got {name}"
+    )
+  model = catalogue.models().get(name)
+  if name in extractors.shipped() or (model and not model.files):
+    raise types.FawkesError(
+      f"--name must not be that of an extractor of the package, got {name}"
+    )
+  if model and catalogue.by_sha256(sha256) != model:
+    raise types.FawkesError(
+      f"{file}: the sha256 of {name} must be {model.files[0].sha256}, got"
+      f" {sha256}; another file needs another --name"
+    )
+  taken = catalogue.kept().get(name)
+  if taken:
+    raise types.FawkesError(
+      f"--name must be new, got {name}, which is {taken}; delete that first"
+    )
+
+
+def _expected(
+  file: Path, public: catalogue.Model | None, given: Mapping[str, Any] | None
+) -> contracts.Contract:
+  """The contract of an ONNX file."""
+  if given:
+    return contracts.parse(given, "--")
+  beside = file.with_suffix(".toml")
+  if beside.exists():
+    return contracts.read(beside)
+  return (public and public.contract) or contracts.Contract()
+
+
+def _require_files(file: Path, copy: Path, public: catalogue.Model) -> None:
+  """Checks the files beside the first one of a public model."""
+  for other in public.files[1:]:
+    suffix = Path(other.name).suffix
+    digest = _sha256(copy.with_suffix(suffix))
+    if digest != other.sha256:
+      raise types.FawkesError(
+        f"{file.with_suffix(suffix)}: the sha256 must be {other.sha256}, got"
+        f" {digest}"
+      )
+
+
+def _require_faces(
+  file: Path, extractor: architectures.Extractor, architecture: str | None
+) -> None:
+  """Tries an extractor on a grey and a random image."""
+  of = next(
+    (
+      name
+      for name, about in architectures.ARCHITECTURES.items()
+      if about.module() == extractor.module
+    ),
+    "onnx",
+  )
+  if architecture not in (None, of):
+    raise types.FawkesError(
+      f"{file} must be of --architecture={architecture}, it is of {of}"
+    )
+  size = extractor.input_size
+  images = np.full((2, size, size, 3), 128, np.float32)
+  images[1] = np.random.default_rng(0).uniform(0, 255, images[1].shape)
+  grey, random = extractor.embed(images)
+  if not np.isfinite([grey, random]).all() or np.array_equal(grey, random):
+    raise types.FawkesError(
+      f"{file} must give finite embeddings that differ between images"
+    )
+
+
+def _copy(file: Path, copy: Path) -> None:
+  try:
+    shutil.copyfile(file, copy)
+    if file.suffix == ".xml":
+      shutil.copyfile(file.with_suffix(".bin"), copy.with_suffix(".bin"))
+  except OSError as error:
+    raise types.FawkesError(
+      f"{file} must be readable: {error.strerror}"
+    ) from error
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+  """A temporary folder on the same disk."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = tempfile.TemporaryDirectory(prefix=".import-", dir=folder)
+  except OSError as error:
+    raise types.FawkesError(
+      f"{folder} cannot be written: {error.strerror}"
+    ) from error
+  with draft as path:
+    yield Path(path)
+
+
+def _safe(name: str) -> str:
+  """A name without what would mean something in --surrogates."""
+  return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def _sha256(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,216 @@
+"""Several real processes that share an archive."""
+
+import threading
+
+import chaos
+import pytest
+import servers
+
+from fawkes_jax import types
+from fawkes_jax.archive import membership, storage
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """Forty photos in five folders, and what one process makes of them."""
+  folder = tmp_path_factory.mktemp("undisturbed")
+  chaos.make_photos(folder / "in", 40)
+  with (folder / "log").open("w+") as log:
+    codes = chaos.run_all(folder / "in", folder / "out", 1, {}, log)
+    log.seek(0)
+    assert codes == [0], log.read()
+  return folder / "in", folder / "out"
+
+
+def same(folder, output):
+  assert chaos.contents(output) == chaos.contents(folder)
+  assert chaos.rows_of(output) == chaos.rows_of(folder)
+
+
+@pytest.mark.parametrize(
+  ("count", "distributed"), [(2, False), (4, False), (2, True), (4, True)]
+)
+def test_the_same_bytes_as_one_process(
+  undisturbed, tmp_path, count, distributed
+):
+  source, expected = undisturbed
+  output = tmp_path / "out"
+  flags = []
+  if distributed:
+    address = f"127.0.0.1:{servers.free_port()}"
+    flags = ["--distributed", f"--coordinator_address={address}"]
+  with (tmp_path / "log").open("w+") as log:
+    codes = chaos.run_all(source, output, count, {}, log, *flags)
+    log.seek(0)
+    said = log.read()
+  assert codes == [0] * count, said
+  for number in range(count):
+    assert f"process {number} of {count}" in said
+  same(expected, output)
+
+
+@pytest.mark.parametrize(
+  ("kind", "server"), [("s3", servers.s3), ("gs", servers.gcs)]
+)
+def test_from_bucket_to_bucket(undisturbed, tmp_path, kind, server):
+  source, expected = undisturbed
+  with server(), (tmp_path / "log").open("w+") as log:
+    output = f"{kind}://photos/the results"
+    there = chaos.upload(source, kind)
+    codes = chaos.run_all(there, output, 2, {}, log)
+    log.seek(0)
+    said = log.read()
+    assert codes == [0, 0], said
+    assert "all 2 processes: 30 no_face, 10 cloaked, 10 faces" in said
+    same(expected, output)
+
+
+def test_what_a_bucket_refuses(undisturbed, tmp_path):
+  """Costs the photos that it refuses, and no other."""
+  source, expected = undisturbed
+  refused = {
+    "GET /the%20archive/trip%201/00001.jpg": 403,
+    "GET /the%20archive/trip%202/00002.jpg": 404,
+    "PUT /out/trip%203/00003.jpg": 403,
+    "PUT /out/trip%200/00000.jpg": 403,
+  }
+  with servers.s3() as environment, (tmp_path / "log").open("w+") as log:
+    there, output = chaos.upload(source), "s3://photos/out"
+    url = environment["AWS_ENDPOINT_URL"]
+    with servers.unreliable(url, refused=refused) as refusing:
+      flags = {"AWS_ENDPOINT_URL": refusing}
+      codes = chaos.run_all(there, output, 1, flags, log)
+    log.seek(0)
+    assert codes == [1], log.read()
+    rows = chaos.rows_of(output)
+    failed = {
+      p: r["reason"] for p, r in rows.items() if r["status"] == "failed"
+    }
+    assert set(failed) == {
+      "trip 0/00000.jpg",
+      "trip 1/00001.jpg",
+      "trip 2/00002.jpg",
+      "trip 3/00003.jpg",
+    }
+    for path, reason in failed.items():
+      verb = "read" if path[5] in "12" else "written"
+      assert f"cannot be {verb}: " in reason
+    wanted = {
+      n: d for n, d in chaos.contents(expected).items() if n not in failed
+    }
+    assert chaos.contents(output) == wanted
+    flags = ["--retry_failed"]
+    assert chaos.run_all(there, output, 1, {}, log, *flags) == [0]
+    same(expected, output)
+
+
+def test_killed_again_and_again(tmp_path):
+  """A short version of what `chaos.py` does."""
+  chaos.chaos(tmp_path, photos=40, kills=3, longest=12)
+
+
+def beginning(folder, **changes):
+  fields = {
+    "process": 0,
+    "processes": 2,
+    "config": "c",
+    "wait_seconds": 0.3,
+    "counts": dict,
+  }
+  return membership.Team(storage.LocalStore(folder), **(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+  monkeypatch.setattr(membership, "BEAT_SECONDS", 0.05)
+
+
+def test_the_first_process_never_arrives(tmp_path):
+  with beginning(tmp_path, process=1) as second:  # noqa: SIM117
+    with pytest.raises(
+      types.FawkesError, match=r"process 0 of 2 never arrived: no sign of it"
+    ):
+      second.meet()
+
+
+@pytest.mark.parametrize(
+  ("change", "rule"),
+  [
+    ({"config": "d"}, r"0 has configuration c.*1 has configuration d"),
+    ({"processes": 3}, r"0 has .* 2 processes.*1 has .* 3 processes"),
+  ],
+)
+def test_another_configuration_is_refused(tmp_path, change, rule):
+  """At once: process 0 gives signs of life."""
+  with (
+    beginning(tmp_path),
+    beginning(tmp_path, process=1, wait_seconds=60, **change) as second,
+    pytest.raises(types.FawkesError, match=rule),
+  ):
+    second.meet()
+
+
+def test_what_an_earlier_run_left_is_waited_out(tmp_path):
+  """A sign of a process that is no more refuses nobody."""
+  with beginning(tmp_path, config="earlier"):
+    pass
+  with beginning(tmp_path, process=1, wait_seconds=60) as second:
+    with beginning(tmp_path):
+      second.meet()
+    assert [
+      s.config for s in membership.read(storage.LocalStore(tmp_path))
+    ] == [
+      "c",
+      "c",
+    ]
+
+
+def test_who_does_not_finish_is_named_with_what_it_owes(tmp_path):
+  with beginning(tmp_path, processes=4) as first:
+    with beginning(tmp_path, process=1, processes=4) as second:
+      second.meet()
+      second.done()
+    with beginning(tmp_path, process=2, processes=4) as third:
+      third.meet()
+    first.done()
+    with pytest.raises(types.FawkesError) as caught:
+      first.wait(lambda: {2: 5, 3: 7})
+  said = str(caught.value)
+  assert "process 2 of 4 stopped (5 photos have no outcome)" in said
+  assert "process 3 of 4 never arrived (7 photos have no outcome)" in said
+  assert "process 1" not in said
+  assert "the same command continues" in said
+
+
+def test_photos_that_came_meanwhile_are_said(tmp_path):
+  with (
+    beginning(tmp_path) as first,
+    beginning(tmp_path, process=1) as second,
+  ):
+    first.done()
+    second.done()
+    with pytest.raises(
+      types.FawkesError, match=r"3 photos more .* has changed"
+    ):
+      first.wait(lambda: {1: 3})
+
+
+def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
+  with (
+    beginning(tmp_path) as first,
+    beginning(tmp_path, process=1) as second,
+  ):
+    first.done()
+    looked = []
+
+    def missing():
+      looked.append(True)
+      return {}
+
+    later = threading.Timer(1.0, second.done)
+    later.start()
+    first.wait(missing)
+    later.join()
+    assert len(looked) == 1
+    first.dissolve()
+    assert membership.read(storage.LocalStore(tmp_path)) == []

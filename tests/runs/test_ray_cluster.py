@@ -1,0 +1,144 @@
+"""A Ray cluster of several nodes on this machine, of which one is killed."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chaos
+import pytest
+import servers
+
+from fawkes_jax.archive import manifest
+
+servers.need("ray")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """Photos, and what becomes of them without a cluster."""
+  folder = tmp_path_factory.mktemp("undisturbed")
+  chaos.make_photos(folder / "in", 80)
+  with (folder / "log").open("w") as log:
+    assert chaos.run_all(folder / "in", folder / "out", 1, {}, log) == [0]
+  return folder / "in", folder / "out"
+
+
+class Nodes:
+  """The cluster of `ray_nodes.py`."""
+
+  def __init__(self, process):
+    self._process = process
+    self.address = self._answer("address")
+
+  def _answer(self, word):
+    for line in self._process.stdout:
+      if line.startswith(word):
+        return line.split()[-1]
+    pytest.fail("the cluster has ended")
+
+  def tell(self, what):
+    self._process.stdin.write(f"{what}\n")
+    self._process.stdin.flush()
+    self._answer("done")
+
+
+@contextlib.contextmanager
+def cluster(workers):
+  """A head without work, and so many nodes of one core."""
+  with subprocess.Popen(
+    [sys.executable, Path(__file__).parents[1] / "ray_nodes.py"],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  ) as process:
+    nodes = Nodes(process)
+    for _ in range(workers):
+      nodes.tell("add")
+    yield nodes
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+def start(source, output, *flags):
+  command = [
+    *(sys.executable, "-m", "fawkes_jax", "cloak", *chaos.FLAGS),
+    *(f"--input={source}", f"--output={output}", "--engine=ray", *flags),
+  ]
+  return subprocess.Popen(
+    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+def outcomes(output):
+  parts = (output / manifest.FOLDER).glob("*.jsonl")
+  return sum(part.read_bytes().count(b"\n") for part in parts)
+
+
+def same(expected, output):
+  assert chaos.contents(output) == chaos.contents(expected)
+  assert chaos.rows_of(output) == chaos.rows_of(expected)
+
+
+def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path):
+  source, expected = undisturbed
+  output = tmp_path / "out"
+  with cluster(2) as nodes:
+    process = start(source, output, f"--ray_address={nodes.address}")
+    deadline = time.monotonic() + 200
+    while outcomes(output) < 10 and time.monotonic() < deadline:
+      assert process.poll() is None, process.stdout.read()
+      time.sleep(0.05)
+    nodes.tell("kill")
+    before = outcomes(output)
+    said, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, said
+  assert 10 <= before < 80
+  same(expected, output)
+
+
+def test_a_machine_that_joins_gets_work(undisturbed, tmp_path):
+  """Until then the run waits; the head has no cores for it."""
+  source, expected = undisturbed
+  output = tmp_path / "out"
+  with cluster(0) as nodes:
+    process = start(source, output, f"--ray_address={nodes.address}")
+    deadline = time.monotonic() + 100
+    while not list((output / manifest.FOLDER).glob("process-*.json")):
+      assert time.monotonic() < deadline
+      time.sleep(0.1)
+    nodes.tell("add")
+    said, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, said
+  same(expected, output)
+
+
+@pytest.mark.parametrize(
+  ("flags", "rule"),
+  [
+    (["--ray_address=127.0.0.1:1"], "--ray_address=127.0.0.1:1 must be a Ray"),
+    (["--ray_address=ray://x:1"], "--ray_address must be auto or host:port"),
+    (["--num_processes=2"], "--engine must be local where --num_processes"),
+    (["--bank=nowhere"], "the target bank nowhere must be"),
+  ],
+)
+def test_what_cannot_be(undisturbed, tmp_path, flags, rule):
+  """Is said, where a worker says it too; the last case starts a Ray here."""
+  process = start(undisturbed[0], tmp_path / "out", *flags)
+  said, _ = process.communicate(timeout=200)
+  assert process.returncode == 2
+  assert f"fawkes-jax: {rule}" in said
+
+
+def test_no_machine_comes(undisturbed, tmp_path):
+  with cluster(0) as nodes:
+    process = start(
+      undisturbed[0],
+      tmp_path / "out",
+      *(f"--ray_address={nodes.address}", "--wait_minutes=0.05"),
+    )
+    said, _ = process.communicate(timeout=200)
+  assert process.returncode == 2
+  assert "must have a machine that can work, none was ready for 0.05" in said
