@@ -123,6 +123,6 @@ def test_the_reader_of_imports_sees_them(tmp_path):
     "  import numpy, os.path\n"
   )
   assert sorted(parts_of_the_package(file)) == [
-    "cli", "engine", "pipeline", "types"
+    "cli", "engine", "runs", "types"
   ]  # fmt: skip
   assert "os.path" in set(imported(file))
