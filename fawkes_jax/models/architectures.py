@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Float32
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import (
   dlib_resnet,
+  ghostfacenet,
   inception_resnet,
   iresnet,
   mobileface,
@@ -75,6 +76,7 @@ _ARCFACE: dict[str, Callable[..., nn.Module]] = {
     pointwise=True,
     squeezed=True,
   ),
+  "ghostfacenet": ghostfacenet.GhostFaceNet,
   "iresnet50": functools.partial(iresnet.IResNet, depth=50),
   "iresnet100": functools.partial(iresnet.IResNet, depth=100),
   "adaface_ir50": functools.partial(iresnet.IResNet, depth=50, adaface=True),

@@ -30,17 +30,6 @@ _REDUCTION = 16  # Of channels between squeeze and excitation.
 _WITHOUT_SHORTCUT = (6, 13)
 
 
-class PRelu(nn.Module):
-  """A ReLU with one learned slope a channel for what is negative."""
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies the slopes."""
-    shape = (x.shape[-1],)
-    slope = self.param("slope", nn.initializers.constant(0.25), shape)
-    return layers.prelu(x, slope.astype(x.dtype))
-
-
 class _Block(nn.Module):
   """An inverted residual, its projection perhaps weighted by channel."""
 
@@ -64,12 +53,13 @@ class _Block(nn.Module):
       size=3,
       stride=self.stride,
       depthwise=True,
-    )(PRelu(name="prelu_0")(y))
-    y = convolution(self.width, name="project")(PRelu(name="prelu_1")(y))
+    )(layers.PRelu(name="prelu_0")(y))
+    y = convolution(self.width, name="project")(layers.PRelu(name="prelu_1")(y))
     if self.squeezed:
       z = y.mean(axis=(1, 2), keepdims=True)
       z = convolution(self.width // _REDUCTION, name="squeeze")(z)
-      z = convolution(self.width, name="excite")(PRelu(name="prelu_2")(z))
+      z = layers.PRelu(name="prelu_2")(z)
+      z = convolution(self.width, name="excite")(z)
       y = y * nn.sigmoid(z)
     return x + y if self.shortcut and x.shape == y.shape else y
 
@@ -110,11 +100,11 @@ class MobileFaceNetPRelu(nn.Module):
 
     x = (images.astype(jnp.float32) - 127.5) / self.deviation
     x = convolution(64, name="stem", size=3, stride=2)(x.astype(self.dtype))
-    x = PRelu(name="prelu_0")(x)
+    x = layers.PRelu(name="prelu_0")(x)
     x = convolution(64, name="depthwise", size=3, depthwise=True)(x)
     if self.pointwise:
       x = convolution(64, name="pointwise")(x)
-    x = PRelu(name="prelu_1")(x)
+    x = layers.PRelu(name="prelu_1")(x)
     for i, (expanded, width, stride) in enumerate(mobilefacenet.BLOCKS):
       x = _Block(
         expanded=expanded,
@@ -125,7 +115,7 @@ class MobileFaceNetPRelu(nn.Module):
         dtype=self.dtype,
         name=f"block_{i}",
       )(x)
-    x = PRelu(name="prelu_2")(convolution(512, name="head")(x))
+    x = layers.PRelu(name="prelu_2")(convolution(512, name="head")(x))
     x = convolution(512, name="pool", size=7, depthwise=True, padded=False)(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)
     return nn.Dense(self.embedding_size, dtype=jnp.float32, name="embedding")(x)

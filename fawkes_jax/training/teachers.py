@@ -35,6 +35,7 @@ _ORIGINS = {
   "mobileface_v2": ("MIT", "github.com/becauseofAI/MobileFace"),
   "esp_mobilefacenet": ("MIT", "github.com/espressif/esp-dl"),
   "se_mobilefacenet": ("MIT", "github.com/leondgarse/Keras_insightface"),
+  "ghostfacenet": ("MIT", "github.com/HamadYA/GhostFaceNets"),
   "se_mobilenet": (
     "Apache-2.0",
     "Open Model Zoo, face-reidentification-retail-0095",

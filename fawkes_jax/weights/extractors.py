@@ -49,6 +49,12 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "se_mobilefacenet",
     lambda path: onnx.convert_mobilefacenet_prelu(onnx.read(path)),
   ),
+  # GhostFaceNet V1 0.5, stride 2, of github.com/HamadYA/GhostFaceNets, v1.0, in
+  # ONNX; MIT.
+  "f11df248c7718fa8b453e15c1e1015a9fdfd89aca6d45d26665a0213cd0b2a2e": (
+    "ghostfacenet",
+    lambda path: onnx.convert_ghostfacenet(onnx.read(path)),
+  ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo; Apache-2.0.
   "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
     "se_mobilenet",

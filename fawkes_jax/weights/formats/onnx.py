@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fawkes_jax import types
+from fawkes_jax.models import ghostfacenet, mobileface, mobilefacenet
 from fawkes_jax.models import graph as graphs
-from fawkes_jax.models import mobileface, mobilefacenet
 from fawkes_jax.weights.variables import check
 
 _FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
@@ -485,6 +485,35 @@ def _named(
   return flax.traverse_util.unflatten_dict(nested), layers
 
 
+def _slopes(model: Model) -> list[dict[str, np.ndarray]]:
+  """What each PReLU multiplies negative numbers by, in the graph's order."""
+  arrays = _arrays(model)
+  return [
+    {"slope": arrays[node.inputs[1]].reshape(-1).astype(np.float32)}
+    for node in model.graph.nodes
+    if node.op == "PRelu"
+  ]
+
+
+def _nested(
+  model: Model,
+  layers: Sequence[dict[str, np.ndarray]],
+  slopes: Sequence[dict[str, np.ndarray]],
+  names: Sequence[tuple[str, ...]],
+  places: Sequence[tuple[str, ...]],
+) -> dict[str, Any]:
+  """Variables of layers called `names` and slopes called `places`."""
+  if (len(layers), len(slopes)) != (len(names), len(places)):
+    raise types.FawkesError(
+      f"{model.graph.name}: the network must have {len(names)} convolutions and"
+      f" {len(places)} PReLUs, got {len(layers)} and {len(slopes)}"
+    )
+  nested = dict(zip([*names, *places], [*layers, *slopes], strict=True))
+  kernel = nested["embedding",]["kernel"]
+  nested["embedding",]["kernel"] = kernel.reshape(-1, kernel.shape[-1])
+  return {"params": flax.traverse_util.unflatten_dict(nested)}
+
+
 _BLOCK_LAYERS = ("expand", "depthwise", "project")
 
 
@@ -523,12 +552,7 @@ def convert_mobilefacenet_prelu(model: Model) -> dict[str, Any]:
   Raises:
     FawkesError: it is another network.
   """
-  layers, arrays = _folded_layers(model), _arrays(model)
-  slopes = [
-    {"slope": arrays[node.inputs[1]].reshape(-1).astype(np.float32)}
-    for node in model.graph.nodes
-    if node.op == "PRelu"
-  ]
+  layers, slopes = _folded_layers(model), _slopes(model)
   blocks = len(mobilefacenet.BLOCKS)
   squeezed = len(layers) > 5 * blocks
   stem = ("stem", "depthwise", "pointwise") if squeezed else _STEM
@@ -545,15 +569,7 @@ def convert_mobilefacenet_prelu(model: Model) -> dict[str, Any]:
   if not squeezed:  # It computes some layers in two halves, side by side.
     layers = _joined(layers, _halved(names))
     slopes = _joined(slopes, _halved(places))
-  if (len(layers), len(slopes)) != (len(names), len(places)):
-    raise types.FawkesError(
-      f"{model.graph.name}: the network must have {len(names)} convolutions and"
-      f" {len(places)} PReLUs, got {len(layers)} and {len(slopes)}"
-    )
-  nested = dict(zip([*names, *places], [*layers, *slopes], strict=True))
-  kernel = nested["embedding",]["kernel"]
-  nested["embedding",]["kernel"] = kernel.reshape(-1, kernel.shape[-1])
-  variables = {"params": flax.traverse_util.unflatten_dict(nested)}
+  variables = _nested(model, layers, slopes, names, places)
   port = "se_mobilefacenet" if squeezed else "esp_mobilefacenet"
   check(model.graph.name, port, variables)
   return variables
@@ -590,6 +606,47 @@ def _joined(
       {k: np.concatenate([part[k] for part in taken], -1) for k in taken[0]}
     )
   return [*joined, *rest]
+
+
+def convert_ghostfacenet(model: Model) -> dict[str, Any]:
+  """Turns a recogniser into `models.ghostfacenet.GhostFaceNet`.
+
+  Args:
+    model: GhostFaceNet V1 0.5 with stride 2 of
+      github.com/HamadYA/GhostFaceNets, as ONNX.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: it is another network.
+  """
+  layers, slopes = _folded_layers(model), _slopes(model)
+  names: list[tuple[str, ...]] = [("stem",)]
+  places: list[tuple[str, ...]] = [("prelu_0",)]
+  before = ghostfacenet.STEM
+  for i, block in enumerate(ghostfacenet.BLOCKS):
+    beside = ghostfacenet.has_shortcut_layers(before, block)
+    of_block: list[tuple[str, ...]]
+    of_block = [("expand", "primary"), ("expand", "cheap")]
+    of_block += [("depthwise",)] * (block.stride > 1)
+    of_block += [("squeeze",), ("excite",)] * (block.squeezed > 0)
+    # The graph goes on in both branches in turn.
+    of_block += [("project", "primary")]
+    of_block += [("shortcut_depthwise",)] * beside
+    of_block += [("project", "cheap")]
+    of_block += [("shortcut_pointwise",)] * beside
+    prelus: list[tuple[str, ...]]
+    prelus = [("expand", "prelu_0"), ("expand", "prelu_1")]
+    prelus += [("prelu",)] * (block.squeezed > 0)
+    names += [(f"block_{i}", *name) for name in of_block]
+    places += [(f"block_{i}", *name) for name in prelus]
+    before = block.width
+  names += [("head",), ("pool",), ("embedding",)]
+  places += [("prelu_1",)]
+  variables = _nested(model, layers, slopes, names, places)
+  check(model.graph.name, "ghostfacenet", variables)
+  return variables
 
 
 def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
