@@ -114,7 +114,7 @@ def _import(
     options.file,
     name=options.name,
     architecture=options.architecture,
-    contract=options.contract,
+    preprocessing=options.preprocessing,
   )
   _show(console, extractor, fresh=True)
 

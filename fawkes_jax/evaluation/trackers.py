@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, UInt8
 from fawkes_jax import types
 from fawkes_jax.evaluation import detectors, kept, runtimes
 from fawkes_jax.weights import catalogue, extractors
-from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights import preprocessing as preprocessing_lib
 from fawkes_jax.weights.formats import dlib as dlib_files
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -28,13 +28,15 @@ _CHIP_SIZE = 150
 _CHIP_PADDING = 0.25
 
 
-_RAW = contracts.Contract(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
+_RAW = preprocessing_lib.Preprocessing(
+  mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0)
+)
 
 # Public recognisers by the sha256 of their files.
 _KNOWN = {
   # github.com/foamliu/MobileFaceNet, weights/MobileFaceNet.onnx.
   "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": (
-    contracts.Contract(
+    preprocessing_lib.Preprocessing(
       mean=(123.675, 116.28, 103.53), scale=(58.395, 57.12, 57.375)
     )
   ),
@@ -44,11 +46,11 @@ _KNOWN = {
   "8e8210ba3b50d68b26e0c24ecfff2e5f2e77e6ec9b29bb1aa7bc89e4332c7cd8": _RAW,
   # The MobileFaceNet of github.com/espressif/esp-dl, in ONNX.
   "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
-    contracts.Contract()
+    preprocessing_lib.Preprocessing()
   ),
   # se_mobilefacenet of github.com/leondgarse/Keras_insightface, in ONNX.
   "6e1e30d9b8c5dd10854923e91f9ad6a64f184c385aca5379f2ed14365b449ded": (
-    contracts.Contract(scale=(128.0, 128.0, 128.0))
+    preprocessing_lib.Preprocessing(scale=(128.0, 128.0, 128.0))
   ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo.
   "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
@@ -85,7 +87,7 @@ def load(
   Args:
     name: "dlib", or a recogniser in a file, ONNX (.onnx) or OpenVINO (.xml),
       or the name of one that `fawkes-jax weights` has fetched or imported.
-      Public ones are known; any other file needs its input contract in a TOML
+      Public ones are known; any other file needs its preprocessing in a TOML
       file of the same name beside it, see
       `weights.extractors.load_extractor`.
     dlib: the detector of dlib's own chain.
@@ -111,11 +113,11 @@ def load(
     raise types.FawkesError(
       f"--trackers must be readable, got {error.filename}: {error.strerror}"
     ) from error
-  contract = _contract(path, sha256)
+  preprocessing = _preprocessing(path, sha256)
   size, network = (_onnx if path.suffix == ".onnx" else _openvino)(path)
-  reference = detector.reference(contract.square, size)
-  mean = np.array(contract.mean, np.float32)
-  scale = np.array(contract.scale, np.float32)
+  reference = detector.reference(preprocessing.square, size)
+  mean = np.array(preprocessing.mean, np.float32)
+  scale = np.array(preprocessing.scale, np.float32)
 
   def embed(
     pixels: Pixels, face: detectors.Face
@@ -124,13 +126,13 @@ def load(
     if chip is None:
       return None
     x = ((chip - mean) / scale).astype(np.float32)
-    x = x[..., ::-1] if contract.bgr else x
+    x = x[..., ::-1] if preprocessing.bgr else x
     y = network(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).ravel()
     return y / max(float(np.linalg.norm(y)), 1e-12)
 
   return Tracker(
     name=path.stem,
-    key=kept.digest(key, contract.text, detector.key),
+    key=kept.digest(key, preprocessing.text, detector.key),
     identity=identity(name) or sha256,
     detector=detector,
     embed=embed,
@@ -186,14 +188,14 @@ def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
   )
 
 
-def _contract(path: Path, sha256: str) -> contracts.Contract:
+def _preprocessing(path: Path, sha256: str) -> preprocessing_lib.Preprocessing:
   """What a recogniser expects to see."""
   if sha256 in _KNOWN:
     return _KNOWN[sha256]
   model = catalogue.by_sha256(sha256)
-  if model is not None and model.contract is not None:
-    return model.contract
-  return contracts.read(path.with_suffix(".toml"))
+  if model is not None and model.preprocessing is not None:
+    return model.preprocessing
+  return preprocessing_lib.read(path.with_suffix(".toml"))
 
 
 Network = Callable[

@@ -1,6 +1,6 @@
 """The face feature extractors that the package knows, the only list of them.
 
-An extractor is a name, a pure function, its weights and its input contract:
+An extractor is a name, a pure function, its weights and what it takes:
 which square of the face frame it looks at, at which size. All take RGB images
 in 0..255 and do their own normalisation inside.
 """

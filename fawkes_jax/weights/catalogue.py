@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fawkes_jax.weights import builtin, cache
-from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights import preprocessing as preprocessing_lib
 
 SUFFIXES = (".safetensors", ".onnx", ".xml", ".params")
 """Of the files that can be loaded as an extractor."""
@@ -46,7 +46,8 @@ class Model:
     source: where they come from.
     lfw: accuracy on Labeled Faces in the Wild in percent, measured through the
       package's own crop; None where it was not.
-    contract: what an ONNX network expects; None where the package has a port.
+    preprocessing: what an ONNX network expects; None where the package has a
+      port.
     files: the first is the one to load; none for what is built in.
     also: sha256 of files that hold the same weights in another format.
   """
@@ -57,7 +58,7 @@ class Model:
   research_only: bool = False
   source: str
   lfw: float | None = None
-  contract: contracts.Contract | None = None
+  preprocessing: preprocessing_lib.Preprocessing | None = None
   files: tuple[File, ...] = ()
   also: tuple[str, ...] = ()
 
@@ -75,14 +76,15 @@ def models() -> dict[str, Model]:
 
 
 def _model(name: str, table: dict[str, Any]) -> Model:
-  contract = table.pop("contract", None)
+  given = table.pop("preprocessing", None)
   files = tuple(File(**file) for file in table.pop("files", ()))
   also = tuple(table.pop("also", ()))
   return Model(
     name=name,
     files=files,
     also=also,
-    contract=contract and contracts.parse(contract, f"weights.toml: {name}: "),
+    preprocessing=given
+    and preprocessing_lib.parse(given, f"weights.toml: {name}: "),
     **table,
   )
 

@@ -141,7 +141,7 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
       InsightFace, AdaFace or facenet-pytorch), .onnx, .xml (OpenVINO) or
       .params (MXNet). Of the last two only the public files are read that
       the package has a port of. An ONNX file that it has no port of needs a
-      TOML file of the same name beside it with its contract:
+      TOML file of the same name beside it with its preprocessing:
 
           mean = [127.5, 127.5, 127.5]   # subtracted from RGB in 0..255
           scale = [127.5, 127.5, 127.5]  # then divided by
@@ -202,7 +202,7 @@ def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
 
 
 def _from_onnx(path: Path, options: dict[str, Any]) -> architectures.Extractor:
-  """Any recogniser in ONNX, with its contract from the TOML beside it."""
+  """Any recogniser in ONNX, with its preprocessing from the TOML beside it."""
   expected = preprocessing.read(path.with_suffix(".toml"))
   model = onnx.read(path)
   height, width = model.graph.image_size

@@ -16,7 +16,7 @@ import numpy as np
 from fawkes_jax import types
 from fawkes_jax.models import architectures
 from fawkes_jax.weights import catalogue, download, extractors
-from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights import preprocessing as preprocessing_lib
 
 _CONVERT = (
   "it is not read, because unpickling runs what a file says; convert it where"
@@ -37,7 +37,7 @@ def fetch(
   """Downloads a public recogniser, so that its name can be used.
 
   Args:
-    name: of `known.models`.
+    name: of `catalogue.models`.
     mirror: a URL under which the files lie by the names that they have here,
       instead of their own addresses.
     accept_research_licence: that weights for research only are wanted.
@@ -52,7 +52,7 @@ def fetch(
       was not accepted, or a download failed.
   """
   model = _wanted(name, mirror, accept_research_licence)
-  _write_contract(model)
+  _write_preprocessing(model)
   fresh = False
   # The first file is the one that is looked for: it comes last.
   for file in reversed(model.files):
@@ -97,14 +97,14 @@ def _wanted(
   return model
 
 
-def _write_contract(model: catalogue.Model) -> None:
-  """Writes the contract of an ONNX file, where it has one."""
-  if model.contract is None:
+def _write_preprocessing(model: catalogue.Model) -> None:
+  """Writes the preprocessing of an ONNX file, where it has one."""
+  if model.preprocessing is None:
     return
   path = (catalogue.folder() / model.files[0].name).with_suffix(".toml")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(model.contract.text)
+    path.write_text(model.preprocessing.text)
   except OSError as error:
     raise types.FawkesError(
       f"{path} cannot be written: {error.strerror}"
@@ -116,7 +116,7 @@ def add(
   *,
   name: str | None = None,
   architecture: str | None = None,
-  contract: Mapping[str, Any] | None = None,
+  preprocessing: Mapping[str, Any] | None = None,
 ) -> architectures.Extractor:
   """Imports a recogniser from a file of one's own, after trying it.
 
@@ -126,8 +126,9 @@ def add(
       that it is, else for the file's.
     architecture: a key of `architectures.ARCHITECTURES` that it must be of, or
       "onnx"; None for any.
-    contract: what an ONNX network expects, by the attributes of
-      `contract.Contract`; None for the TOML file beside it, if there is one.
+    preprocessing: what an ONNX network expects, by the attributes of
+      `preprocessing.Preprocessing`; None for the TOML file beside it, if there
+      is one.
 
   Returns:
     The extractor.
@@ -152,12 +153,12 @@ def add(
     if public:
       _require_files(file, copy, public)
     if file.suffix == ".onnx":
-      expected = _expected(file, public, contract)
+      expected = _expected(file, public, preprocessing)
       copy.with_suffix(".toml").write_text(expected.text)
-    elif contract:
+    elif preprocessing:
+      flags = ", ".join(f"--{key}" for key in preprocessing)
       raise types.FawkesError(
-        f"{', '.join(f'--{key}' for key in contract)} must be left out for what"
-        f" is not ONNX, got {file}"
+        f"{flags} must be left out for what is not ONNX, got {file}"
       )
     extractor = extractors.load_extractor(str(copy))
     _require_faces(file, extractor, architecture)
@@ -202,14 +203,14 @@ def _require_name(name: str, file: Path, sha256: str) -> None:
 
 def _expected(
   file: Path, public: catalogue.Model | None, given: Mapping[str, Any] | None
-) -> contracts.Contract:
-  """The contract of an ONNX file."""
+) -> preprocessing_lib.Preprocessing:
+  """The preprocessing of an ONNX file."""
   if given:
-    return contracts.parse(given, "--")
+    return preprocessing_lib.parse(given, "--")
   beside = file.with_suffix(".toml")
   if beside.exists():
-    return contracts.read(beside)
-  return (public and public.contract) or contracts.Contract()
+    return preprocessing_lib.read(beside)
+  return (public and public.preprocessing) or preprocessing_lib.Preprocessing()
 
 
 def _require_files(file: Path, copy: Path, public: catalogue.Model) -> None:

@@ -293,13 +293,13 @@ def test_the_data_is_never_written_to(people_folder, tmp_path, fakes, where):
   assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_contract_beside_a_model(tmp_path):
+def test_a_preprocessing_beside_a_model(tmp_path):
   (tmp_path / "net.toml").write_text("mean = [1, 2, 3]\nbgr = true\n")
-  contract = trackers._contract(tmp_path / "net.onnx", "0" * 64)
-  assert contract.mean == (1, 2, 3)
-  assert contract.bgr
+  preprocessing = trackers._preprocessing(tmp_path / "net.onnx", "0" * 64)
+  assert preprocessing.mean == (1, 2, 3)
+  assert preprocessing.bgr
   with pytest.raises(types.FawkesError, match="must say what the recogniser"):
-    trackers._contract(tmp_path / "other.onnx", "0" * 64)
+    trackers._preprocessing(tmp_path / "other.onnx", "0" * 64)
 
 
 def test_what_a_recogniser_is(data_dir, tmp_path, monkeypatch):
