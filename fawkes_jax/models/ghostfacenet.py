@@ -12,6 +12,7 @@ folded into the convolutions.
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import layers
+from fawkes_jax.models import folding, layers
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -67,21 +68,15 @@ BLOCKS = (
 )
 """From the stem to the head."""
 
-STEM = 8
-"""Channels of the stem."""
-
-_HEAD = 256
+# Channels of the first and the last convolution.
+_STEM, _HEAD = 8, 256
 
 
-def has_shortcut_layers(before: int, block: Block) -> bool:
+def _has_shortcut_layers(before: int, block: Block) -> bool:
   """Whether the shortcut around a block has convolutions.
 
-  Args:
-    before: channels of what the block is given.
-    block: the block.
-
-  Returns:
-    Whether its result has another shape than what it is given.
+  It has where the block's result has another shape than what it is given,
+  which has `before` channels.
   """
   return block.stride > 1 or before != block.width
 
@@ -138,7 +133,7 @@ class _Bottleneck(nn.Module):
       # Keras's; that of jax.nn has another slope.
       y = y * jnp.clip(0.2 * z + 0.5, 0, 1)
     y = ghost(block.width, active=False, name="project")(y)
-    if has_shortcut_layers(x.shape[-1], block):
+    if _has_shortcut_layers(x.shape[-1], block):
       x = shrinking(x.shape[-1], name="shortcut_depthwise")(x)
       x = convolution(block.width, name="shortcut_pointwise")(x)
     return x + y
@@ -146,6 +141,8 @@ class _Bottleneck(nn.Module):
 
 class GhostFaceNet(nn.Module):
   """Embeds aligned faces, see the module's docstring.
+
+  Its variables come from `convert`.
 
   Attributes:
     dtype: the type of the computation.
@@ -169,7 +166,7 @@ class GhostFaceNet(nn.Module):
     convolution = functools.partial(layers.Convolution, dtype=self.dtype)
 
     x = ((images.astype(jnp.float32) - 127.5) / 128).astype(self.dtype)
-    x = convolution(STEM, name="stem", size=3, stride=2, least=True)(x)
+    x = convolution(_STEM, name="stem", size=3, stride=2, least=True)(x)
     x = layers.PRelu(name="prelu_0")(x)
     for i, block in enumerate(BLOCKS):
       x = _Bottleneck(block, dtype=self.dtype, name=f"block_{i}")(x)
@@ -177,3 +174,42 @@ class GhostFaceNet(nn.Module):
     x = convolution(_HEAD, name="pool", size=4, depthwise=True, padded=False)(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)
     return nn.Dense(EMBEDDING_SIZE, dtype=jnp.float32, name="embedding")(x)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns a network in ONNX into the variables of `GhostFaceNet`.
+
+  Args:
+    network: GhostFaceNet V1 0.5 with stride 2 of
+      github.com/HamadYA/GhostFaceNets.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  names: list[folding.Name] = [("stem",)]
+  places: list[folding.Name] = [("prelu_0",)]
+  before = _STEM
+  for i, block in enumerate(BLOCKS):
+    beside = _has_shortcut_layers(before, block)
+    of_block: list[folding.Name]
+    of_block = [("expand", "primary"), ("expand", "cheap")]
+    of_block += [("depthwise",)] * (block.stride > 1)
+    of_block += [("squeeze",), ("excite",)] * (block.squeezed > 0)
+    # The graph goes on in both branches in turn.
+    of_block += [("project", "primary")]
+    of_block += [("shortcut_depthwise",)] * beside
+    of_block += [("project", "cheap")]
+    of_block += [("shortcut_pointwise",)] * beside
+    prelus: list[folding.Name]
+    prelus = [("expand", "prelu_0"), ("expand", "prelu_1")]
+    prelus += [("prelu",)] * (block.squeezed > 0)
+    names += [(f"block_{i}", *name) for name in of_block]
+    places += [(f"block_{i}", *name) for name in prelus]
+    before = block.width
+  names += [("head",), ("pool",), ("embedding",)]
+  params = network.named(names, [*places, ("prelu_1",)])
+  folding.as_matrix(params["embedding"])
+  return {"params": params}

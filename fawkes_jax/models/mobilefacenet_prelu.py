@@ -11,15 +11,19 @@ weighs the channels of each block ("Squeeze-and-Excitation Networks", Hu et al.,
 2018). Batch normalisations are folded into the convolutions.
 """
 
+import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import layers, mobilefacenet
+from fawkes_jax.models import folding, layers, mobilefacenet
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -28,6 +32,15 @@ _REDUCTION = 16  # Of channels between squeeze and excitation.
 
 # Keras_insightface begins a group of blocks without a shortcut.
 _WITHOUT_SHORTCUT = (6, 13)
+
+# Layers that esp-dl's network has as two, each with half of the channels.
+_HALVED = {
+  ("block_12", "expand"),
+  ("block_12", "project"),
+  ("block_12", "prelu_0"),
+  ("head",),
+  ("prelu_2",),
+}
 
 
 class _Block(nn.Module):
@@ -66,6 +79,8 @@ class _Block(nn.Module):
 
 class MobileFaceNetPRelu(nn.Module):
   """Embeds aligned faces, see the module's docstring.
+
+  Its variables come from `convert`.
 
   Attributes:
     embedding_size: length of the embedding.
@@ -119,3 +134,58 @@ class MobileFaceNetPRelu(nn.Module):
     x = convolution(512, name="pool", size=7, depthwise=True, padded=False)(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)
     return nn.Dense(self.embedding_size, dtype=jnp.float32, name="embedding")(x)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns a network in ONNX into the variables of `MobileFaceNetPRelu`.
+
+  Args:
+    network: human_face_feat_mfn of github.com/espressif/esp-dl, or
+      se_mobilefacenet of github.com/leondgarse/Keras_insightface.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  blocks = range(len(mobilefacenet.BLOCKS))
+  squeezed = len(network.kernels) > 5 * len(blocks)
+  stem, in_block = ["stem", "depthwise"], [*folding.BLOCK]
+  prelus = ["prelu_0", "prelu_1"]
+  if squeezed:
+    stem += ["pointwise"]
+    in_block += ["squeeze", "excite"]
+    prelus += ["prelu_2"]
+  names: list[folding.Name] = [(name,) for name in stem]
+  names += [(f"block_{i}", name) for i in blocks for name in in_block]
+  names += [("head",), ("pool",), ("embedding",)]
+  places: list[folding.Name] = [("prelu_0",), ("prelu_1",)]
+  places += [(f"block_{i}", name) for i in blocks for name in prelus]
+  places += [("prelu_2",)]
+  if not squeezed:  # It computes some layers in two halves, side by side.
+    network = dataclasses.replace(
+      network,
+      kernels=_joined(network.kernels, names),
+      slopes=_joined(network.slopes, places),
+    )
+  params = network.named(names, places)
+  folding.as_matrix(params["embedding"])
+  return {"params": params}
+
+
+def _joined(
+  parts: Sequence[folding.Layer], names: Sequence[folding.Name]
+) -> list[folding.Layer]:
+  """Layers of which some lie in two halves, by channels, in `parts`."""
+  rest = list(parts)
+  joined: list[folding.Layer] = []
+  for name in names:
+    count = 2 if name in _HALVED else 1
+    taken, rest = rest[:count], rest[count:]
+    if not taken:
+      return joined
+    joined.append(
+      {k: np.concatenate([part[k] for part in taken], -1) for k in taken[0]}
+    )
+  return [*joined, *rest]

@@ -27,7 +27,7 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
   # github.com/foamliu/MobileFaceNet, weights/MobileFaceNet.onnx; Apache-2.0.
   "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": (
     "mobilefacenet",
-    lambda path: onnx.convert_mobilefacenet(onnx.read(path)),
+    lambda path: onnx.convert(onnx.read(path), "mobilefacenet"),
   ),
   # MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace, as it is
   # there and in ONNX; MIT.
@@ -37,23 +37,23 @@ _PORTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
   ),
   "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": (
     "mobileface_v2",
-    lambda path: onnx.convert_mobileface(onnx.read(path)),
+    lambda path: onnx.convert(onnx.read(path), "mobileface_v2"),
   ),
   # human_face_feat_mfn of github.com/espressif/esp-dl, in ONNX; MIT.
   "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
     "esp_mobilefacenet",
-    lambda path: onnx.convert_mobilefacenet_prelu(onnx.read(path)),
+    lambda path: onnx.convert(onnx.read(path), "esp_mobilefacenet"),
   ),
   # se_mobilefacenet of github.com/leondgarse/Keras_insightface, in ONNX; MIT.
   "6e1e30d9b8c5dd10854923e91f9ad6a64f184c385aca5379f2ed14365b449ded": (
     "se_mobilefacenet",
-    lambda path: onnx.convert_mobilefacenet_prelu(onnx.read(path)),
+    lambda path: onnx.convert(onnx.read(path), "se_mobilefacenet"),
   ),
   # GhostFaceNet V1 0.5, stride 2, of github.com/HamadYA/GhostFaceNets, v1.0, in
   # ONNX; MIT.
   "f11df248c7718fa8b453e15c1e1015a9fdfd89aca6d45d26665a0213cd0b2a2e": (
     "ghostfacenet",
-    lambda path: onnx.convert_ghostfacenet(onnx.read(path)),
+    lambda path: onnx.convert(onnx.read(path), "ghostfacenet"),
   ),
   # face-reidentification-retail-0095 of Intel's Open Model Zoo; Apache-2.0.
   "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (

@@ -346,7 +346,7 @@ def test_other_network_is_refused(data_dir):
   path = data_dir / "weights" / "mobileface_v2.onnx"
   got = onnx.read(path)
   with pytest.raises(types.FawkesError, match=r"must have 51 .* got 38"):
-    onnx.convert_mobilefacenet(got)
+    onnx.convert(got, "mobilefacenet")
 
 
 @pytest.mark.data
@@ -361,4 +361,4 @@ def test_other_width_is_refused(data_dir):
     types.FawkesError,
     match=r"v2\.onnx: .* params/embedding/kernel must be \[2048, 256\]",
   ):
-    onnx.convert_mobileface(narrow)
+    onnx.convert(narrow, "mobileface_v2")
