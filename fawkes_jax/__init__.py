@@ -9,7 +9,14 @@ The public API:
   what becomes of each.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+if os.name == "nt":
+  raise ImportError(
+    "fawkes_jax runs on Linux and macOS; on Windows, install it in the Windows"
+    " Subsystem for Linux (WSL)"
+  )
 
 from fawkes_jax.config import MODES, CloakOptions, SolverOptions
 from fawkes_jax.types import FawkesError, PhotoError

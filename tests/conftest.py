@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import numpy as np
 import PIL.Image
@@ -87,3 +88,16 @@ def problems(cloaker, faces):
     )
     for i, face in enumerate(faces)
   ]
+
+
+@pytest.fixture
+def wait_for():
+  """Waits until something is so, and fails when it takes too long."""
+
+  def wait(so, what, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not so():
+      assert time.monotonic() < end, f"{what} within {seconds} s"
+      time.sleep(0.05)
+
+  return wait
