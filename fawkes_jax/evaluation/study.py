@@ -22,7 +22,7 @@ from fawkes_jax.evaluation.countermeasures import COUNTERMEASURES
 from fawkes_jax.faces import recognition
 from fawkes_jax.photos import codec
 from fawkes_jax.runs import outcomes, pipeline
-from fawkes_jax.weights import extractors
+from fawkes_jax.weights import catalogue
 
 # What a photo becomes without --countermeasures.
 CLEAN = "none"
@@ -176,7 +176,7 @@ class Study:
     names = recipe.extractors or self.options.extractors
     if tracker.identity in map(trackers.identity, names):
       return "yes"
-    if any(tracker.identity in extractors.teachers(name) for name in names):
+    if any(tracker.identity in catalogue.teachers(name) for name in names):
       return "its student"
     return "no"
 
@@ -453,9 +453,9 @@ def _check_free(
 
 def _content(name: str) -> str | None:
   """The sha256 of a surrogate's or bank's file; None for what is built in."""
-  path = extractors.file_of(name)
+  path = catalogue.file_of(name)
   with contextlib.suppress(OSError):
-    return trackers.file_digest(path) if path else None
+    return catalogue.file_digest(path) if path else None
   return None
 
 

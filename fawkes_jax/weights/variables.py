@@ -1,8 +1,8 @@
 """Flax variables in safetensors files, as students are written.
 
-A file holds the variables of an architecture of `models.registry`, flat, with
-slashes between the levels of their names, in any floating point type. Its only
-metadata key holds JSON that says which architecture, and who taught it.
+A file holds the variables of an architecture of `models.architectures`, flat,
+with slashes between the levels of their names, in any floating point type. Its
+only metadata key holds JSON that says which architecture, and who taught it.
 """
 
 import json
@@ -47,7 +47,7 @@ def teachers(path: Path) -> tuple[str, ...]:
     path: a safetensors file.
 
   Returns:
-    Their identities, see `extractors.identity`; none where the file does not
+    Their identities, see `catalogue.identity`; none where the file does not
     say.
 
   Raises:

@@ -15,6 +15,7 @@ from fawkes_jax.evaluation import detectors, study, trackers
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import architectures
 from fawkes_jax.runs import pipeline
+from fawkes_jax.weights import catalogue
 
 # OpenVINO counts its users in another process.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -142,9 +143,8 @@ def test_the_dlib_tracker_is_dlib(lfw):
   from fawkes_jax.weights.formats import dlib as files
 
   points = dlib.shape_predictor(str(files.package_file(files.LANDMARK_FILE)))
-  network = dlib.face_recognition_model_v1(
-    str(files.package_file(files.RESNET_FILE))
-  )
+  [file] = catalogue.public()["dlib_resnet"].files
+  network = dlib.face_recognition_model_v1(str(files.package_file(file.name)))
   box = dlib.rectangle(*map(int, face.box))
   expected = network.compute_face_descriptor(pixels, points(pixels, box))
   np.testing.assert_allclose(tracker.embed(pixels, face), expected, atol=1e-6)

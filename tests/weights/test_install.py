@@ -49,7 +49,7 @@ PAIR = (b"the first one", b"the second one")
 def model(name, files, **more):
   """An entry for files with these contents, by suffix."""
   about = {"architecture": "onnx", "licence": "MIT", "source": "a test"}
-  return catalogue.Model(
+  return catalogue.Recogniser(
     name=name,
     files=tuple(
       catalogue.File(
@@ -72,14 +72,14 @@ def folder(tmp_path, monkeypatch):
   )
   secret = TINY + b"\x0a\x00"
   models = [
-    model("built_in", {}),
+    model("built_in", {}, built_in=True),
     model("tiny", {".onnx": TINY}, preprocessing=expected),
     model("secret", {".onnx": secret}, research_only=True, licence="mine"),
     model("pair", {".xml": PAIR[0], ".bin": PAIR[1]}),
   ]
   own = catalogue.File(name="own.onnx", sha256="0" * 64)
-  models.append(dataclasses.replace(models[0], name="own", files=(own,)))
-  monkeypatch.setattr(catalogue, "models", lambda: {m.name: m for m in models})
+  models.append(dataclasses.replace(model("own", {}), files=(own,)))
+  monkeypatch.setattr(catalogue, "public", lambda: {m.name: m for m in models})
   return tmp_path / "cache" / "weights"
 
 

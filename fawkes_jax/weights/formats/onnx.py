@@ -4,7 +4,6 @@ Nothing of a file is ever executed.
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Sequence
 from types import ModuleType
