@@ -60,7 +60,7 @@ def test_research_only_says_so():
 
 
 def test_the_bank_covers_the_ports():
-  assert set(PORTS) - {"ghostfacenet"} <= bank.names()
+  assert set(PORTS) <= bank.names()
 
 
 def test_the_bank_covers_what_is_built_in():

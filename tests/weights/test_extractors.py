@@ -36,11 +36,18 @@ def test_a_known_file_is_its_port(data_dir, name):
   assert np.isfinite(embeddings).all()
 
 
-def test_any_onnx_file_runs_by_its_preprocessing(data_dir, tmp_path, images):
+@pytest.fixture
+def own(data_dir, tmp_path):
+  """A network that the package has no port of."""
+  path = tmp_path / "mine.onnx"
   known = data_dir / "weights" / PORTS["mobilefacenet"]
-  own = tmp_path / "mine.onnx"
-  # One byte more, and it is no longer the public file.
-  own.write_bytes(known.read_bytes() + b"\x0a\x00")
+  # An empty field more, and it is no longer the public file.
+  path.write_bytes(known.read_bytes() + b"\x0a\x00")
+  return path
+
+
+def test_any_onnx_file_runs_by_its_preprocessing(data_dir, own, images):
+  known = data_dir / "weights" / PORTS["mobilefacenet"]
   own.with_suffix(".toml").write_text(PREPROCESSING)
   loaded = extractors.load_extractor(str(own))
   assert (loaded.name, loaded.input_size) == ("mine", 112)
@@ -63,10 +70,7 @@ def test_any_onnx_file_runs_by_its_preprocessing(data_dir, tmp_path, images):
     ("template = [0, 0]", "template must be three numbers"),
   ],
 )
-def test_a_wrong_preprocessing(data_dir, tmp_path, preprocessing, message):
-  own = tmp_path / "mine.onnx"
-  known = data_dir / "weights" / "ghost05.onnx"
-  own.write_bytes(known.read_bytes() + b"\x0a\x00")
+def test_a_wrong_preprocessing(own, preprocessing, message):
   if preprocessing is not None:
     own.with_suffix(".toml").write_text(preprocessing)
   with pytest.raises(types.FawkesError, match=r"mine\.toml") as error:

@@ -10,6 +10,7 @@ from fawkes_jax.weights.formats import onnx
 NAMES = (
   "esp_mfn.onnx",
   "foamliu_mobilefacenet.onnx",
+  "ghost05.onnx",
   "mobileface_v2.onnx",
   "mobileface_v3.onnx",
   "yunet_n_dynamic.onnx",
@@ -347,6 +348,15 @@ def test_other_network_is_refused(data_dir):
   got = onnx.read(path)
   with pytest.raises(types.FawkesError, match=r"must have 51 .* got 38"):
     onnx.convert(got, "mobilefacenet")
+
+
+@pytest.mark.data
+def test_another_network_is_no_ghostfacenet(data_dir):
+  got = onnx.read(data_dir / "weights" / "esp_mfn.onnx")
+  with pytest.raises(
+    types.FawkesError, match=r"esp_mfn\.onnx: .* must have 96 conv.* and 41"
+  ):
+    onnx.convert(got, "ghostfacenet")
 
 
 @pytest.mark.data
