@@ -612,7 +612,7 @@ class WeightsImportOptions:
     name: that --surrogates shall take; None for the file's.
     architecture: that it must be of; None for any.
     template: of an ONNX network: a name, or left, top and side of a square of
-      the face frame; like the rest, None for what stands beside the file.
+      the face frame; like the rest, None for the contract beside the file.
     mean: of an ONNX network: what is subtracted from RGB in 0..255.
     scale: of an ONNX network: what is then divided by.
     bgr: whether an ONNX network takes blue, green, red.
@@ -627,7 +627,7 @@ class WeightsImportOptions:
   bgr: bool | None = None
 
   @property
-  def preprocessing(self) -> dict[str, Any]:
+  def contract(self) -> dict[str, Any]:
     """What was said of an ONNX network."""
     names = ("template", "mean", "scale", "bgr")
     values = {name: getattr(self, name) for name in names}

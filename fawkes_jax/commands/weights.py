@@ -114,7 +114,7 @@ def _import(
     options.file,
     name=options.name,
     architecture=options.architecture,
-    preprocessing=options.preprocessing,
+    preprocessing=options.contract,
   )
   _show(console, extractor, fresh=True)
 

@@ -98,7 +98,7 @@ class Result:
 
   Attributes:
     student: the averaged weights: "params" and perhaps "batch_stats".
-    architecture: of the student, a key of `architectures.ARCHITECTURES`.
+    architecture: of the student, a key of `registry.ARCHITECTURES`.
     input_size: height and width of its input, in pixels.
     template: the square of the face frame that the input shows.
     embedding_size: length of its embedding.
@@ -933,7 +933,7 @@ def save_student(
     student: its variables.
     path: the safetensors file; replaced.
     name: the architecture.
-    teachers: who taught it, see `catalogue.identity`.
+    teachers: who taught it, see `extractors.identity`.
 
   Raises:
     FawkesError: it cannot be written.
