@@ -2,12 +2,44 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+
+_PROGRAMS = "FAWKES_JAX_TEST_PROGRAMS"
+
+
+def pytest_configure(config):
+  """Makes the folder of compiled programs; workers of pytest-xdist share it."""
+  if not hasattr(config, "workerinput"):
+    os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="fawkes_jax-programs-")
+
+
+def pytest_unconfigure(config):
+  if not hasattr(config, "workerinput"):
+    shutil.rmtree(os.environ.pop(_PROGRAMS, ""), ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once():
+  """What another test has compiled is not compiled again."""
+  import jax
+
+  names = {
+    "jax_compilation_cache_dir": os.environ[_PROGRAMS],
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+  }
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in names.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -443,7 +443,8 @@ import sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
-from fawkes_jax import cloaker, config
+from fawkes_jax import config
+from fawkes_jax.faces import cloaker
 from fawkes_jax.cloaking import solver
 from pathlib import Path
 

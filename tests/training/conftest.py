@@ -58,21 +58,6 @@ def teacher(monkeypatch, tmp_path) -> str:
   return extractor.name
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory):
-  """Each run compiles anew; what is the same comes from a cache instead."""
-  names = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  for name, value in names.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-
-
 @pytest.fixture
 def tiny(monkeypatch) -> None:
   """Adds the architecture "tiny"."""
