@@ -91,6 +91,7 @@ def path_of(name, data_dir):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PORTS)
 def test_a_port_computes_what_its_file_does(name, data_dir):
   """With the preprocessing of its record: what is read elsewhere is the same.
