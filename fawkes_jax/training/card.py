@@ -22,7 +22,7 @@ _MAPPED = (
 
 
 def _twin(options: config.TrainOptions) -> str:
-  """How a student of its teacher's architecture has learned."""
+  """How a twin has learned."""
   how = (
     "began with random weights. In the first half of the run each block learned"
     " what the teacher's block makes of the teacher's features; in the second"
