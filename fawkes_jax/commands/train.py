@@ -3,7 +3,7 @@
 from fawkes_jax import config
 from fawkes_jax.archive import files
 from fawkes_jax.commands import terminal
-from fawkes_jax.training import card, trainer
+from fawkes_jax.training import card, loop
 from fawkes_jax.xla import compiler
 
 
@@ -22,9 +22,9 @@ def run(options: config.TrainOptions) -> int:
   """
   console = terminal.console()
   compiler.require_devices()
-  result = trainer.train(options, console=console)
+  result = loop.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
-  trainer.save_student(
+  loop.save_student(
     result.student,
     weights,
     name=result.architecture,

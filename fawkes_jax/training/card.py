@@ -9,7 +9,7 @@ import numpy as np
 
 from fawkes_jax import config, version
 from fawkes_jax.archive import datasets
-from fawkes_jax.training import trainer
+from fawkes_jax.training import loop
 
 # Flags of the command that say nothing about the weights.
 _UNTOLD = ("output", "threads", "report_minutes", "data_note")
@@ -39,7 +39,7 @@ def _twin(options: config.TrainOptions) -> str:
   )
 
 
-def text(options: config.TrainOptions, result: trainer.Result) -> str:
+def text(options: config.TrainOptions, result: loop.Result) -> str:
   """The card of a trained student, in Markdown.
 
   Paths appear by their last part only: a card travels, a folder does not.

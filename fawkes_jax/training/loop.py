@@ -29,11 +29,11 @@ from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import architectures, students
 from fawkes_jax.training import (
+  blocks,
   cloaks,
   data,
   losses,
   teachers,
-  twins,
   verification,
   views,
 )
@@ -746,7 +746,7 @@ class _TwinTrainer(_Trainer):
     (teacher,) = self._teachers
     looking = teacher.looking
     architecture = architectures.architecture_of(looking.module)
-    if architecture is None or not twins.has_blocks(
+    if architecture is None or not blocks.has_blocks(
       looking.module, looking.variables, looking.input_size
     ):
       raise types.FawkesError(
@@ -759,7 +759,7 @@ class _TwinTrainer(_Trainer):
     rows = self._parts.training[: self._options.batch_size]
     crops = jnp.asarray(self._faces.crops[rows], jnp.float32)
     images = cloaks.still(crops, self._template, self._size)
-    self._weights, sizes = twins.fresh(
+    self._weights, sizes = blocks.fresh(
       looking.module,
       looking.variables,
       images,
@@ -836,7 +836,7 @@ class _TwinTrainer(_Trainer):
     batch: dict[str, Any],
     frozen: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-    together = functools.partial(twins.together, share=batch["share"])
+    together = functools.partial(blocks.together, share=batch["share"])
     return self._errors(together, params, images, frozen)
 
   def _losses_apart(
@@ -847,7 +847,7 @@ class _TwinTrainer(_Trainer):
     batch: dict[str, Any],
     frozen: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-    return self._errors(twins.apart, params, images, frozen)
+    return self._errors(blocks.apart, params, images, frozen)
 
   def _errors(
     self,
@@ -862,10 +862,10 @@ class _TwinTrainer(_Trainer):
     """
     (teacher,) = self._teachers
     weights = frozen[teacher.name]["weights"]
-    shown = twins.look(self._module, weights, images)
+    shown = blocks.look(self._module, weights, images)
     parts = compare(self._module, {"params": params["student"]}, images, *shown)
-    blocks = jnp.stack([v for k, v in parts.items() if k != twins.EMBEDDING])
-    said = {"blocks": blocks.mean(), "embedding": parts[twins.EMBEDDING]}
+    inner = jnp.stack([v for k, v in parts.items() if k != blocks.EMBEDDING])
+    said = {"blocks": inner.mean(), "embedding": parts[blocks.EMBEDDING]}
     return jnp.log1p(jnp.stack(list(parts.values()))).sum(), (said, {})
 
   def _predicted(
