@@ -4,6 +4,7 @@ from fawkes_jax import config
 from fawkes_jax.archive import files
 from fawkes_jax.commands import terminal
 from fawkes_jax.training import card, loop
+from fawkes_jax.weights import variables
 from fawkes_jax.xla import compiler
 
 
@@ -24,7 +25,7 @@ def run(options: config.TrainOptions) -> int:
   compiler.require_devices()
   result = loop.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
-  loop.save_student(
+  variables.save(
     result.student,
     weights,
     name=result.architecture,

@@ -1,8 +1,11 @@
+import io
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich.console
 from PIL import Image
 
 from fawkes_jax import config
@@ -40,6 +43,11 @@ class Blocks(nn.Module):
     x = layers.InvertedResidual(9, 6, 1, name="block_0")(nn.relu(x))
     x = layers.InvertedResidual(9, 6, 1, name="block_1")(x)
     return nn.Dense(8, name="embedding")(x.reshape(len(images), -1))
+
+
+@pytest.fixture
+def console() -> rich.console.Console:
+  return rich.console.Console(file=io.StringIO(), soft_wrap=True)
 
 
 @pytest.fixture

@@ -1,25 +1,18 @@
 import dataclasses
-import io
 import re
 
 import flax.traverse_util
 import jax
 import numpy as np
 import pytest
-import rich.console
 import safetensors.numpy
 
 from fawkes_jax import config, types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import architectures, students
-from fawkes_jax.training import blocks, loop, views
+from fawkes_jax.training import batches, blocks, lesson, lines, loop, views
 from fawkes_jax.training import card as card_lib
 from fawkes_jax.weights import extractors, variables
-
-
-@pytest.fixture
-def console() -> rich.console.Console:
-  return rich.console.Console(file=io.StringIO(), soft_wrap=True)
 
 
 def _flat(result: loop.Result) -> np.ndarray:
@@ -27,15 +20,15 @@ def _flat(result: loop.Result) -> np.ndarray:
 
 
 def test_a_few_people_are_learned(options, console, people, monkeypatch):
-  lines = []
-  monkeypatch.setattr(loop, "_LINE_SECONDS", 0)
-  monkeypatch.setattr(console, "print", lines.append)
+  said = []
+  monkeypatch.setattr(lines, "SECONDS", 0)
+  monkeypatch.setattr(console, "print", said.append)
   result = loop.train(
     options(steps=150, identities=0.1, relations=0.5), console=console
   )
   values = [
     float(match[1])
-    for line in lines
+    for line in said
     if (match := re.search(r"projection ([\d.]+)", line))
   ]
   assert np.mean(values[-20:]) < 0.5 * np.mean(values[:5])
@@ -82,7 +75,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     **changes,
     report_minutes=1e-9,  # A checkpoint after each step.
   )
-  real = loop._Trainer._batch
+  real = batches.Batches.draw
 
   def stop(self, step):
     if step == 7:
@@ -90,7 +83,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     return real(self, step)
 
   with monkeypatch.context() as patch:
-    patch.setattr(loop._Trainer, "_batch", stop)
+    patch.setattr(batches.Batches, "draw", stop)
     with pytest.raises(KeyboardInterrupt):
       loop.train(parts, console=console)
   rest = loop.train(parts, console=console)
@@ -102,7 +95,7 @@ def test_training_begins_with_the_weights_of_another(
   options, console, tmp_path, monkeypatch
 ):
   first = loop.train(options(), console=console)
-  loop.save_student(first.student, tmp_path / "a.safetensors", name="tiny")
+  variables.save(first.student, tmp_path / "a.safetensors", name="tiny")
   # The list of architectures does not know the tests' own.
   tiny = dataclasses.replace(
     architectures.ARCHITECTURES["student_resnet"],
@@ -155,7 +148,7 @@ def test_teachers_look_at_the_cloaked_faces(
   options, console, looking, people, monkeypatch
 ):
   seen = []
-  real = loop._Trainer._cloaked
+  real = lesson.Lesson.cloaked
 
   def spy(self, *arguments):
     batch = real(self, *arguments)
@@ -164,7 +157,7 @@ def test_teachers_look_at_the_cloaked_faces(
     )
     return batch
 
-  monkeypatch.setattr(loop._Trainer, "_cloaked", spy)
+  monkeypatch.setattr(lesson.Lesson, "cloaked", spy)
   result = loop.train(
     options(teachers=(looking,), cloaking=16, steps=60), console=console
   )
@@ -259,10 +252,10 @@ def test_the_command_writes_weights_and_a_card(options, tmp_path, capsys):
   assert names == {"mine.safetensors", "mine.md", "state"}
   flat = safetensors.numpy.load_file(folder / "mine.safetensors")
   assert {array.dtype for array in flat.values()} == {np.dtype(np.float16)}
-  variables = flax.traverse_util.unflatten_dict(flat, sep="/")
+  saved = flax.traverse_util.unflatten_dict(flat, sep="/")
   module = students.STUDENTS["tiny"]()
   images = np.zeros((2, students.INPUT_SIZE, students.INPUT_SIZE, 3))
-  embeddings = module.apply(variables, images)
+  embeddings = module.apply(saved, images)
   assert embeddings.shape == (2, students.EMBEDDING_SIZE)
   card = (folder / "mine.md").read_text()
   assert "--teachers=projection.npz" in card
@@ -294,14 +287,14 @@ def test_an_output_that_cannot_be_written_is_refused(
 
 
 def test_diverging_weights_are_never_saved(options, console, monkeypatch):
-  real = loop._Trainer._batch
+  real = batches.Batches.draw
 
   def broken(self, step):
     batch = real(self, step)
     batch.targets["projection"][:] = np.nan
     return batch
 
-  monkeypatch.setattr(loop._Trainer, "_batch", broken)
+  monkeypatch.setattr(batches.Batches, "draw", broken)
   with pytest.raises(types.FawkesError, match="--learning_rate"):
     loop.train(options(steps=2), console=console)
 
