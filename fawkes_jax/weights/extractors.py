@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fawkes_jax import types
-from fawkes_jax.models import architectures, graph
+from fawkes_jax.models import architectures
+from fawkes_jax.models.onnx import graph
 from fawkes_jax.weights import (
   builtin,
   cache,

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import graph as graphs
 from fawkes_jax.models import mobileface, mobilefacenet
+from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
 _FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
@@ -65,7 +65,7 @@ class Model:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """The Flax variables of `models.graph.GraphModule`."""
+    """The Flax variables of `models.onnx.graph.GraphModule`."""
     return {"params": dict(self.weights)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fawkes_jax import types
-from fawkes_jax.models import graph as graphs
+from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.formats import onnx as reader
 
 onnx = pytest.importorskip("onnx")
