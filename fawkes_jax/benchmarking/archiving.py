@@ -22,7 +22,7 @@ from fawkes_jax.benchmarking import rounds
 from fawkes_jax.faces import cloaker, recognition
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
-from fawkes_jax.runs import album, outcomes, pipeline
+from fawkes_jax.runs import outcomes, pipeline, waves
 
 
 def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
@@ -43,10 +43,10 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   found = _from_data(options, most) if options.data else _astronauts(most)
   photos: list[Photo] = []
   # What finder and codecs get: what the pipeline looks at in one go.
-  room = album.WAVE_BYTES
+  room = waves.BYTES
   for index, (suffix, photo) in enumerate(found):
     files.write_atomically(folder / f"{index:06}{suffix}", photo.source)
-    if len(photos) < album.WAVE_PHOTOS and room > 0:
+    if len(photos) < waves.PHOTOS and room > 0:
       photos.append(photo)
       room -= photo.pixels.nbytes
   if not photos:

@@ -20,7 +20,7 @@ from fawkes_jax.archive import files, manifest, membership, scan, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import concerns, telemetry, terminal
 from fawkes_jax.faces import cloaker
-from fawkes_jax.runs import album, outcomes, pipeline, ray_cluster
+from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _PREPARING = "preparing, about 20 s on the first run"
@@ -88,7 +88,7 @@ def _names_a_photo(options: config.CloakOptions) -> bool:
     types.FawkesError: the file is there, or cannot be what it is called.
   """
   output = os.fspath(options.output)
-  if not album.is_photo_name(output) or os.path.isdir(output):
+  if not triage.is_photo_name(output) or os.path.isdir(output):
     return False
   flag = f"--output={files.printable(output)}"
   if not scan.is_one_file(options.input) or options.num_processes > 1:

@@ -20,6 +20,7 @@ from fawkes_jax.faces import recognition
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import album as album_lib
 from fawkes_jax.runs import outcomes
+from fawkes_jax.runs.waves import waves
 
 # Names that are noted at once.
 _MANY = 4096
@@ -278,7 +279,9 @@ def count_faces(
       return str(error)
 
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    for wave in album_lib.waves(scan.scan(options.input), load, options, pool):
+    for wave in waves(
+      scan.scan(options.input), load, threads=options.threads, pool=pool
+    ):
       photos = [item for _, item in wave if isinstance(item, Photo)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:
