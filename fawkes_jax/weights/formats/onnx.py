@@ -23,6 +23,7 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.models import mobileface, mobilefacenet
+from fawkes_jax.models.onnx import evaluation
 from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
@@ -65,7 +66,7 @@ class Model:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """The Flax variables of `models.onnx.graph.GraphModule`."""
+    """The Flax variables of `models.onnx.module.GraphModule`."""
     return {"params": dict(self.weights)}
 
 
@@ -398,14 +399,14 @@ def read(
     raise types.FawkesError(
       f"{path}: must be a complete, self-contained ONNX model: {error}"
     ) from error
-  unknown = graphs.unsupported(model.graph)
+  unknown = evaluation.unsupported(model.graph)
   if unknown:
     raise types.FawkesError(
       f"{path}: must use supported operators only, got {', '.join(unknown)}"
     )
   image = jax.ShapeDtypeStruct((*model.graph.image_size, 3), jnp.float32)
   jax.eval_shape(
-    lambda weights, image: graphs.evaluate(model.graph, weights, image),
+    lambda weights, image: evaluation.evaluate(model.graph, weights, image),
     model.weights,
     image,
   )
