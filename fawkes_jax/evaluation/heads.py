@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fawkes_jax.evaluation import runtimes
-from fawkes_jax.evaluation.study import Features
+from fawkes_jax.evaluation.features import Features
 from fawkes_jax.protection import heads
 
 
