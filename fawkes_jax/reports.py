@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config
 from fawkes_jax.archive import datasets, files
+from fawkes_jax.options import FLAGS
 
 
 def write(
@@ -81,7 +81,7 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
 
   Args:
     name: of the command.
-    options: a dataclass of `config`.
+    options: of a command.
     untold: the options that are left out.
 
   Returns:
@@ -95,7 +95,7 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
     if field.name == "solver_changes":
       words += [f"--{_shown(change)}" for change in value]
     else:
-      flag = config.FLAGS.get(field.name, field.name)
+      flag = FLAGS.get(field.name, field.name)
       words.append(f"--{flag}={shlex.quote(_shown(value))}")
   return " ".join(words)
 

@@ -74,15 +74,15 @@ BATCH_SIZE = 2
 @pytest.fixture(scope="session")
 def cloaker(tmp_path_factory):
   """All that a run loads, for few steps and small batches."""
-  from fawkes_jax import config
   from fawkes_jax.faces import cloaker
+  from fawkes_jax.options import CloakOptions, SolverOptions
 
   nowhere = tmp_path_factory.mktemp("nowhere")
   return cloaker.Cloaker(
-    config.CloakOptions(
+    CloakOptions(
       input=nowhere / "in",
       output=nowhere / "out",
-      solver=config.SolverOptions(steps=FEW_STEPS),
+      solver=SolverOptions(steps=FEW_STEPS),
       extractors=("dlib_resnet",),
       crop_size=CROP_SIZE,
       batch_size=BATCH_SIZE,

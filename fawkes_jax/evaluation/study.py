@@ -14,12 +14,13 @@ import rich.console
 import rich.progress
 from jaxtyping import Float, Int, UInt8
 
-from fawkes_jax import config, types, version
+from fawkes_jax import types, version
 from fawkes_jax.archive import files, manifest, scan
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.evaluation import detectors, kept, people, quality, trackers
 from fawkes_jax.evaluation.countermeasures import COUNTERMEASURES
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions, EvaluateOptions, SolverOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.runs import outcomes, pipeline
 from fawkes_jax.weights import extractors
@@ -42,7 +43,7 @@ class Recipe:
   """
 
   name: str
-  solver: config.SolverOptions
+  solver: SolverOptions
   extractors: tuple[str, ...] | None = None
 
 
@@ -113,9 +114,7 @@ class Study:
     memory: results of earlier runs.
   """
 
-  def __init__(
-    self, options: config.EvaluateOptions, console: rich.console.Console
-  ):
+  def __init__(self, options: EvaluateOptions, console: rich.console.Console):
     """Chooses the people and loads the trackers; cloaks nothing yet.
 
     Raises:
@@ -208,7 +207,7 @@ class Study:
       self._cloaks[known] = _read_cloaks(run, photos)
     return self._cloaks[known]
 
-  def _cloak_options(self, recipe: Recipe, group: str) -> config.CloakOptions:
+  def _cloak_options(self, recipe: Recipe, group: str) -> CloakOptions:
     """The run of the cloaking pipeline for a recipe."""
     root = self.options.output
     extractors = recipe.extractors or self.options.extractors
@@ -223,7 +222,7 @@ class Study:
     )
     return dataclasses.replace(run, output=root / "cloaks" / key / group)
 
-  def _make(self, run: config.CloakOptions, title: str) -> None:
+  def _make(self, run: CloakOptions, title: str) -> None:
     """Cloaks what is not cloaked yet, and notes how long it took."""
     sources = list(scan.scan(run.input))
     with manifest.Manifest(run.output) as record:
@@ -442,9 +441,7 @@ class _Advancing(outcomes.Tally):
     self._progress.advance(self._task)
 
 
-def _check_free(
-  options: config.EvaluateOptions, everybody: people.People
-) -> None:
+def _check_free(options: EvaluateOptions, everybody: people.People) -> None:
   """Makes sure that the output is not within the data."""
   for photo in people.train_photos(everybody.chosen)[:1]:
     if not photo.path.is_relative_to(options.output / "photos"):
@@ -460,7 +457,7 @@ def _content(name: str) -> str | None:
 
 
 def _is_done(
-  record: manifest.Manifest, source: SourceFile, run: config.CloakOptions
+  record: manifest.Manifest, source: SourceFile, run: CloakOptions
 ) -> bool:
   """Whether nothing is left to do for a photo."""
   sha256 = hashlib.sha256(recognition.read(source)).hexdigest()
@@ -473,9 +470,7 @@ def _is_done(
   return why is None
 
 
-def _read_cloaks(
-  run: config.CloakOptions, photos: Sequence[people.Photo]
-) -> Cloaks:
+def _read_cloaks(run: CloakOptions, photos: Sequence[people.Photo]) -> Cloaks:
   """What the manifest of a run says of some photos."""
   published, statuses, failed, faces = {}, dict[str, int](), [], 0
   output = Path(run.output)
@@ -519,7 +514,7 @@ def _row_key(photo: people.Photo, countermeasure: str) -> str:
 
 
 def _pixels(
-  photo: people.Photo, options: config.EvaluateOptions
+  photo: people.Photo, options: EvaluateOptions
 ) -> UInt8[np.ndarray, "height width 3"] | None:
   """A decoded photo; None where that is impossible."""
   try:

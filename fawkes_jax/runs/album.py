@@ -27,13 +27,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, others, results, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.engine import background
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import finder, recognition
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes, saving
@@ -96,7 +97,7 @@ class Run:
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     cloaker: cloaker_lib.Cloaker,
     store: storage.Store,
     known: Callable[[str], manifest.Row | None],
@@ -643,7 +644,7 @@ def _each(
 def waves(
   sources: Iterator[SourceFile],
   load: Callable[[SourceFile], Item],
-  options: config.CloakOptions,
+  options: CloakOptions,
   pool: concurrent.futures.Executor,
 ) -> Iterator[list[tuple[SourceFile, Item]]]:
   """Loads sources ahead in threads, and groups them in their order."""

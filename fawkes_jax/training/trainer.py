@@ -23,11 +23,12 @@ import safetensors.numpy
 from jax.sharding import NamedSharding
 from jaxtyping import Float32, Int, UInt8
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import architectures, students
+from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import (
   cloaks,
   data,
@@ -126,9 +127,7 @@ class Result:
   teachers: list[teachers.Teacher]
 
 
-def train(
-  options: config.TrainOptions, *, console: rich.console.Console
-) -> Result:
+def train(options: TrainOptions, *, console: rich.console.Console) -> Result:
   """Trains a student, or goes on where an earlier run stopped.
 
   Args:
@@ -144,7 +143,7 @@ def train(
   """
   clock = time.monotonic()
   files.write_atomically(options.output / "state" / "README", _README)
-  known = [*students.STUDENTS, config.TWIN]
+  known = [*students.STUDENTS, TWIN]
   if options.student not in known:
     raise types.FawkesError(
       f"--student must be of {', '.join(known)}, got {options.student}"
@@ -175,20 +174,18 @@ def train(
     f" {mesh.size} x {jax.devices()[0].device_kind};"
     f" prepared in {time.monotonic() - clock:.0f} s"
   )
-  kind = _TwinTrainer if options.student == config.TWIN else _Trainer
+  kind = _TwinTrainer if options.student == TWIN else _Trainer
   return kind(options, faces, parts, taught, mesh, console).run()
 
 
-def _known(
-  options: config.TrainOptions, parts: data.Split
-) -> Int[np.ndarray, " k"]:
+def _known(options: TrainOptions, parts: data.Split) -> Int[np.ndarray, " k"]:
   """The crops to train on of which a teacher's embeddings are needed.
 
   A twin's teacher looks at every view itself, so that some are enough for its
   mean.
   """
   rows = parts.training
-  if options.student != config.TWIN:
+  if options.student != TWIN:
     return rows
   return rows[:: max(1, len(rows) // _FITTED)]
 
@@ -204,7 +201,7 @@ class _Trainer:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     faces: data.Faces,
     parts: data.Split,
     taught: list[teachers.Teacher],
@@ -751,7 +748,7 @@ class _TwinTrainer(_Trainer):
     ):
       raise types.FawkesError(
         "--teachers must be of an architecture of the package that has blocks,"
-        f" with --student={config.TWIN}; got {teacher.name}"
+        f" with --student={TWIN}; got {teacher.name}"
       )
     self._architecture = architecture
     self._module = looking.module.clone(dtype=jnp.dtype(self._options.dtype))

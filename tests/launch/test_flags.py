@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fawkes_jax import cli
+from fawkes_jax.cli import main
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -25,7 +25,7 @@ def _parsers():
   """By subcommand, its parser."""
   [commands] = [
     action
-    for action in cli._parser()._actions
+    for action in main._parser()._actions
     if isinstance(action, argparse._SubParsersAction)
   ]
   return commands.choices

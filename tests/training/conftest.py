@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fawkes_jax import config
 from fawkes_jax.models import architectures, layers, students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import data
 from fawkes_jax.weights import extractors
 
@@ -104,7 +104,7 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
   """Makes options of a short run on `people`."""
   monkeypatch.setattr(data, "load_faces", lambda *_, **__: people)
 
-  def make(**changes) -> config.TrainOptions:
+  def make(**changes) -> TrainOptions:
     values = {
       "data": "astronauts",
       "output": tmp_path / "out",
@@ -117,6 +117,6 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
       "ema": 0.5,
       "threads": 2,
     }
-    return config.TrainOptions(**{**values, **changes})
+    return TrainOptions(**{**values, **changes})
 
   return make

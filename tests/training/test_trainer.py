@@ -9,9 +9,10 @@ import pytest
 import rich.console
 import safetensors.numpy
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import architectures, students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import card as card_lib
 from fawkes_jax.training import trainer, twins, views
 from fawkes_jax.weights import extractors, variables
@@ -345,4 +346,4 @@ def test_mistakes_are_named(options, console, changes, message):
 )
 def test_options_are_checked_where_they_are_built(changes, message, tmp_path):
   with pytest.raises(types.FawkesError, match=message):
-    config.TrainOptions(data="x", output=tmp_path, **changes)
+    TrainOptions(data="x", output=tmp_path, **changes)

@@ -18,8 +18,30 @@ from absl import app, flags
 from absl import logging as absl_logging
 from absl.flags import argparse_flags
 
-from fawkes_jax import config, types, version
+from fawkes_jax import types, version
 from fawkes_jax.archive import files
+from fawkes_jax.options import (
+  ENGINES,
+  EXPERIMENTS,
+  FLAGS,
+  FORMATS,
+  HEADS,
+  MODES,
+  OTHERS,
+  PARTS,
+  BankOptions,
+  BenchmarkOptions,
+  CloakOptions,
+  EvaluateOptions,
+  FaceOptions,
+  SolverOptions,
+  StatusOptions,
+  TrainOptions,
+  VerifyOptions,
+  WeightsFetchOptions,
+  WeightsImportOptions,
+  WeightsListOptions,
+)
 from fawkes_jax.xla import memory
 
 _DOCS = {
@@ -191,9 +213,9 @@ def _add_cloak(commands: Any) -> None:
   add(
     "--album",
     type=int,
-    default=config.CloakOptions.album,
+    default=CloakOptions.album,
     help="files that are looked through for the same people before the first is"
-    f" cloaked; more protect better ({config.CloakOptions.album})",
+    f" cloaked; more protect better ({CloakOptions.album})",
   )
   add(
     "--on_no_face",
@@ -203,14 +225,14 @@ def _add_cloak(commands: Any) -> None:
   )
   add(
     "--others",
-    choices=config.OTHERS,
+    choices=OTHERS,
     help="what to do with files that are no photos, such as sidecars and videos"
     " (copy; with --strip_location or --strip_names skip)",
   )
   add(
     "--output_format",
-    choices=config.FORMATS,
-    default=config.CloakOptions.output_format,
+    choices=FORMATS,
+    default=CloakOptions.output_format,
     help="a file for each photo, or tar files of many (tree)",
   )
   add(
@@ -266,7 +288,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
   """The flags of several processes that share an archive."""
-  default = config.CloakOptions(input="", output="")
+  default = CloakOptions(input="", output="")
   group = parser.add_argument_group("several processes, on one or more hosts")
   for name, kind, what in (
     ("num_processes", int, "that share the archive, each with its own share"),
@@ -287,7 +309,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     "--engine",
-    choices=config.ENGINES,
+    choices=ENGINES,
     default=default.engine,
     help="ray: the devices of a Ray cluster, instead of this machine's",
   )
@@ -338,15 +360,15 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 def _add_mode(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--mode",
-    choices=config.MODES,
+    choices=MODES,
     default="mid",
     help="how strong, and how visible: sets the flags of the solver",
   )
 
 
 def _add_faces(parser: argparse.ArgumentParser) -> None:
-  """The flags of `config.FaceOptions`."""
-  default = config.FaceOptions()
+  """The flags of `FaceOptions`."""
+  default = FaceOptions()
   add = parser.add_argument_group("faces").add_argument
   add(
     "--surrogates",
@@ -391,8 +413,8 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
 def _add_solver(parser: argparse.ArgumentParser) -> None:
   """One flag for each of the solver's options; the mode sets the rest."""
   group = parser.add_argument_group("solver (the mode sets what is left out)")
-  for field in dataclasses.fields(config.SolverOptions):
-    modes = {m: getattr(o, field.name) for m, o in config.MODES.items()}
+  for field in dataclasses.fields(SolverOptions):
+    modes = {m: getattr(o, field.name) for m, o in MODES.items()}
     values = sorted(set(modes.values()))
     shown = (
       f"{values[0]}"
@@ -416,7 +438,7 @@ def _add_bank(commands: Any) -> None:
   add = parser.add_argument
   add("--input", type=Path, required=True, help="folder of identities")
   add("--output", type=Path, required=True, help="the safetensors file")
-  default = config.BankOptions(input=Path(), output=Path())
+  default = BankOptions(input=Path(), output=Path())
   for name, what in (
     ("min_photos", "identities with fewer are left out"),
     ("max_photos", "identities with more are left out"),
@@ -443,7 +465,7 @@ def _add_train(commands: Any) -> None:
     " TensorFlow Datasets name",
   )
   add("--output", type=Path, required=True, help="folder for the results")
-  default = config.TrainOptions(data="", output=Path())
+  default = TrainOptions(data="", output=Path())
   add(
     "--teachers",
     type=lambda text: tuple(part for part in text.split(",") if part),
@@ -530,7 +552,7 @@ def _add_flag(
   else:
     shown = _shown(default)
   parser.add_argument(
-    f"--{config.FLAGS.get(name, name)}",
+    f"--{FLAGS.get(name, name)}",
     dest=name,
     type=kind,
     default=default,
@@ -555,13 +577,13 @@ def _add_evaluate(commands: Any) -> None:
     " TensorFlow Datasets name",
   )
   add("--output", type=Path, required=True, help="folder for the results")
-  default = config.EvaluateOptions(data="", output=Path())
+  default = EvaluateOptions(data="", output=Path())
   for name, kind, what in (
-    ("experiments", _words, f"of {', '.join(config.EXPERIMENTS)}"),
-    ("modes", _words, f"strengths of the cloaks: {', '.join(config.MODES)}"),
+    ("experiments", _words, f"of {', '.join(EXPERIMENTS)}"),
+    ("modes", _words, f"strengths of the cloaks: {', '.join(MODES)}"),
     ("trackers", _words, "dlib, or recognisers in .onnx or .xml files"),
     ("detector", Path, "YuNet in an .onnx file, for the recognisers in files"),
-    ("heads", _words, f"of the trackers: {', '.join(config.HEADS)}"),
+    ("heads", _words, f"of the trackers: {', '.join(HEADS)}"),
     ("bank", Path, "target identities, made by `fawkes-jax bank`"),
     ("identities", int, "people in a tracker; half of them are protected"),
     ("train", int, "photos of each to train on"),
@@ -594,13 +616,13 @@ def _add_benchmark(commands: Any) -> None:
   _add_solver(parser)
   add = parser.add_argument
   add("--output", type=Path, required=True, help="folder for the results")
-  default = config.BenchmarkOptions(output=Path())
+  default = BenchmarkOptions(output=Path())
   for name, kind, what in (
     ("data", Path, "folder of photos (one that scikit-image brings)"),
     (
       "parts",
       _words,
-      f"of {', '.join(config.PARTS)} (all, with photos)",
+      f"of {', '.join(PARTS)} (all, with photos)",
     ),
     (
       "batch_sizes",
@@ -708,22 +730,22 @@ def _options(arguments: argparse.Namespace) -> Any:
   given = dict(vars(arguments))
   command = given.pop("command")
   if command == "status":
-    return config.StatusOptions(**given)
+    return StatusOptions(**given)
   if command == "verify":
-    return config.VerifyOptions(**given)
+    return VerifyOptions(**given)
   if command == "bank":
-    return config.BankOptions(**given)
+    return BankOptions(**given)
   if command == "train":
-    return config.TrainOptions(**given)
+    return TrainOptions(**given)
   if command == "weights":
     action = given.pop("action")
     if action == "list":
-      return config.WeightsListOptions()
+      return WeightsListOptions()
     if action == "fetch":
       given["names"] = tuple(given["names"])
-      return config.WeightsFetchOptions(**given)
-    return config.WeightsImportOptions(**given)
-  names = [field.name for field in dataclasses.fields(config.SolverOptions)]
+      return WeightsFetchOptions(**given)
+    return WeightsImportOptions(**given)
+  names = [field.name for field in dataclasses.fields(SolverOptions)]
   changes = {
     name: value
     for name in names
@@ -731,12 +753,12 @@ def _options(arguments: argparse.Namespace) -> Any:
   }
   if command in ("evaluate", "benchmark"):
     kind = {
-      "evaluate": config.EvaluateOptions,
-      "benchmark": config.BenchmarkOptions,
+      "evaluate": EvaluateOptions,
+      "benchmark": BenchmarkOptions,
     }[command]
     return kind(solver_changes=tuple(changes.items()), **given)
-  solver = dataclasses.replace(config.MODES[given.pop("mode")], **changes)
-  return config.CloakOptions(solver=solver, **given)
+  solver = dataclasses.replace(MODES[given.pop("mode")], **changes)
+  return CloakOptions(solver=solver, **given)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
