@@ -14,7 +14,7 @@ from terminal import run
 
 from fawkes_jax import version
 from fawkes_jax.archive import manifest
-from fawkes_jax.cli import main
+from fawkes_jax.cli import subcommands
 from fawkes_jax.weights import extractors
 
 MODULE = (sys.executable, "-m", "fawkes_jax")
@@ -378,7 +378,7 @@ def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
 
 def options_of(*words):
   """What a command line asks for."""
-  return main._options(main._parse(words))
+  return subcommands.options_of(subcommands.parse(words))
 
 
 @pytest.mark.parametrize(

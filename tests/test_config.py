@@ -40,7 +40,7 @@ def test_solver_options(flag, bad, good):
   for value in bad:
     with pytest.raises(types.FawkesError) as caught:
       SolverOptions(**{flag: value})
-    assert f"--{flag} must be in " in str(caught.value)
+    assert str(caught.value).startswith(f"{flag} must be in ")
     assert str(caught.value).endswith(f"got {value}")
   for value in good:
     assert getattr(SolverOptions(**{flag: value}), flag) == value
@@ -59,9 +59,8 @@ def test_solver_options(flag, bad, good):
   ],
 )
 def test_cloak_options(flag, bad, good):
-  said = "surrogates" if flag == "extractors" else flag
   for value in bad:
-    with pytest.raises(types.FawkesError, match=f"--{said} must be .*, got "):
+    with pytest.raises(types.FawkesError, match=f"^{flag} must be .*, got "):
       cloak(**{flag: value})
   for value in good:
     assert getattr(cloak(**{flag: value}), flag) == value
@@ -166,11 +165,11 @@ def test_bank_options(tmp_path):
 
   assert bank().min_photos <= bank().max_photos
   for options, rule in (
-    ({"input": tmp_path / "missing"}, "--input must be a folder"),
-    ({"min_photos": 0}, "--min_photos must be in"),
-    ({"min_photos": 5, "max_photos": 4}, r"--max_photos must be in \[5"),
-    ({"identities": 1}, "--identities must be in"),
-    ({"crop_size": 1}, "--crop_size must be in"),
+    ({"input": tmp_path / "missing"}, "^input must be a folder"),
+    ({"min_photos": 0}, "^min_photos must be in"),
+    ({"min_photos": 5, "max_photos": 4}, r"^max_photos must be in \[5"),
+    ({"identities": 1}, "^identities must be in"),
+    ({"crop_size": 1}, "^crop_size must be in"),
   ):
     with pytest.raises(types.FawkesError, match=rule):
       bank(**options)

@@ -327,21 +327,21 @@ def test_mistakes_are_named(options, console, changes, message):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"teachers": ()}, "--teachers must be one or more"),
-    ({"teachers": ("a", "a")}, "--teachers must be .*each once"),
-    ({"dtype": "int8"}, "--dtype must be float32 or bfloat16, got int8"),
-    ({"minutes": 0}, "--minutes must be in"),
-    ({"learning_rate": float("nan")}, "--learning_rate must be in"),
-    ({"validation": 1.5}, "--validation must be in"),
-    ({"crop_size": 5}, "--crop_size must be in"),
-    ({"cloaking": 65}, "--cloaking must be in"),
-    ({"cloaking": 8, "adversarial": 2}, "--cloaking must be 0 with"),
-    ({"cloaking": 8, "repeats": 0}, "--repeats must be in"),
+    ({"teachers": ()}, "^teachers must be one or more"),
+    ({"teachers": ("a", "a")}, "^teachers must be .*each once"),
+    ({"dtype": "int8"}, "^dtype must be float32 or bfloat16, got int8"),
+    ({"minutes": 0}, "^minutes must be in"),
+    ({"learning_rate": float("nan")}, "^learning_rate must be in"),
+    ({"validation": 1.5}, "^validation must be in"),
+    ({"crop_size": 5}, "^crop_size must be in"),
+    ({"cloaking": 65}, "^cloaking must be in"),
+    ({"cloaking": 8, "adversarial": 2}, "^cloaking must be 0 with"),
+    ({"cloaking": 8, "repeats": 0}, "^repeats must be in"),
     (
       {"student": "twin", "teachers": ("a", "b")},
-      "--student must be twin with",
+      "^student must be twin with",
     ),
-    ({"student": "twin", "relations": 1}, "--student must be twin with"),
+    ({"student": "twin", "relations": 1}, "^student must be twin with"),
   ],
 )
 def test_options_are_checked_where_they_are_built(changes, message, tmp_path):
