@@ -49,7 +49,7 @@ def add_flag(
     shown: the default in words, instead of what the option says of it.
   """
   option = declared.of(field)
-  hint = typing.get_type_hints(kind)[field.name]
+  hint = field.type
   said = _default(field) if shown is None else shown
   text = f"{option.help} ({said})" if said else option.help
   details: dict[str, Any] = {
