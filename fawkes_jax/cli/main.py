@@ -15,7 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from fawkes_jax import types
-from fawkes_jax.cli import subcommands
+from fawkes_jax.cli import command_line
 from fawkes_jax.options import OptionError, declared
 from fawkes_jax.xla import memory
 
@@ -98,7 +98,7 @@ def _own_process() -> None:
 def _parse_all(words: Sequence[str]) -> argparse.Namespace:
   """Reads a command line with the program's name; absl has no flags in it."""
   flags.FLAGS(words[:1])
-  return subcommands.parse(words[1:])
+  return command_line.parse(words[1:])
 
 
 def told(error: types.FawkesError) -> str:
@@ -116,7 +116,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
   try:
-    options = subcommands.options_of(arguments)
+    options = command_line.options_of(arguments)
     command = importlib.import_module(
       f"fawkes_jax.commands.{arguments.command}"
     )
@@ -135,9 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 2
   except KeyboardInterrupt as error:
     ended = isinstance(error, _Terminated)
-    what = "; the same command continues"
-    if not subcommands.goes_on(arguments):
-      what = ""
+    what = "; the same command continues" if arguments.chosen.goes_on else ""
     how = "terminated" if ended else "interrupted"
     print(f"fawkes-jax: {how}{what}", file=sys.stderr)
     if ended:

@@ -1,13 +1,8 @@
 """The subcommands: what each is for, and the options that it has."""
 
-import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-from fawkes_jax import options, version
-from fawkes_jax.cli import generate, places, solver
-from fawkes_jax.cli import parser as parsers
+from fawkes_jax import options
 from fawkes_jax.options import declared
 
 
@@ -32,6 +27,14 @@ class Command:
   actions: tuple["Command", ...] = ()
   places: bool = False
   goes_on: bool = False
+
+  @property
+  def needs_input(self) -> bool:
+    """Whether it has nothing to do without an input."""
+    return self.options is not None and any(
+      field.name == "input" and field.default is dataclasses.MISSING
+      for field in dataclasses.fields(self.options)
+    )
 
 
 COMMANDS = (
@@ -102,7 +105,6 @@ COMMANDS = (
     name="weights",
     help="list, fetch or import more recognisers to cloak against",
     description="Adds recognisers to those that --surrogates takes.",
-    goes_on=True,
     actions=(
       Command(
         name="list",
@@ -117,6 +119,7 @@ COMMANDS = (
         description="Downloads public recognisers into the cache directory. Run"
         " again, it continues where it stopped.",
         options=options.WeightsFetchOptions,
+        goes_on=True,
       ),
       Command(
         name="import",
@@ -125,113 +128,8 @@ COMMANDS = (
         " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
         " facenet-pytorch or a student, or the files of the list.",
         options=options.WeightsImportOptions,
+        goes_on=True,
       ),
     ),
   ),
 )
-
-
-def parser(commands: Sequence[Command] = COMMANDS) -> parsers.Parser:
-  """The parser of all subcommands."""
-  whole = parsers.Parser(
-    prog="fawkes-jax",
-    description="Protects people's photographs from unauthorised face"
-    " recognition: fawkes-jax cloak PHOTOS CLOAKED",
-  )
-  whole.add_argument("--version", action="version", version=version.__version__)
-  _add(whole, commands, dest="command")
-  return whole
-
-
-def _add(
-  parser: parsers.Parser, commands: Sequence[Command], *, dest: str
-) -> None:
-  """Adds subcommands to a parser."""
-  added = parser.add_subparsers(dest=dest, required=True)
-  for command in commands:
-    one = added.add_parser(
-      command.name,
-      usage=_usage(command),
-      help=command.help,
-      description=command.description,
-    )
-    one.set_defaults(chosen=command)
-    if command.places:
-      places.add(one)
-    if command.actions:
-      _add(one, command.actions, dest="action")
-    if command.options is not None:
-      _add_options(one, command.options, required=not command.places)
-
-
-def _usage(command: Command) -> str | None:
-  """The line of usage, where argparse cannot tell it."""
-  if not command.places:
-    return None
-  inputs = "IN ..." if _needs_input(command) else "[IN ...]"
-  return f"fawkes-jax {command.name} [flags] {inputs} OUT"
-
-
-def _needs_input(command: Command) -> bool:
-  """Whether the command has nothing to do without an input."""
-  return any(
-    field.name == "input" and field.default is dataclasses.MISSING
-    for field in dataclasses.fields(command.options or declared.Options)
-  )
-
-
-def _add_options(
-  parser: parsers.Parser, kind: type[declared.Options], *, required: bool
-) -> None:
-  """Adds the flags of options."""
-  for field, option in generate.declarations(kind):
-    if not option.hidden:
-      generate.add_flag(parser, kind, field, required=required)
-    elif field.name == "solver":
-      solver.add_mode(parser)
-  solver.add(parser, kind)
-
-
-def parse(
-  words: Sequence[str], commands: Sequence[Command] = COMMANDS
-) -> argparse.Namespace:
-  """Reads a command line; says what is wrong with it, and exits.
-
-  Args:
-    words: without the program's name.
-    commands: that there are.
-
-  Returns:
-    The values of flags by the names of options; `chosen` is the command.
-  """
-  arguments, used, rest = parser(commands).read(words)
-  command = arguments.chosen
-  if command.places and not any(word[0] == "-" for word in rest if word):
-    # Those that follow a flag are among the rest.
-    arguments.places += rest
-    places.take(arguments, used, input_needed=_needs_input(command))
-  elif rest:
-    used.error(f"unrecognized arguments: {' '.join(rest)}")
-  for name, value in vars(arguments).items():
-    setattr(arguments, name, parsers.expanded(value))
-  return arguments
-
-
-def options_of(arguments: argparse.Namespace) -> Any:
-  """The options that a command line says.
-
-  Raises:
-    OptionError: a value breaks its rule.
-  """
-  given = dict(vars(arguments))
-  kind = given["chosen"].options
-  solver.take(given, kind)
-  names = [field.name for field in dataclasses.fields(kind)]
-  return kind(**{name: given[name] for name in names})
-
-
-def goes_on(arguments: argparse.Namespace) -> bool:
-  """Whether the command that was called keeps what it has done."""
-  return any(
-    command.goes_on for command in COMMANDS if command.name == arguments.command
-  )

@@ -7,7 +7,7 @@ import sys
 import pytest
 from terminal import run
 
-from fawkes_jax.cli import subcommands
+from fawkes_jax.cli import command_line
 from fawkes_jax.weights import extractors
 
 
@@ -267,7 +267,7 @@ def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
 
 def options_of(*words):
   """What a command line asks for."""
-  return subcommands.options_of(subcommands.parse(words))
+  return command_line.options_of(command_line.parse(words))
 
 
 @pytest.mark.parametrize(

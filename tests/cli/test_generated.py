@@ -10,7 +10,7 @@ import pytest
 from terminal import run
 
 import fawkes_jax
-from fawkes_jax.cli import main, subcommands
+from fawkes_jax.cli import command_line, main, subcommands
 from fawkes_jax.options import OptionError, declared, rules
 from fawkes_jax.options.declared import Options, option
 
@@ -55,7 +55,7 @@ NAP = subcommands.Command(
 
 
 def parsed(*words):
-  return subcommands.options_of(subcommands.parse(("nap", *words), [NAP]))
+  return command_line.options_of(command_line.parse(("nap", *words), [NAP]))
 
 
 def shown(capsys, flag):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fawkes_jax import reports
-from fawkes_jax.cli import subcommands
+from fawkes_jax.cli import command_line
 from fawkes_jax.options import BenchmarkOptions, EvaluateOptions, TrainOptions
 from fawkes_jax.training import card
 
@@ -37,10 +37,10 @@ def parsed(words, *, options=True):
   errors = io.StringIO()
   with contextlib.redirect_stderr(errors):
     try:
-      arguments = subcommands.parse(words)
+      arguments = command_line.parse(words)
     except SystemExit:
       pytest.fail(f"{shlex.join(words)}: {errors.getvalue()}")
-  return subcommands.options_of(arguments) if options else None
+  return command_line.options_of(arguments) if options else None
 
 
 def commands(text):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fawkes_jax.cli import subcommands
+from fawkes_jax.cli import command_line
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -34,7 +34,7 @@ def _commands(text):
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_flags(path):
-  parsers = subcommands.parser().commands()
+  parsers = command_line.parser().commands()
   for name, flags in _commands(path.read_text()):
     known = parsers[name].flags()
     unknown = {flag for flag in flags if f"--{flag}" not in known}
