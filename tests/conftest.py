@@ -9,6 +9,7 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+import servers
 import skimage.data
 
 _PROGRAMS = "FAWKES_JAX_TEST_PROGRAMS"
@@ -133,3 +134,15 @@ def wait_for():
       time.sleep(0.05)
 
   return wait
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+  with servers.s3() as environment:
+    yield environment
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+  with servers.gcs() as environment:
+    yield environment
