@@ -9,9 +9,16 @@ The public API:
   what becomes of each.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from fawkes_jax.config import MODES, CloakOptions, SolverOptions
+if os.name == "nt":
+  raise ImportError(
+    "fawkes_jax runs on Linux and macOS; on Windows, install it in the Windows"
+    " Subsystem for Linux (WSL)"
+  )
+
+from fawkes_jax.options import MODES, CloakOptions, SolverOptions
 from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 

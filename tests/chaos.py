@@ -12,7 +12,7 @@ code is 0 if all is well.
   python tests/chaos.py --photos=400 --processes=1,2,4
 
 kills nobody, but compares what so many processes make of an archive, in folders
-and on the server. `test_processes.py` runs short versions of both.
+and on the server. `archive/test_membership.py` runs short versions of both.
 """
 
 import argparse
@@ -95,11 +95,8 @@ def disturb(source, output, kills, longest, environment, log, chance) -> None:
       how = chance.choice((signal.SIGKILL, signal.SIGTERM))
       if processes[number].poll() is None:
         done[how.name] += 1
-        began = time.monotonic()
         processes[number].send_signal(how)
-        processes[number].wait()
-        took = time.monotonic() - began
-        assert took < 25, f"{how.name} took {took:.0f} s"
+        processes[number].wait(timeout=180)
       # Its machine comes back, and it goes on with the others.
       processes[number] = start(source, output, number, count, environment, log)
     for process in processes:

@@ -2,11 +2,45 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
+import time
 
 import numpy as np
 import PIL.Image
 import pytest
+import servers
 import skimage.data
+
+_PROGRAMS = "FAWKES_JAX_TEST_PROGRAMS"
+
+
+def pytest_configure(config):
+  """Makes the folder of compiled programs; workers of pytest-xdist share it."""
+  if not hasattr(config, "workerinput"):
+    os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="fawkes_jax-programs-")
+
+
+def pytest_unconfigure(config):
+  if not hasattr(config, "workerinput"):
+    shutil.rmtree(os.environ.pop(_PROGRAMS, ""), ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once():
+  """What another test has compiled is not compiled again."""
+  import jax
+
+  names = {
+    "jax_compilation_cache_dir": os.environ[_PROGRAMS],
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+  }
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in names.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +75,15 @@ BATCH_SIZE = 2
 @pytest.fixture(scope="session")
 def cloaker(tmp_path_factory):
   """All that a run loads, for few steps and small batches."""
-  from fawkes_jax import config
   from fawkes_jax.faces import cloaker
+  from fawkes_jax.options import CloakOptions, SolverOptions
 
   nowhere = tmp_path_factory.mktemp("nowhere")
   return cloaker.Cloaker(
-    config.CloakOptions(
+    CloakOptions(
       input=nowhere / "in",
       output=nowhere / "out",
-      solver=config.SolverOptions(steps=FEW_STEPS),
+      solver=SolverOptions(steps=FEW_STEPS),
       extractors=("dlib_resnet",),
       crop_size=CROP_SIZE,
       batch_size=BATCH_SIZE,
@@ -87,3 +121,28 @@ def problems(cloaker, faces):
     )
     for i, face in enumerate(faces)
   ]
+
+
+@pytest.fixture
+def wait_for():
+  """Waits until something is so, and fails when it takes too long."""
+
+  def wait(so, what, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not so():
+      assert time.monotonic() < end, f"{what} within {seconds} s"
+      time.sleep(0.05)
+
+  return wait
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+  with servers.s3() as environment:
+    yield environment
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+  with servers.gcs() as environment:
+    yield environment

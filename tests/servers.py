@@ -33,9 +33,16 @@ def need(*modules: str) -> None:
 
 
 def free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    return probe.getsockname()[1]
+  """A port that nothing listens on.
+
+  Systems hand out ports above 32767 for connections, so that nobody takes one
+  of these by chance before it is used.
+  """
+  while True:
+    port = random.SystemRandom().randrange(20000, 32768)
+    with socket.socket() as probe, contextlib.suppress(OSError):
+      probe.bind(("127.0.0.1", port))
+      return port
 
 
 @contextlib.contextmanager

@@ -97,3 +97,12 @@ def test_apply_is_pure(extractor, images):
 def test_unknown_extractor():
   with pytest.raises(types.FawkesError, match=r"--surrogates.*dlib_resnet.*no"):
     fawkes_jax.load_extractor("nobody")
+
+
+def test_windows_is_refused_with_a_way_out():
+  program = "import os; os.name = 'nt'; import fawkes_jax"
+  result = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True
+  )
+  assert result.returncode == 1
+  assert "on Windows, install it in the Windows Subsystem" in result.stderr

@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fawkes_jax import config, version
+from fawkes_jax import version
 from fawkes_jax.archive import files, manifest, scan
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.evaluation import kept, people, trackers
 from fawkes_jax.evaluation.bars import Bars
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions, EvaluateOptions, SolverOptions
 from fawkes_jax.runs import pipeline
 from fawkes_jax.weights import extractors
 
@@ -29,7 +30,7 @@ class Recipe:
   """
 
   name: str
-  solver: config.SolverOptions
+  solver: SolverOptions
   extractors: tuple[str, ...] | None = None
 
 
@@ -63,7 +64,7 @@ class Wardrobe:
 
   def __init__(
     self,
-    options: config.EvaluateOptions,
+    options: EvaluateOptions,
     everybody: people.People,
     bars: Bars,
   ):
@@ -118,7 +119,7 @@ class Wardrobe:
       self._known[key] = _read(run, photos)
     return self._known[key]
 
-  def _run(self, recipe: Recipe, group: str) -> config.CloakOptions:
+  def _run(self, recipe: Recipe, group: str) -> CloakOptions:
     """The run of the cloaking pipeline for a recipe."""
     root, surrogates = self._options.output, self.surrogates(recipe)
     run = self._options.cloak(
@@ -132,7 +133,7 @@ class Wardrobe:
     )
     return dataclasses.replace(run, output=root / "cloaks" / key / group)
 
-  def _make(self, run: config.CloakOptions, title: str) -> None:
+  def _make(self, run: CloakOptions, title: str) -> None:
     """Cloaks what is not cloaked yet, and notes how long it took."""
     sources = list(scan.scan(run.input))
     with manifest.Manifest(run.output) as record:
@@ -175,7 +176,7 @@ def _content(name: str) -> str | None:
 
 
 def _is_done(
-  record: manifest.Manifest, source: SourceFile, run: config.CloakOptions
+  record: manifest.Manifest, source: SourceFile, run: CloakOptions
 ) -> bool:
   """Whether nothing is left to do for a photo."""
   sha256 = hashlib.sha256(recognition.read(source)).hexdigest()
@@ -188,7 +189,7 @@ def _is_done(
   return why is None
 
 
-def _read(run: config.CloakOptions, photos: Sequence[people.Photo]) -> Cloaks:
+def _read(run: CloakOptions, photos: Sequence[people.Photo]) -> Cloaks:
   """What the manifest of a run says of some photos."""
   published, statuses, failed, faces = {}, dict[str, int](), [], 0
   output = Path(run.output)

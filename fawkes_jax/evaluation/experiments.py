@@ -368,7 +368,7 @@ EXPERIMENTS: dict[str, Callable[[Study], Tables]] = {
   "ablation": ablation,
   "finetune": finetune,
 }
-"""By the names of `config.EXPERIMENTS`."""
+"""By the names of `EXPERIMENTS`."""
 
 
 def _measure(study: Study, recipes: Sequence[Recipe]) -> Tables:

@@ -30,7 +30,7 @@ HEADS: dict[str, heads.Head] = {
   "logistic": logistic,
   "softmax": heads.softmax,
 }
-"""By the names of `config.HEADS`."""
+"""By the names of `HEADS`."""
 
 
 def right(name: str, train: Features, test: Features) -> Bool[np.ndarray, " m"]:

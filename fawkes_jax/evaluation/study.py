@@ -5,7 +5,7 @@ from typing import Any
 
 import rich.console
 
-from fawkes_jax import config, version
+from fawkes_jax import version
 from fawkes_jax.archive import scan
 from fawkes_jax.evaluation import detectors, kept, people, trackers
 from fawkes_jax.evaluation.bars import Bars
@@ -13,6 +13,7 @@ from fawkes_jax.evaluation.cloaks import Cloaks, Wardrobe
 from fawkes_jax.evaluation.detections import Detections
 from fawkes_jax.evaluation.features import Gallery
 from fawkes_jax.evaluation.visibility import Visibility
+from fawkes_jax.options import EvaluateOptions
 
 # Experiments that look at people beyond those of the tracker.
 _WIDE = {"identities", "adaptive"}
@@ -32,9 +33,7 @@ class Study:
     memory: results of earlier runs.
   """
 
-  def __init__(
-    self, options: config.EvaluateOptions, console: rich.console.Console
-  ):
+  def __init__(self, options: EvaluateOptions, console: rich.console.Console):
     """Chooses the people and loads the trackers; cloaks nothing yet.
 
     Raises:
@@ -82,9 +81,7 @@ class Study:
     ]
 
 
-def _check_free(
-  options: config.EvaluateOptions, everybody: people.People
-) -> None:
+def _check_free(options: EvaluateOptions, everybody: people.People) -> None:
   """Makes sure that the output is not within the data."""
   for photo in people.train_photos(everybody.chosen)[:1]:
     if not photo.path.is_relative_to(options.output / "photos"):

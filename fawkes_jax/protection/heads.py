@@ -8,8 +8,10 @@ label for each of the latter, [m].
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+import optax
+from jaxtyping import Array, Float, Float32, Int
 
 Head = Callable[
   [
@@ -59,22 +61,35 @@ def softmax(
   people, truth = np.unique(labels, return_inverse=True)
   centre = train.mean(axis=0)
   scale = max(float(np.linalg.norm(train - centre, axis=1).mean()), 1e-12)
-  x = np.concatenate([(train - centre) / scale, np.ones((len(train), 1))], 1)
-  wanted = np.eye(len(people))[truth]
-  weights = np.zeros((x.shape[1], len(people)))
-  first, second = np.zeros_like(weights), np.zeros_like(weights)
-  for step in range(1, _STEPS + 1):
-    scores = x @ weights
-    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-    error = odds / odds.sum(axis=1, keepdims=True) - wanted
-    gradient = x.T @ error / len(x)
-    first = 0.9 * first + 0.1 * gradient
-    second = 0.999 * second + 0.001 * gradient**2
-    change = first / (1 - 0.9**step)
-    change /= np.sqrt(second / (1 - 0.999**step)) + 1e-8
-    weights -= _LEARNING_RATE * change
-  y = np.concatenate([(test - centre) / scale, np.ones((len(test), 1))], 1)
-  return people[(y @ weights).argmax(axis=1)]
+  x = np.pad((train - centre) / scale, ((0, 0), (0, 1)), constant_values=1)
+  y = np.pad((test - centre) / scale, ((0, 0), (0, 1)), constant_values=1)
+  weights = _trained(
+    np.float32(x), truth, np.zeros((x.shape[1], len(people)), np.float32)
+  )
+  return people[(y @ np.asarray(weights)).argmax(axis=1)]
+
+
+@jax.jit
+def _trained(
+  x: Float32[Array, "n d"],
+  labels: Int[Array, " n"],
+  weights: Float32[Array, "d k"],
+) -> Float32[Array, "d k"]:
+  """The weights of a softmax, trained on features x."""
+  adam = optax.adam(_LEARNING_RATE)
+  gradient = jax.grad(
+    lambda weights: optax.softmax_cross_entropy_with_integer_labels(
+      x @ weights, labels
+    ).mean()
+  )
+
+  def step(_, state):
+    weights, memory = state
+    updates, memory = adam.update(gradient(weights), memory)
+    return optax.apply_updates(weights, updates), memory
+
+  state = weights, adam.init(weights)
+  return jax.lax.fori_loop(0, _STEPS, step, state)[0]
 
 
 def _distances(

@@ -12,11 +12,12 @@ way whatever other albums there are, as long as the slots are as many.
 import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, results, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import background
 from fawkes_jax.faces import cloaker as cloaker_lib
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes, people, saving
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.finishing import Finishing
@@ -31,7 +32,7 @@ class Run:
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     cloaker: cloaker_lib.Cloaker,
     store: storage.Store,
     known: Callable[[str], manifest.Row | None],

@@ -5,9 +5,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import others
 from fawkes_jax.archive.source import SourceFile
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes, saving
@@ -19,7 +20,7 @@ class Copier:
   """Copies files that need no cloak, or leaves them out."""
 
   def __init__(
-    self, options: config.CloakOptions, saver: saving.Saver, ledger: Ledger
+    self, options: CloakOptions, saver: saving.Saver, ledger: Ledger
   ):
     self._options = options
     self._saver = saver

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import finder
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import each
@@ -33,7 +34,7 @@ class Looking:
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     cloaker: cloaker_lib.Cloaker,
     pool: concurrent.futures.Executor,
     stages: Stages,

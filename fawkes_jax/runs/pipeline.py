@@ -12,11 +12,12 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, membership, results, scan, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import album as album_lib
 from fawkes_jax.runs import outcomes
@@ -27,7 +28,7 @@ _MANY = 4096
 
 
 def cloak_archive(
-  options: config.CloakOptions,
+  options: CloakOptions,
   watcher: outcomes.Watcher | None = None,
   *,
   cloaker: cloaker_lib.Cloaker | None = None,
@@ -102,7 +103,7 @@ def cloak_archive(
   return run.seconds
 
 
-def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:
+def begin(options: CloakOptions) -> Iterator[SourceFile] | None:
   """The files of a run; None where there are none, before anything is made.
 
   Raises:
@@ -115,7 +116,7 @@ def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:
 
 
 def finish(
-  options: config.CloakOptions,
+  options: CloakOptions,
   record: manifest.Manifest,
   processes: membership.Team,
 ) -> None:
@@ -147,7 +148,7 @@ def recording(
 
 
 def cloak_albums(
-  options: config.CloakOptions,
+  options: CloakOptions,
   cloaker: cloaker_lib.Cloaker,
   albums: Iterable[Sequence[SourceFile]],
   known: Mapping[str, manifest.Row],
@@ -174,7 +175,7 @@ def cloak_albums(
 
 
 def albums_of(
-  sources: Iterator[SourceFile], options: config.CloakOptions
+  sources: Iterator[SourceFile], options: CloakOptions
 ) -> Iterator[list[SourceFile]]:
   """So many files each, in the order of the archive."""
   while album := list(itertools.islice(sources, options.album)):
@@ -182,7 +183,7 @@ def albums_of(
 
 
 def _own(
-  sources: Iterator[SourceFile], options: config.CloakOptions
+  sources: Iterator[SourceFile], options: CloakOptions
 ) -> Iterator[list[SourceFile]]:
   """The albums of this process."""
   for number, album in enumerate(albums_of(sources, options)):
@@ -196,7 +197,7 @@ def _missing(record: manifest.Manifest) -> dict[int, int]:
   return record.rows.missing()
 
 
-def _share(options: config.CloakOptions, index: int) -> int:
+def _share(options: CloakOptions, index: int) -> int:
   """The process that a file belongs to, by its place in the archive."""
   return index // options.album % options.num_processes
 
@@ -209,7 +210,7 @@ class Listing(threading.Thread):
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     record: manifest.Manifest,
     watcher: outcomes.Watcher,
   ):
@@ -257,7 +258,7 @@ class Listing(threading.Thread):
 
 
 def count_faces(
-  options: config.CloakOptions,
+  options: CloakOptions,
   report: Callable[[SourceFile, int | str], None],
 ) -> None:
   """Counts the faces of an archive without writing anything.

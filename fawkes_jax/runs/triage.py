@@ -7,10 +7,11 @@ import io
 import os
 from collections.abc import Callable, Sequence
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, others, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes
 from fawkes_jax.runs.copying import Copier
@@ -58,7 +59,7 @@ class Triage:
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     store: storage.Store,
     known: Callable[[str], manifest.Row | None],
     foreign: Callable[[str], bool],

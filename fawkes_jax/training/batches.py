@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Float32, Int, UInt8
 
-from fawkes_jax import config
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import views
 from fawkes_jax.training.material import Material
 from fawkes_jax.training.network import Network
@@ -52,7 +52,7 @@ class Batches:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     material: Material,
     network: Network,
     *,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fawkes_jax import config
 from fawkes_jax.models import students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import cloaks, losses
 from fawkes_jax.training.batches import Batches
 from fawkes_jax.training.lesson import Lesson
@@ -23,7 +23,7 @@ class Distillation:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     material: Material,
     mesh: jax.sharding.Mesh,
   ):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fawkes_jax import config
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import adversarial, cloaks
 from fawkes_jax.training.network import Network
 from fawkes_jax.training.schedule import Moment
@@ -35,7 +35,7 @@ class Lesson:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     network: Network,
     optimiser: optax.GradientTransformation,
     *,

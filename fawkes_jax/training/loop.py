@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import rich.console
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
+from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import data, material, teachers
 from fawkes_jax.training import state as state_lib
 from fawkes_jax.training.distillation import Distillation
@@ -57,9 +58,7 @@ class Result:
   teachers: list[teachers.Teacher]
 
 
-def train(
-  options: config.TrainOptions, *, console: rich.console.Console
-) -> Result:
+def train(options: TrainOptions, *, console: rich.console.Console) -> Result:
   """Trains a student, or goes on where an earlier run stopped.
 
   Args:
@@ -75,7 +74,7 @@ def train(
   """
   clock = time.monotonic()
   state_lib.prepare(options)
-  known = [*students.STUDENTS, config.TWIN]
+  known = [*students.STUDENTS, TWIN]
   if options.student not in known:
     raise types.FawkesError(
       f"--student must be of {', '.join(known)}, got {options.student}"
@@ -95,7 +94,7 @@ def train(
     f" {mesh.size} x {jax.devices()[0].device_kind};"
     f" prepared in {time.monotonic() - clock:.0f} s"
   )
-  way = Twin if options.student == config.TWIN else Distillation
+  way = Twin if options.student == TWIN else Distillation
   return _Loop(options, taught, way(options, taught, mesh), mesh, console).run()
 
 
@@ -104,7 +103,7 @@ class _Loop:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     taught: Material,
     learning: Learning,
     mesh: jax.sharding.Mesh,

@@ -8,8 +8,9 @@ import numpy as np
 import rich.console
 from jaxtyping import Float32, Int
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.engine import mesh as mesh_lib
+from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import data, teachers
 
 FITTED = 2048
@@ -58,9 +59,7 @@ class Material:
     return mesh_lib.replicate(mesh, known)
 
 
-def load(
-  options: config.TrainOptions, *, console: rich.console.Console
-) -> Material:
+def load(options: TrainOptions, *, console: rich.console.Console) -> Material:
   """Finds the faces, divides them, and lets the teachers look at them.
 
   Args:
@@ -99,15 +98,13 @@ def load(
   )
 
 
-def _known(
-  options: config.TrainOptions, split: data.Split
-) -> Int[np.ndarray, " k"]:
+def _known(options: TrainOptions, split: data.Split) -> Int[np.ndarray, " k"]:
   """The crops to train on of which a teacher's embeddings are needed.
 
   The teacher of its own architecture looks at every view itself, so that some
   are enough for its mean.
   """
   rows = split.training
-  if options.student != config.TWIN:
+  if options.student != TWIN:
     return rows
   return rows[:: max(1, len(rows) // FITTED)]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float32, Int
 
-from fawkes_jax import config
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import data, verification
 from fawkes_jax.training.learning import Learning
 from fawkes_jax.training.material import Material
@@ -43,7 +43,7 @@ class Measuring:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     material: Material,
     learning: Learning,
   ):

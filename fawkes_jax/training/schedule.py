@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from fawkes_jax import config
+from fawkes_jax.options import TrainOptions
 
 _WARM_UP = 200
 """Steps in which the learning rate rises, or a tenth of --steps if fewer."""
@@ -34,7 +34,7 @@ class Schedule:
   changes that are too large.
   """
 
-  def __init__(self, options: config.TrainOptions):
+  def __init__(self, options: TrainOptions):
     self._options = options
 
   def progress(self, step: int, seconds: float) -> float:

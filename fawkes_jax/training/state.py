@@ -14,8 +14,9 @@ import optax
 import safetensors
 import safetensors.numpy
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files
+from fawkes_jax.options import TrainOptions
 
 # What a state may be continued with although it began with something else.
 _MAY_CHANGE = (
@@ -120,7 +121,7 @@ class Checkpoint:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     *,
     data: str,
     teachers: Sequence[str],
@@ -209,7 +210,7 @@ class Checkpoint:
         )
 
 
-def prepare(options: config.TrainOptions) -> None:
+def prepare(options: TrainOptions) -> None:
   """Makes the folder of the state, with a file that says what it is.
 
   Raises:
@@ -218,7 +219,7 @@ def prepare(options: config.TrainOptions) -> None:
   files.write_atomically(_folder(options) / "README", _README)
 
 
-def _folder(options: config.TrainOptions) -> Path:
+def _folder(options: TrainOptions) -> Path:
   return options.output / "state"
 
 

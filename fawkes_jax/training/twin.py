@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.models import architectures
+from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import blocks, cloaks, losses
 from fawkes_jax.training.batches import Batches
 from fawkes_jax.training.lesson import Lesson
@@ -38,7 +39,7 @@ class Twin:
 
   def __init__(
     self,
-    options: config.TrainOptions,
+    options: TrainOptions,
     material: Material,
     mesh: jax.sharding.Mesh,
   ):
@@ -169,7 +170,7 @@ class Twin:
 
 
 def _network(
-  options: config.TrainOptions, name: str, looking: architectures.Extractor
+  options: TrainOptions, name: str, looking: architectures.Extractor
 ) -> Network:
   """The teacher's network, to be given other weights."""
   architecture = architectures.architecture_of(looking.module)
@@ -178,7 +179,7 @@ def _network(
   ):
     raise types.FawkesError(
       "--teachers must be of an architecture of the package that has blocks,"
-      f" with --student={config.TWIN}; got {name}"
+      f" with --student={TWIN}; got {name}"
     )
   return Network(
     architecture=architecture,

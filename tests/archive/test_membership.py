@@ -197,7 +197,8 @@ def test_photos_that_came_meanwhile_are_said(tmp_path):
 
 def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
   with (
-    beginning(tmp_path) as first,
+    # It is given up after a second without a sign, and takes three.
+    beginning(tmp_path, wait_seconds=1.0) as first,
     beginning(tmp_path, process=1) as second,
   ):
     first.done()
@@ -207,7 +208,7 @@ def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
       looked.append(True)
       return {}
 
-    later = threading.Timer(1.0, second.done)
+    later = threading.Timer(3.0, second.done)
     later.start()
     first.wait(missing)
     later.join()

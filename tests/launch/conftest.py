@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -84,16 +83,3 @@ def make_environment(write_command):
     return folder
 
   return make
-
-
-@pytest.fixture
-def wait_for():
-  """Waits until something is so, and fails when it takes too long."""
-
-  def wait(so, what, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not so():
-      assert time.monotonic() < end, f"{what} within {seconds} s"
-      time.sleep(0.05)
-
-  return wait

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import chaos
 import pytest
+import servers
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm.sbatch"
@@ -75,17 +76,6 @@ note("ended")
 """
 
 
-def _free_ports(number):
-  sockets = [socket.socket() for _ in range(number)]
-  try:
-    for each in sockets:
-      each.bind(("127.0.0.1", 0))
-    return [each.getsockname()[1] for each in sockets]
-  finally:
-    for each in sockets:
-      each.close()
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
   """Runs commands of Slurm; skips where it cannot be started."""
@@ -98,14 +88,13 @@ def cluster(tmp_path_factory):
     pytest.skip("this Slurm needs a service that authenticates")
   folder = tmp_path_factory.mktemp("slurm")
   host = socket.gethostname().partition(".")[0]
-  controller_port, daemon_port = _free_ports(2)
   configuration = folder / "slurm.conf"
   configuration.write_text(
     CONFIGURATION.format(
       host=host,
       folder=folder,
-      controller_port=controller_port,
-      daemon_port=daemon_port,
+      controller_port=servers.free_port(),
+      daemon_port=servers.free_port(),
     )
   )
   (folder / "gres.conf").write_text(GPUS.format(host=host))

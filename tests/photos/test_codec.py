@@ -816,7 +816,7 @@ def test_damaged_bytes_are_never_fatal(astronaut):
   script = """
 import sys, numpy as np
 from fawkes_jax import types
-from fawkes_jax.archive import codec
+from fawkes_jax.photos import codec
 rng = np.random.default_rng(0)
 change = [types.Patch(left=0, top=0, change=np.full((9, 9, 3), 9.0, "f4"))]
 for path in sys.argv[1:]:

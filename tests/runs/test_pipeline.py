@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import hiding
@@ -508,7 +507,7 @@ def test_failed_photos(photos, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_and_continued(photos, done, tmp_path, how):
+def test_killed_and_continued(photos, done, tmp_path, how, wait_for):
   """Ends in the same files as a run that nobody interrupted."""
   output = tmp_path / "out"
   process = subprocess.Popen(
@@ -520,12 +519,16 @@ def test_killed_and_continued(photos, done, tmp_path, how):
     stderr=subprocess.PIPE,
     text=True,
   )
-  deadline = time.monotonic() + 240
-  while time.monotonic() < deadline and process.poll() is None:
-    parts = list((output / ".manifest").glob("*.jsonl"))
-    if any(b'"cloaked"' in part.read_bytes() for part in parts):
-      break
-    time.sleep(0.02)
+
+  def parts():
+    return list((output / ".manifest").glob("*.jsonl"))
+
+  wait_for(
+    lambda: any(b'"cloaked"' in part.read_bytes() for part in parts()),
+    "a cloaked photo",
+    300,
+  )
+  assert process.poll() is None
   process.send_signal(how)
   _, errors = process.communicate()
   if how == signal.SIGTERM:
@@ -540,7 +543,7 @@ def test_killed_and_continued(photos, done, tmp_path, how):
     if not Path(name).name.startswith(".fawkes-jax-")
   }
   assert before
-  (part,) = parts
+  (part,) = parts()
   for line in part.read_bytes().splitlines(keepends=True):
     if line.endswith(b"\n"):
       row = json.loads(line)

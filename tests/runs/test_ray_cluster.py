@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import chaos
@@ -82,33 +81,35 @@ def same(expected, output):
   assert chaos.rows_of(output) == chaos.rows_of(expected)
 
 
-def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path):
+def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path, wait_for):
   source, expected = undisturbed
   output = tmp_path / "out"
   with cluster(2) as nodes:
     process = start(source, output, f"--ray_address={nodes.address}")
-    deadline = time.monotonic() + 200
-    while outcomes(output) < 10 and time.monotonic() < deadline:
-      assert process.poll() is None, process.stdout.read()
-      time.sleep(0.05)
-    nodes.tell("kill")
+    wait_for(
+      lambda: outcomes(output) >= 10 or process.poll() is not None,
+      "ten outcomes",
+      300,
+    )
     before = outcomes(output)
+    nodes.tell("kill")
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
   assert 10 <= before < 80
   same(expected, output)
 
 
-def test_a_machine_that_joins_gets_work(undisturbed, tmp_path):
+def test_a_machine_that_joins_gets_work(undisturbed, tmp_path, wait_for):
   """Until then the run waits; the head has no cores for it."""
   source, expected = undisturbed
   output = tmp_path / "out"
   with cluster(0) as nodes:
     process = start(source, output, f"--ray_address={nodes.address}")
-    deadline = time.monotonic() + 100
-    while not list((output / manifest.FOLDER).glob("process-*.json")):
-      assert time.monotonic() < deadline
-      time.sleep(0.1)
+    wait_for(
+      lambda: list((output / manifest.FOLDER).glob("process-*.json")),
+      "a sign of life",
+      300,
+    )
     nodes.tell("add")
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said

@@ -8,8 +8,8 @@ import pytest
 import rich.console
 from PIL import Image
 
-from fawkes_jax import config
 from fawkes_jax.models import architectures, layers, students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import data
 from fawkes_jax.weights import extractors
 
@@ -66,21 +66,6 @@ def teacher(monkeypatch, tmp_path) -> str:
   return extractor.name
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory):
-  """Each run compiles anew; what is the same comes from a cache instead."""
-  names = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  for name, value in names.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-
-
 @pytest.fixture
 def tiny(monkeypatch) -> None:
   """Adds the architecture "tiny"."""
@@ -127,7 +112,7 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
   """Makes options of a short run on `people`."""
   monkeypatch.setattr(data, "load_faces", lambda *_, **__: people)
 
-  def make(**changes) -> config.TrainOptions:
+  def make(**changes) -> TrainOptions:
     values = {
       "data": "astronauts",
       "output": tmp_path / "out",
@@ -140,6 +125,6 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
       "ema": 0.5,
       "threads": 2,
     }
-    return config.TrainOptions(**{**values, **changes})
+    return TrainOptions(**{**values, **changes})
 
   return make

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.commands import train as command
 from fawkes_jax.models import architectures, students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import batches, blocks, lesson, lines, loop, views
 from fawkes_jax.training import card as card_lib
 from fawkes_jax.weights import extractors, variables
@@ -319,23 +320,23 @@ def test_mistakes_are_named(options, console, changes, message):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"teachers": ()}, "--teachers must be one or more"),
-    ({"teachers": ("a", "a")}, "--teachers must be .*each once"),
-    ({"dtype": "int8"}, "--dtype must be float32 or bfloat16, got int8"),
-    ({"minutes": 0}, "--minutes must be in"),
-    ({"learning_rate": float("nan")}, "--learning_rate must be in"),
-    ({"validation": 1.5}, "--validation must be in"),
-    ({"crop_size": 5}, "--crop_size must be in"),
-    ({"cloaking": 65}, "--cloaking must be in"),
-    ({"cloaking": 8, "adversarial": 2}, "--cloaking must be 0 with"),
-    ({"cloaking": 8, "repeats": 0}, "--repeats must be in"),
+    ({"teachers": ()}, "^teachers must be one or more"),
+    ({"teachers": ("a", "a")}, "^teachers must be .*each once"),
+    ({"dtype": "int8"}, "^dtype must be float32 or bfloat16, got int8"),
+    ({"minutes": 0}, "^minutes must be in"),
+    ({"learning_rate": float("nan")}, "^learning_rate must be in"),
+    ({"validation": 1.5}, "^validation must be in"),
+    ({"crop_size": 5}, "^crop_size must be in"),
+    ({"cloaking": 65}, "^cloaking must be in"),
+    ({"cloaking": 8, "adversarial": 2}, "^cloaking must be 0 with"),
+    ({"cloaking": 8, "repeats": 0}, "^repeats must be in"),
     (
       {"student": "twin", "teachers": ("a", "b")},
-      "--student must be twin with",
+      "^student must be twin with",
     ),
-    ({"student": "twin", "relations": 1}, "--student must be twin with"),
+    ({"student": "twin", "relations": 1}, "^student must be twin with"),
   ],
 )
 def test_options_are_checked_where_they_are_built(changes, message, tmp_path):
   with pytest.raises(types.FawkesError, match=message):
-    config.TrainOptions(data="x", output=tmp_path, **changes)
+    TrainOptions(data="x", output=tmp_path, **changes)

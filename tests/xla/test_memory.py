@@ -8,7 +8,7 @@ import pytest
 
 _FAULTS = """
 import resource, sys
-from fawkes_jax import memory
+from fawkes_jax.xla import memory
 if sys.argv[1] == "keep":
   memory.keep_freed()
 import jax, jax.numpy as jnp

@@ -1,10 +1,4 @@
-"""Reads networks from ONNX files, without the onnx package.
-
-An ONNX file is one Protocol Buffers message. Of its wire format five things
-are needed: a field is a key, which holds its number and how it is encoded, and
-a value: an integer of seven bits a byte, four or eight bytes, or a length and
-as many bytes, which are text, another message, or packed numbers. Field
-numbers are those of onnx.proto (github.com/onnx/onnx).
+"""Reads networks from ONNX files, with the package onnx (the extra `onnx`).
 
 Nothing of a file is ever executed.
 """
@@ -12,8 +6,8 @@ Nothing of a file is ever executed.
 import dataclasses
 import math
 import pathlib
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import flax.traverse_util
@@ -27,23 +21,16 @@ from fawkes_jax.models.onnx import evaluation
 from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
-_FLOATS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64, bfloat16.
+_FLOATS = (1, 10, 11, 16)
+"""TensorProto's float32, float16, float64 and bfloat16."""
 
-_TYPES = {
-  1: "<f4",
-  2: "u1",
-  3: "i1",
-  4: "<u2",
-  5: "<i2",
-  6: "<i4",
-  7: "<i8",
-  9: "?",
-  10: "<f2",
-  11: "<f8",
-  12: "<u4",
-  13: "<u8",
-  16: "<u2",
-}
+_TYPES = (*_FLOATS, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+"""And its integers and booleans."""
+
+_TENSOR = 4
+_ATTRIBUTES = (1, 2, 3, _TENSOR, 6, 7, 8)
+"""AttributeProto's float, integer, string and tensor, and lists of the first
+three."""
 
 # What reading a damaged file may raise.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -70,158 +57,68 @@ class Model:
     return {"params": dict(self.weights)}
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-  """Reads an integer; returns it and where the next byte is."""
-  value = shift = 0
-  while True:
-    byte = data[at]
-    at += 1
-    value |= (byte & 0x7F) << shift
-    if byte < 0x80:
-      return value, at
-    shift += 7
-    if shift > 63:
-      raise ValueError("an integer has more than 64 bits")
+def _library() -> ModuleType:
+  """The package onnx; FawkesError where it is not installed."""
+  try:
+    import onnx
+  except ImportError as error:
+    raise types.FawkesError(
+      "ONNX files need a package that is not installed:"
+      " pip install 'fawkes-jax[onnx]'"
+    ) from error
+  return onnx
 
 
-def _signed(value: int) -> int:
-  return value - (1 << 64) if value >> 63 else value
+def _parsed(data: bytes) -> Any:
+  """The ModelProto; ValueError where it is none."""
+  message = _library().ModelProto()
+  from google.protobuf import message as protobuf
+
+  try:
+    message.ParseFromString(data)
+  except protobuf.DecodeError as error:
+    raise ValueError(str(error)) from error
+  return message
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-  """Yields number and value of each field of a message, in order."""
-  at = 0
-  while at < len(data):
-    key, at = _varint(data, at)
-    number, encoding = key >> 3, key & 7
-    if encoding == 0:
-      value, at = _varint(data, at)
-      yield number, _signed(value)
-      continue
-    if encoding == 2:
-      size, at = _varint(data, at)
-    elif encoding in (1, 5):
-      size = 8 if encoding == 1 else 4
-    else:
-      raise ValueError(f"a field has the unknown encoding {encoding}")
-    if at + size > len(data):
-      raise ValueError(f"it ends {at + size - len(data)} bytes too early")
-    yield number, data[at : at + size]
-    at += size
-
-
-class _Message:
-  """The fields of a message by number."""
-
-  def __init__(self, data: memoryview):
-    self._fields: dict[int, list[Any]] = {}
-    for number, value in _fields(data):
-      self._fields.setdefault(number, []).append(value)
-
-  def __contains__(self, number: int) -> bool:
-    return number in self._fields
-
-  def all(self, number: int) -> list[Any]:
-    return self._fields.get(number, [])
-
-  def integer(self, number: int, default: int = 0) -> int:
-    return self.all(number)[-1] if number in self else default
-
-  def text(self, number: int) -> str:
-    return str(self.all(number)[-1], "utf-8") if number in self else ""
-
-  def texts(self, number: int) -> list[str]:
-    return [str(value, "utf-8") for value in self.all(number)]
-
-  def message(self, number: int) -> "_Message":
-    # A repeated message is the merger of its parts.
-    return _Message(memoryview(b"".join(self.all(number))))
-
-  def messages(self, number: int) -> list["_Message"]:
-    return [_Message(value) for value in self.all(number)]
-
-  def integers(self, number: int) -> list[int]:
-    """Repeated integers, packed or not."""
-    values = []
-    for value in self.all(number):
-      if isinstance(value, int):
-        values.append(value)
-        continue
-      at = 0
-      while at < len(value):
-        one, at = _varint(value, at)
-        values.append(_signed(one))
-    return values
-
-  def floats(self, number: int, dtype: str = "<f4") -> np.ndarray:
-    """Repeated floats, packed or not."""
-    return np.frombuffer(b"".join(self.all(number)), dtype)
-
-
-def _tensor(message: _Message) -> np.ndarray:
+def _tensor(message: Any) -> np.ndarray:
   """The array of a TensorProto; floats of any size become float32."""
-  name = message.text(8)
-  if message.integer(14) or 13 in message:
+  numpy_helper, proto = _library().numpy_helper, _library().TensorProto
+  name, code = message.name, message.data_type
+  if message.data_location == proto.EXTERNAL or message.external_data:
     raise ValueError(
       f"tensor {name} lies in another file; a model must be one file"
     )
-  code = message.integer(2)
   if code not in _TYPES:
     raise ValueError(f"tensor {name} has the unsupported type {code}")
-  dtype = np.dtype(_TYPES[code])
-  shape = message.integers(1)
-  if 9 in message:
-    array = np.frombuffer(message.all(9)[-1], dtype)
-  elif code == 1:
-    array = message.floats(4)
-  elif code == 11:
-    array = message.floats(10, "<f8")
-  elif code in (12, 13):
-    array = np.array(message.integers(11), dtype)
-  elif code == 7:
-    array = np.array(message.integers(7), dtype)
-  elif code in (10, 16):  # As the integers with the same bits.
-    array = np.array(message.integers(5), "<u2").view(dtype)
-  else:
-    array = np.array(message.integers(5), dtype)
-  if array.size != math.prod(shape):
-    raise ValueError(
-      f"tensor {name} must have {math.prod(shape)} values, got {array.size}"
-    )
-  if code == 16:  # The upper half of a float32.
-    array = (array.astype("<u4") << 16).view("<f4")
-  if code in _FLOATS:
-    array = array.astype(np.float32, copy=False)
-  return array.reshape(shape)
+  try:
+    array = numpy_helper.to_array(message)
+  except ValueError as error:
+    raise ValueError(f"tensor {name} is damaged: {error}") from error
+  return array.astype(np.float32, copy=False) if code in _FLOATS else array
 
 
-def _attribute(message: _Message) -> Any:
+def _attribute(message: Any) -> Any:
   """The value of an AttributeProto; a tensor is a numpy array."""
-  kind = message.integer(20)
-  if kind == 1:
-    return struct.unpack("<f", message.all(2)[-1])[0]
-  if kind == 2:
-    return message.integer(3)
-  if kind == 3:
-    return message.text(4)
-  if kind == 4:
-    return _tensor(message.message(5))
-  if kind == 6:
-    return tuple(message.floats(7).tolist())
-  if kind == 7:
-    return tuple(message.integers(8))
-  if kind == 8:
-    return tuple(message.texts(9))
-  return ("unsupported attribute", kind)  # Of an operator with subgraphs.
+  helper = _library().helper
+  if message.type not in _ATTRIBUTES:  # Of an operator with subgraphs.
+    return ("unsupported attribute", message.type)
+  value = helper.get_attribute_value(message)
+  if message.type == _TENSOR:
+    return _tensor(value)
+  if isinstance(value, bytes):
+    return str(value, "utf-8")
+  if isinstance(value, int | float):
+    return value
+  return tuple(str(v, "utf-8") if isinstance(v, bytes) else v for v in value)
 
 
-def _shape(message: _Message) -> list[int | str]:
+def _shape(message: Any) -> list[int | str]:
   """The shape of a ValueInfoProto; a name where a size is not fixed."""
-  shape = message.message(2).message(1).message(2)
-  sizes: list[int | str] = []
-  for axis in shape.messages(1):
-    sizes.append(axis.integer(1) if 1 in axis else axis.text(2) or "?")
-  return sizes
+  return [
+    axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?"
+    for axis in message.type.tensor_type.shape.dim
+  ]
 
 
 def _input_shape(
@@ -263,37 +160,37 @@ def _parse(
   name: str, data: bytes, size: tuple[int, int] | None, output: str | None
 ) -> Model:
   """Parses a ModelProto; ValueError says what is wrong."""
-  message = _Message(memoryview(data))
-  if 7 not in message:
+  message = _parsed(data)
+  if not message.HasField("graph"):
     raise ValueError("it holds no graph")
-  opsets = {m.text(1): m.integer(2) for m in message.messages(8)}
+  opsets = {m.domain: m.version for m in message.opset_import}
   opset = opsets.get("", opsets.get("ai.onnx", 0))
   if opset < graphs.OLDEST_OPSET:
     raise ValueError(
       f"its operator set must be {graphs.OLDEST_OPSET} or newer, got {opset}"
     )
-  body = message.message(7)
-  if 15 in body:
+  body = message.graph
+  if body.sparse_initializer:
     raise ValueError("it has sparse weights, which are not supported")
-  tensors = {}
-  for value in body.messages(5):
-    tensors[value.text(8)] = _tensor(value)
+  tensors = {value.name: _tensor(value) for value in body.initializer}
 
   nodes = []
-  for value in body.messages(1):
-    domain, op = value.text(7), value.text(4)
-    if domain not in ("", "ai.onnx"):
-      op = f"{domain}.{op}"
-    attributes = {m.text(1): _attribute(m) for m in value.messages(5)}
-    outputs = tuple(value.texts(2))
+  for value in body.node:
+    op = value.op_type
+    if isinstance(op, bytes):  # What is no UTF-8.
+      raise ValueError(f"an operator is called {op!r}")
+    if value.domain not in ("", "ai.onnx"):
+      op = f"{value.domain}.{op}"
+    attributes = {m.name: _attribute(m) for m in value.attribute}
+    outputs = tuple(value.output)
     if op == "Constant" and isinstance(attributes.get("value"), np.ndarray):
       tensors[outputs[0]] = attributes["value"]
       continue
     nodes.append(
       graphs.Node(
         op=op,
-        name=value.text(3),
-        inputs=tuple(value.texts(1)),
+        name=value.name,
+        inputs=tuple(value.input),
         outputs=outputs,
         attributes=tuple(
           (
@@ -305,7 +202,7 @@ def _parse(
       )
     )
 
-  results = tuple(m.text(1) for m in body.messages(12))
+  results = tuple(m.name for m in body.output)
   if output is not None:
     if output not in results:
       raise ValueError(
@@ -319,11 +216,11 @@ def _parse(
       alive.update(node.inputs)
   nodes = used[::-1]
 
-  images = [m for m in body.messages(11) if m.text(1) not in tensors]
+  images = [m for m in body.input if m.name not in tensors]
   if len(images) != 1:
-    names = ", ".join(m.text(1) for m in images)
+    names = ", ".join(m.name for m in images)
     raise ValueError(f"it must have one input, got {len(images)}: {names}")
-  image = images[0].text(1)
+  image = images[0].name
   known = {"", image, *tensors}
   for node in nodes:
     for key in node.inputs:
@@ -383,9 +280,10 @@ def read(
     The model. Weights are float32 whatever they are in the file.
 
   Raises:
-    FawkesError: the file is unreadable, damaged, keeps its weights in another
-      file, has a dynamic size other than the batch, or uses an operator that
-      is not supported. The message names the file and the rule.
+    FawkesError: onnx is not installed; or the file is unreadable, damaged,
+      keeps its weights in another file, has a dynamic size other than the
+      batch, or uses an operator that is not supported. The message names the
+      file and the rule.
   """
   try:
     data = pathlib.Path(path).read_bytes()

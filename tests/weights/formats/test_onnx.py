@@ -125,7 +125,7 @@ def test_every_prefix_is_refused(tmp_path):
 
 def test_other_file_is_refused(tmp_path):
   assert_refused(b"<html>not a model</html>", tmp_path, "must be a complete")
-  assert_refused(b"\xff" * 40, tmp_path, "more than 64 bits")
+  assert_refused(b"\xff" * 40, tmp_path, "must be a complete")
 
 
 def test_missing_file_is_refused(tmp_path):
@@ -301,7 +301,7 @@ def test_every_way_to_store_integers(code, stored, tmp_path):
 
 def test_wrong_number_of_values_is_refused(tmp_path):
   data = model(tensors=[tensor("bias", 1, (3, 1, 2), field(9, bytes(20)))])
-  assert_refused(data, tmp_path, "tensor bias must have 6 values, got 5")
+  assert_refused(data, tmp_path, "tensor bias is damaged: .* size 5 into shape")
 
 
 def test_unknown_type_is_refused(tmp_path):
