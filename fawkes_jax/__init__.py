@@ -18,7 +18,7 @@ if os.name == "nt":
     " Subsystem for Linux (WSL)"
   )
 
-from fawkes_jax.config import MODES, CloakOptions, SolverOptions
+from fawkes_jax.options import MODES, CloakOptions, SolverOptions
 from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 

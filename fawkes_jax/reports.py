@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config
 from fawkes_jax.archive import datasets, files
+from fawkes_jax.options import declared, values
 
 
 def write(
@@ -81,7 +81,7 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
 
   Args:
     name: of the command.
-    options: a dataclass of `config`.
+    options: of a command.
     untold: the options that are left out.
 
   Returns:
@@ -93,29 +93,15 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
     if field.name in untold or value == field.default:
       continue
     if field.name == "solver_changes":
-      words += [f"--{_shown(change)}" for change in value]
+      words += [f"--{values.typed(change)}" for change in value]
     else:
-      flag = config.FLAGS.get(field.name, field.name)
-      words.append(f"--{flag}={shlex.quote(_shown(value))}")
+      flag = declared.flag(type(options), field.name)
+      words.append(f"{flag}={shlex.quote(values.typed(value, _word))}")
   return " ".join(words)
 
 
-def _is_change(value: Any) -> bool:
-  """Whether it is an option of the solver and its value."""
-  return (
-    isinstance(value, tuple)
-    and len(value) == 2
-    and isinstance(value[0], str)
-    and isinstance(value[1], int | float)
-  )
-
-
-def _shown(value: Any) -> str:
-  if _is_change(value):
-    return f"{value[0]}={value[1]:g}"
-  if isinstance(value, tuple):
-    nested = any(isinstance(v, tuple) and not _is_change(v) for v in value)
-    return (";" if nested else ",").join(map(_shown, value))
+def _word(value: Any) -> str:
+  """A number or a text; of a path, its last part."""
   text = str(value)
   if isinstance(value, float) or text.startswith(datasets.PREFIX):
     return text

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+import servers
 import skimage.data
 
 _PROGRAMS = "FAWKES_JAX_TEST_PROGRAMS"
@@ -74,15 +75,15 @@ BATCH_SIZE = 2
 @pytest.fixture(scope="session")
 def cloaker(tmp_path_factory):
   """All that a run loads, for few steps and small batches."""
-  from fawkes_jax import config
   from fawkes_jax.faces import cloaker
+  from fawkes_jax.options import CloakOptions, SolverOptions
 
   nowhere = tmp_path_factory.mktemp("nowhere")
   return cloaker.Cloaker(
-    config.CloakOptions(
+    CloakOptions(
       input=nowhere / "in",
       output=nowhere / "out",
-      solver=config.SolverOptions(steps=FEW_STEPS),
+      solver=SolverOptions(steps=FEW_STEPS),
       extractors=("dlib_resnet",),
       crop_size=CROP_SIZE,
       batch_size=BATCH_SIZE,
@@ -133,3 +134,15 @@ def wait_for():
       time.sleep(0.05)
 
   return wait
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+  with servers.s3() as environment:
+    yield environment
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+  with servers.gcs() as environment:
+    yield environment

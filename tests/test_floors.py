@@ -12,7 +12,7 @@ ROOT = Path(fawkes_jax.__file__).parent
 # See the architecture section of CONTRIBUTING.md.
 FLOORS = {
   "types": 0,
-  "config": 0,
+  "options": 0,
   "version": 0,
   "xla": 0,
   "imaging": 1,

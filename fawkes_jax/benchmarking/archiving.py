@@ -16,16 +16,17 @@ import jax
 import numpy as np
 from PIL import Image
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.benchmarking import rounds
 from fawkes_jax.faces import cloaker, recognition
+from fawkes_jax.options import BenchmarkOptions, CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
-from fawkes_jax.runs import album, outcomes, pipeline
+from fawkes_jax.runs import outcomes, pipeline, waves
 
 
-def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
+def gather(options: BenchmarkOptions, folder: Path) -> list[Photo]:
   """Copies photos into a folder.
 
   Args:
@@ -43,10 +44,10 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
   found = _from_data(options, most) if options.data else _astronauts(most)
   photos: list[Photo] = []
   # What finder and codecs get: what the pipeline looks at in one go.
-  room = album.WAVE_BYTES
+  room = waves.BYTES
   for index, (suffix, photo) in enumerate(found):
     files.write_atomically(folder / f"{index:06}{suffix}", photo.source)
-    if len(photos) < album.WAVE_PHOTOS and room > 0:
+    if len(photos) < waves.PHOTOS and room > 0:
       photos.append(photo)
       room -= photo.pixels.nbytes
   if not photos:
@@ -58,7 +59,7 @@ def gather(options: config.BenchmarkOptions, folder: Path) -> list[Photo]:
 
 
 def _from_data(
-  options: config.BenchmarkOptions, most: int
+  options: BenchmarkOptions, most: int
 ) -> Iterator[tuple[str, Photo]]:
   """Photos that can be decoded, evenly over a folder."""
   assert options.data is not None
@@ -107,7 +108,7 @@ def finding(
 
 
 def coding(
-  photos: Sequence[Photo], options: config.BenchmarkOptions
+  photos: Sequence[Photo], options: BenchmarkOptions
 ) -> Iterator[rounds.Subject]:
   """Decoding and encoding of one wave of photos, in threads."""
   pool = concurrent.futures.ThreadPoolExecutor(options.threads)
@@ -159,7 +160,7 @@ class Pipeline(rounds.Subject):
     loaded: what each run uses.
   """
 
-  options: config.CloakOptions
+  options: CloakOptions
   loaded: cloaker.Cloaker
   part: str = "pipeline"
   title: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -8,19 +8,20 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.benchmarking import archiving, device, rounds, solving
 from fawkes_jax.faces import cloaker
+from fawkes_jax.options import PARTS, BenchmarkOptions
 
 
-def parts(options: config.BenchmarkOptions) -> tuple[str, ...]:
+def parts(options: BenchmarkOptions) -> tuple[str, ...]:
   """What can be measured: without photos only the solver.
 
   Raises:
     FawkesError: a part was asked for by name that needs photos.
   """
   if options.data or importlib.util.find_spec("skimage"):
-    return options.parts or config.PARTS
+    return options.parts or PARTS
   wanted = set(options.parts or ()) - {"solver"}
   if wanted:
     raise types.FawkesError(
@@ -32,13 +33,13 @@ def parts(options: config.BenchmarkOptions) -> tuple[str, ...]:
 
 
 def subjects(
-  options: config.BenchmarkOptions, parts: Sequence[str], folder: Path
+  options: BenchmarkOptions, parts: Sequence[str], folder: Path
 ) -> Iterator[rounds.Subject]:
   """All that is to be measured.
 
   Args:
     options: of the run.
-    parts: of `config.PARTS`.
+    parts: of `PARTS`.
     folder: for photos, before and after.
 
   Yields:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config, reports, version
+from fawkes_jax import reports, version
 from fawkes_jax.benchmarking import rounds
+from fawkes_jax.options import BenchmarkOptions
 
 Row = dict[str, Any]
 
@@ -23,7 +24,7 @@ _MILLION = 1_000_000
 
 
 def summary(
-  options: config.BenchmarkOptions,
+  options: BenchmarkOptions,
   host: Mapping[str, Any],
   results: Sequence[rounds.Result],
 ) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _units(result: rounds.Result) -> Iterable[str]:
 
 def _solver(
   result: rounds.Result,
-  options: config.BenchmarkOptions,
+  options: BenchmarkOptions,
   results: Sequence[rounds.Result],
 ) -> Row:
   """The speed of a program, and what of the devices it uses."""
@@ -100,7 +101,7 @@ def _solver(
   }
 
 
-def _pipeline(result: rounds.Result, options: config.BenchmarkOptions) -> Row:
+def _pipeline(result: rounds.Result, options: BenchmarkOptions) -> Row:
   """The speed of whole runs, and where their time went."""
   rates = {unit: result.spread(unit) for unit in ("photos/s", "faces/s")}
   shares = {
@@ -111,9 +112,7 @@ def _pipeline(result: rounds.Result, options: config.BenchmarkOptions) -> Row:
   return {**result.facts, **rates, **costs, **shares, "problem": result.problem}
 
 
-def _costs(
-  rate: float | None, unit: str, options: config.BenchmarkOptions
-) -> Row:
+def _costs(rate: float | None, unit: str, options: BenchmarkOptions) -> Row:
   """A rate, and what a million take and cost at it."""
   hours = _over(_MILLION, _times(rate, 3600.0))
   row: Row = {f"{unit}/s": rate, f"h a million {unit}": hours}

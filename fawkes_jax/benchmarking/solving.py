@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.benchmarking import device, rounds
 from fawkes_jax.engine import executor
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.faces import cloaker
 from fawkes_jax.models import architectures
+from fawkes_jax.options import PRECISIONS, BenchmarkOptions
 from fawkes_jax.weights import extractors
 
 _TRACED_CALLS = 3
@@ -30,7 +31,7 @@ class Solver(rounds.Subject):
   def __init__(
     self,
     ensemble: Sequence[architectures.Extractor],
-    options: config.BenchmarkOptions,
+    options: BenchmarkOptions,
     *,
     batch_size: int,
     devices: int,
@@ -102,7 +103,7 @@ class Solver(rounds.Subject):
         states = self._executor.advance(states)
 
 
-def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
+def subjects(options: BenchmarkOptions) -> Iterator[Solver]:
   """All combinations of ensembles, numbers of devices and batch sizes.
 
   Raises:
@@ -118,7 +119,7 @@ def subjects(options: config.BenchmarkOptions) -> Iterator[Solver]:
     (1, 8, 32) if jax.default_backend() == "cpu" else (32, 128, 256, 512, 1024)
   )
   precisions = options.precisions or (
-    ("float32",) if jax.default_backend() == "cpu" else config.PRECISIONS
+    ("float32",) if jax.default_backend() == "cpu" else PRECISIONS
   )
   loaded: dict[str, architectures.Extractor] = {}
   for ensemble in options.ensembles:

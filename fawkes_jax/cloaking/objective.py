@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from fawkes_jax import config
 from fawkes_jax.imaging import views
 from fawkes_jax.models import architectures
+from fawkes_jax.options import SolverOptions
 
 
 def normalise(
@@ -40,7 +40,7 @@ def attack(
   problem: Any,
   variables: Mapping[str, Any],
   extractors: Sequence[architectures.Extractor],
-  options: config.SolverOptions,
+  options: SolverOptions,
   key: jax.Array,
 ) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:
   """How far a face still is from its target, and how near to its identity.

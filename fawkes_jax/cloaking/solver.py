@@ -24,10 +24,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
-from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import ssim, views
 from fawkes_jax.models import architectures
+from fawkes_jax.options import SolverOptions
 
 # The penalty's multiplier grows by the first factor in a step over the budget
 # and shrinks by the second in one within it.
@@ -109,7 +109,7 @@ _Named = TypeVar("_Named")
 
 
 def turns(
-  extractors: Sequence[_Named], options: config.SolverOptions
+  extractors: Sequence[_Named], options: SolverOptions
 ) -> list[list[_Named]]:
   """Which extractors are asked in which step.
 
@@ -128,7 +128,7 @@ def turns(
   return [list(extractors[first::count]) for first in range(count)]
 
 
-def start(problem: Problem, options: config.SolverOptions) -> State:
+def start(problem: Problem, options: SolverOptions) -> State:
   """The state before the first step."""
   zero = jnp.zeros_like(problem.original)
   return State(
@@ -151,7 +151,7 @@ def step(
   state: State,
   variables: Mapping[str, Any],
   extractors: Sequence[architectures.Extractor],
-  options: config.SolverOptions,
+  options: SolverOptions,
 ) -> State:
   """One step of descent.
 
@@ -230,7 +230,7 @@ def step(
   )
 
 
-def finished(state: State, options: config.SolverOptions) -> Bool[Array, ""]:
+def finished(state: State, options: SolverOptions) -> Bool[Array, ""]:
   """Whether the face needs no further step."""
   done = state.steps >= options.steps
   if options.patience:
@@ -238,7 +238,7 @@ def finished(state: State, options: config.SolverOptions) -> Bool[Array, ""]:
   return done
 
 
-def _bounded(change: jax.Array, options: config.SolverOptions) -> jax.Array:
+def _bounded(change: jax.Array, options: SolverOptions) -> jax.Array:
   """The change with what is too large for a pixel, or too colourful, cut off.
 
   DSSIM hardly sees a tint; the eye does.
@@ -262,6 +262,6 @@ def _candidate(change: jax.Array, problem: Problem) -> jax.Array:
   return change + jax.lax.stop_gradient(jnp.round(change) - change)
 
 
-def _adam(options: config.SolverOptions) -> optax.GradientTransformation:
+def _adam(options: SolverOptions) -> optax.GradientTransformation:
   schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
   return optax.adam(schedule)

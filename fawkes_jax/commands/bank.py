@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import rich.progress
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.commands import terminal
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import BankOptions
 from fawkes_jax.weights import bank
 
 
-def run(options: config.BankOptions) -> int:
+def run(options: BankOptions) -> int:
   """Writes the mean embeddings of a folder's identities.
 
   Args:
@@ -48,7 +49,7 @@ def run(options: config.BankOptions) -> int:
   return 0
 
 
-def _folders(options: config.BankOptions) -> list[Path]:
+def _folders(options: BankOptions) -> list[Path]:
   """The folders with the wanted number of photos, evenly over their names."""
   low, high = options.min_photos, options.max_photos
   folders = [

@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.commands import terminal
+from fawkes_jax.options import BenchmarkOptions
 from fawkes_jax.xla import compiler
 
 
-def run(options: config.BenchmarkOptions) -> int:
+def run(options: BenchmarkOptions) -> int:
   """Measures, and writes tables.
 
   Args:
@@ -51,7 +52,7 @@ def run(options: config.BenchmarkOptions) -> int:
 
 
 @contextlib.contextmanager
-def _workplace(options: config.BenchmarkOptions) -> Iterator[Path]:
+def _workplace(options: BenchmarkOptions) -> Iterator[Path]:
   """A folder in the output that is removed afterwards.
 
   Raises:

@@ -15,12 +15,13 @@ import jax
 import rich.console
 import rich.progress
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files, manifest, membership, scan, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import concerns, telemetry, terminal
 from fawkes_jax.faces import cloaker
-from fawkes_jax.runs import album, outcomes, pipeline, ray_cluster
+from fawkes_jax.options import CloakOptions
+from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _PREPARING = "preparing, about 20 s on the first run"
@@ -36,7 +37,7 @@ _SAME_KIND = {
 _LINE_EVERY = 10.0
 
 
-def run(options: config.CloakOptions) -> int:
+def run(options: CloakOptions) -> int:
   """Cloaks the photos of a folder, or with `dry_run` counts their faces.
 
   Args:
@@ -63,7 +64,7 @@ def run(options: config.CloakOptions) -> int:
 
 
 def _run(
-  options: config.CloakOptions,
+  options: CloakOptions,
   console: rich.console.Console,
   *,
   shown: str | os.PathLike,
@@ -81,14 +82,14 @@ def _run(
   return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
 
 
-def _names_a_photo(options: config.CloakOptions) -> bool:
+def _names_a_photo(options: CloakOptions) -> bool:
   """Whether the output is the file of a single photo, and no folder.
 
   Raises:
     types.FawkesError: the file is there, or cannot be what it is called.
   """
   output = os.fspath(options.output)
-  if not album.is_photo_name(output) or os.path.isdir(output):
+  if not triage.is_photo_name(output) or os.path.isdir(output):
     return False
   flag = f"--output={files.printable(output)}"
   if not scan.is_one_file(options.input) or options.num_processes > 1:
@@ -118,7 +119,7 @@ def _parent(output: str) -> tuple[storage.Store, str]:
   return storage.open_store(folder or "."), name
 
 
-def _take_out(folder: Path, options: config.CloakOptions) -> None:
+def _take_out(folder: Path, options: CloakOptions) -> None:
   """Puts the result of a single photo where it shall be.
 
   Raises:
@@ -136,7 +137,7 @@ def _take_out(folder: Path, options: config.CloakOptions) -> None:
         ) from error
 
 
-def _meet(options: config.CloakOptions) -> config.CloakOptions:
+def _meet(options: CloakOptions) -> CloakOptions:
   """Lets JAX find the other processes, and their number."""
   given: dict[str, Any] = {}
   if options.coordinator_address is not None:
@@ -157,9 +158,7 @@ def _meet(options: config.CloakOptions) -> config.CloakOptions:
   )
 
 
-def _dry_run(
-  options: config.CloakOptions, console: rich.console.Console
-) -> int:
+def _dry_run(options: CloakOptions, console: rich.console.Console) -> int:
   """Counts faces and estimates how long cloaking them takes."""
   faces = photos = total = 0
   reasons: collections.Counter[str] = collections.Counter()
@@ -191,7 +190,7 @@ def _dry_run(
   return 0
 
 
-def _of_process(options: config.CloakOptions) -> str:
+def _of_process(options: CloakOptions) -> str:
   if options.num_processes == 1:
     return ""
   return f", process {options.process_id} of {options.num_processes}"
@@ -233,9 +232,7 @@ class _Summary(outcomes.Tally):
       for name, measured in face["extractors"].items():
         self.shift[name] += measured["shift"]
 
-  def show(
-    self, console: rich.console.Console, options: config.CloakOptions
-  ) -> None:
+  def show(self, console: rich.console.Console, options: CloakOptions) -> None:
     seconds = time.monotonic() - self.started
     files_ = self.counts["files"]
     output = files.printable(options.output)

@@ -1,10 +1,10 @@
 """`fawkes-jax evaluate`: measures what cloaks protect against."""
 
-from fawkes_jax import config
 from fawkes_jax.commands import terminal
+from fawkes_jax.options import EvaluateOptions
 
 
-def run(options: config.EvaluateOptions) -> int:
+def run(options: EvaluateOptions) -> int:
   """Runs experiments and writes their results.
 
   Args:

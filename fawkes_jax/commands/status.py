@@ -5,9 +5,10 @@ import datetime
 import os
 import socket
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files, manifest, membership, scan, storage
 from fawkes_jax.commands import concerns, terminal
+from fawkes_jax.options import StatusOptions
 
 _WINDOW = 600
 """The rate is that of the last outcomes, of so many seconds at most."""
@@ -15,7 +16,7 @@ _SILENCE = 12 * membership.BEAT_SECONDS
 """A process that has said nothing for so many seconds has died."""
 
 
-def run(options: config.StatusOptions) -> int:
+def run(options: StatusOptions) -> int:
   """Counts outcomes, and files that have none yet.
 
   Args:

@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import membership, scan
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes
 
 _PROGRESS_EVERY = 10.0
 
 
-def watchers(options: config.CloakOptions) -> list[outcomes.Watcher]:
+def watchers(options: CloakOptions) -> list[outcomes.Watcher]:
   """Those that the options ask for.
 
   Raises:
@@ -78,7 +79,7 @@ class JsonLog(outcomes.Tally):
   of every single file is in the manifest.
   """
 
-  def __init__(self, options: config.CloakOptions):
+  def __init__(self, options: CloakOptions):
     super().__init__()
     self._process = options.process_id
     self._processes = options.num_processes

@@ -1,13 +1,14 @@
 """`fawkes-jax train`: trains a small face feature extractor."""
 
-from fawkes_jax import config
 from fawkes_jax.archive import files
 from fawkes_jax.commands import terminal
-from fawkes_jax.training import card, trainer
+from fawkes_jax.options import TrainOptions
+from fawkes_jax.training import card, loop
+from fawkes_jax.weights import variables
 from fawkes_jax.xla import compiler
 
 
-def run(options: config.TrainOptions) -> int:
+def run(options: TrainOptions) -> int:
   """Trains a student and writes its weights and its model card.
 
   Args:
@@ -22,9 +23,9 @@ def run(options: config.TrainOptions) -> int:
   """
   console = terminal.console()
   compiler.require_devices()
-  result = trainer.train(options, console=console)
+  result = loop.train(options, console=console)
   weights = options.output / f"{options.model_name}.safetensors"
-  trainer.save_student(
+  variables.save(
     result.student,
     weights,
     name=result.architecture,

@@ -4,12 +4,12 @@ import collections
 
 import rich.progress
 
-from fawkes_jax import config
 from fawkes_jax.archive import audit, files, manifest
 from fawkes_jax.commands import terminal
+from fawkes_jax.options import VerifyOptions
 
 
-def run(options: config.VerifyOptions) -> int:
+def run(options: VerifyOptions) -> int:
   """Reads all results again and compares them with the manifest.
 
   Args:

@@ -5,17 +5,18 @@ import rich.console
 import rich.progress
 import rich.table
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.commands import terminal
 from fawkes_jax.models import architectures
+from fawkes_jax.options import (
+  WeightsFetchOptions,
+  WeightsImportOptions,
+  WeightsListOptions,
+)
 from fawkes_jax.weights import catalogue, extractors, install
 
-Options = (
-  config.WeightsListOptions
-  | config.WeightsFetchOptions
-  | config.WeightsImportOptions
-)
+Options = WeightsListOptions | WeightsFetchOptions | WeightsImportOptions
 
 
 def run(options: Options) -> int:
@@ -31,9 +32,9 @@ def run(options: Options) -> int:
     FawkesError: a recogniser cannot be fetched or imported.
   """
   console = terminal.console()
-  if isinstance(options, config.WeightsFetchOptions):
+  if isinstance(options, WeightsFetchOptions):
     _fetch(options, console)
-  elif isinstance(options, config.WeightsImportOptions):
+  elif isinstance(options, WeightsImportOptions):
     _import(options, console)
   else:
     _list(console)
@@ -66,9 +67,7 @@ def _list(console: rich.console.Console) -> None:
   console.print(f"the cache is {files.printable(catalogue.folder())}")
 
 
-def _fetch(
-  options: config.WeightsFetchOptions, console: rich.console.Console
-) -> None:
+def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
   """Downloads the recognisers and sees whether they can be loaded."""
   columns = (
     rich.progress.TextColumn("{task.description}"),
@@ -101,7 +100,7 @@ def _fetch(
 
 
 def _import(
-  options: config.WeightsImportOptions, console: rich.console.Console
+  options: WeightsImportOptions, console: rich.console.Console
 ) -> None:
   """Copies a file into the cache."""
   known = [*architectures.ARCHITECTURES, catalogue.ONNX]
@@ -114,7 +113,7 @@ def _import(
     options.file,
     name=options.name,
     architecture=options.architecture,
-    preprocessing=options.contract,
+    preprocessing=options.preprocessing,
   )
   _show(console, extractor, fresh=True)
 

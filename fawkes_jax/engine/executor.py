@@ -29,10 +29,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.models import architectures
+from fawkes_jax.options import SolverOptions
 
 Key = TypeVar("Key")
 
@@ -70,7 +71,7 @@ class Executor(Generic[Key]):
     self,
     extractors: Sequence[architectures.Extractor],
     centres: Mapping[str, np.ndarray],
-    options: config.SolverOptions,
+    options: SolverOptions,
     *,
     slots: int,
     mesh: Mesh,

@@ -44,12 +44,15 @@ def _resize(pixels: Pixels) -> Pixels:
   return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
 
 
+CLEAN = "none"
+"""What leaves photos as they are."""
+
 COUNTERMEASURES: dict[str, Callable[[Pixels], Pixels]] = {
-  "none": lambda pixels: pixels,
+  CLEAN: lambda pixels: pixels,
   "JPEG 75": _jpeg(75),
   "JPEG 50": _jpeg(50),
   "blur 1": _blur,
   "noise 8": _noise,
   "half size": _resize,
 }
-"""By name; "none" leaves photos as they are."""
+"""By name."""

@@ -19,7 +19,10 @@ from jaxtyping import Bool, Float, Int
 from fawkes_jax import types
 from fawkes_jax.evaluation import countermeasures, heads, people, trackers
 from fawkes_jax.evaluation import finetune as training
-from fawkes_jax.evaluation.study import CLEAN, Cloaks, Features, Recipe, Study
+from fawkes_jax.evaluation.cloaks import Cloaks, Recipe, relation
+from fawkes_jax.evaluation.countermeasures import CLEAN
+from fawkes_jax.evaluation.features import Features
+from fawkes_jax.evaluation.study import Study
 from fawkes_jax.protection import adaptive as adaptive_lib
 from fawkes_jax.protection import metrics
 
@@ -29,7 +32,7 @@ Tables = dict[str, list[Row]]
 
 def protection(study: Study) -> Tables:
   """PSR, accuracies, cosines, and how visible the cloaks are."""
-  return _measure(study, study.recipes())
+  return _measure(study, study.wardrobe.recipes())
 
 
 def dssim(study: Study) -> Tables:
@@ -49,7 +52,7 @@ def dssim(study: Study) -> Tables:
 
 def ablation(study: Study) -> Tables:
   """Protection with one thing less in the solver."""
-  base = study.recipes()[0]
+  base = study.wardrobe.recipes()[0]
   changed = [
     Recipe(
       name=", ".join((base.name, *(f"{k} {v:g}" for k, v in change))),
@@ -88,8 +91,12 @@ def leak(study: Study) -> Tables:
 
   def rows(tracker: trackers.Tracker, cloaks: Cloaks) -> list[Row]:
     found = []
-    tests = study.features(tracker, people.test_photos(study.people.protected))
-    others = study.features(tracker, people.train_photos(study.people.others))
+    tests = study.gallery.features(
+      tracker, people.test_photos(study.people.protected)
+    )
+    others = study.gallery.features(
+      tracker, people.train_photos(study.people.others)
+    )
     for share in options.leaks:
       clean = round(share * options.train)
       photos = [
@@ -97,7 +104,7 @@ def leak(study: Study) -> Tables:
         for person in study.people.protected
         for photo in published(cloaks, person, clean)
       ]
-      train = study.features(tracker, photos) + others
+      train = study.gallery.features(tracker, photos) + others
       found += [
         {
           "share": share,
@@ -124,9 +131,9 @@ def identities(study: Study) -> Tables:
   sizes = [*sorted(size for size in options.sizes if size < most), most]
 
   def rows(tracker: trackers.Tracker, cloaks: Cloaks) -> list[Row]:
-    others = study.features(tracker, people.train_photos(clean))
+    others = study.gallery.features(tracker, people.train_photos(clean))
     before, after, tests = (
-      study.features(tracker, photos)
+      study.gallery.features(tracker, photos)
       for photos in (
         people.train_photos(study.people.protected),
         _published(study.people.protected, cloaks),
@@ -175,14 +182,16 @@ def adaptive(study: Study) -> Tables:
     recipe: Recipe, tracker: trackers.Tracker, cloaks: Cloaks
   ) -> list[Row]:
     seen, own, others = (
-      study.features(tracker, photos)
+      study.gallery.features(tracker, photos)
       for photos in (
         _published(study.people.chosen, cloaks),
         people.test_photos(study.people.protected),
         people.test_photos(study.people.others),
       )
     )
-    before, after = study.pairs(tracker, photos, study.cloak(recipe, whom))
+    before, after = study.gallery.pairs(
+      tracker, photos, study.wardrobe.cloak(recipe, whom)
+    )
     if not len(before.labels):
       raise types.FawkesError(
         "--adaptive_people must have photos whose face is found and cloaked,"
@@ -217,8 +226,8 @@ def adaptive(study: Study) -> Tables:
     ]
 
   found = []
-  for recipe in study.recipes():
-    key = study.cloak(recipe, whom).key
+  for recipe in study.wardrobe.recipes():
+    key = study.wardrobe.cloak(recipe, whom).key
     made = functools.partial(rows, recipe)
     found += _each(study, "adaptive", made, key, recipes=[recipe])
   return {"adaptive": found}
@@ -240,13 +249,15 @@ def matching(study: Study) -> Tables:
 
   def rows(tracker: trackers.Tracker, cloaks: Cloaks) -> list[Row]:
     everybody = study.people.chosen
-    clean = study.features(
+    clean = study.gallery.features(
       tracker, people.train_photos(everybody) + people.test_photos(everybody)
     )
     impostors = metrics.impostor_distances(clean.x, clean.labels)
     photos = people.train_photos(study.people.protected)
-    before, after = study.pairs(tracker, photos, cloaks)
-    tests = study.features(tracker, people.test_photos(study.people.protected))
+    before, after = study.gallery.pairs(tracker, photos, cloaks)
+    tests = study.gallery.features(
+      tracker, people.test_photos(study.people.protected)
+    )
     own = np.linalg.norm(before.x - after.x, axis=1)
     kinds = {
       "plain with another photo": _pairs(before, tests),
@@ -285,12 +296,14 @@ def finetune(study: Study) -> Tables:
   def rows(tracker: trackers.Tracker, cloaks: Cloaks) -> list[Row]:
     everybody = study.people
     own = training.crops(
-      study, tracker, people.test_photos(everybody.protected)
+      study.detections,
+      tracker.detector,
+      people.test_photos(everybody.protected),
     )
     answers = {
       kind: training.right(
         (module, variables),
-        training.crops(study, tracker, photos),
+        training.crops(study.detections, tracker.detector, photos),
         own,
         steps=options.finetune_steps,
       )
@@ -315,7 +328,7 @@ def finetune(study: Study) -> Tables:
       "detector": eyes.detector.name,
       **{k: row[k] for k in ("steps", "PSR", "accuracy without cloaks")},
     }
-    for recipe in study.recipes()
+    for recipe in study.wardrobe.recipes()
     for row in _rows(study, "finetune", recipe, eyes, rows, made)
   ]
   return {"finetune": found}
@@ -325,7 +338,7 @@ def leaveoneout(study: Study) -> Tables:
   """Each surrogate as a tracker of cloaks that were made without it."""
   names = study.options.extractors
   found: list[Row] = []
-  for base in study.recipes():
+  for base in study.wardrobe.recipes():
     for name in names:
       rest = tuple(other for other in names if other != name)
       without = dataclasses.replace(
@@ -355,7 +368,7 @@ EXPERIMENTS: dict[str, Callable[[Study], Tables]] = {
   "ablation": ablation,
   "finetune": finetune,
 }
-"""By the names of `config.EXPERIMENTS`."""
+"""By the names of `EXPERIMENTS`."""
 
 
 def _measure(study: Study, recipes: Sequence[Recipe]) -> Tables:
@@ -390,7 +403,7 @@ def _each(
   """
   return [
     row
-    for recipe in (study.recipes() if recipes is None else recipes)
+    for recipe in (study.wardrobe.recipes() if recipes is None else recipes)
     for tracker in study.trackers
     for row in _rows(study, name, recipe, tracker, rows, *parts)
   ]
@@ -405,7 +418,7 @@ def _rows(
   *parts: Any,
 ) -> list[Row]:
   """The rows of one recipe and tracker, kept between runs."""
-  cloaks = study.cloak(recipe)
+  cloaks = study.wardrobe.cloak(recipe)
   found = study.memory.get(
     name,
     study.key(tracker, cloaks, *parts),
@@ -414,7 +427,7 @@ def _rows(
   first = {
     "cloak": recipe.name,
     "tracker": tracker.name,
-    "surrogate": study.relation(tracker, recipe),
+    "surrogate": relation(tracker.identity, study.wardrobe.surrogates(recipe)),
   }
   return [first | row for row in found]
 
@@ -434,9 +447,11 @@ def _success(
     people.test_photos(everybody.others),
   ]
   # All at once, for one bar of progress.
-  study.rows(tracker, [x for part in parts for x in part], countermeasure)
+  study.gallery.rows(
+    tracker, [x for part in parts for x in part], countermeasure
+  )
   clean, seen, own, others = (
-    study.features(tracker, part, countermeasure) for part in parts
+    study.gallery.features(tracker, part, countermeasure) for part in parts
   )
   return [
     {
@@ -455,9 +470,9 @@ def _moved(
   """How far cloaks move a tracker's features, and what it does not find."""
   everybody = study.people
   photos = people.train_photos(everybody.protected)
-  before, after = study.pairs(tracker, photos, cloaks)
+  before, after = study.gallery.pairs(tracker, photos, cloaks)
   everyone = people.train_photos(everybody.chosen)
-  known = study.features(tracker, everyone).x
+  known = study.gallery.features(tracker, everyone).x
   centre = known.mean(axis=0) if len(known) else 0.0
   lengths = np.linalg.norm(after.x - before.x, axis=1)
   return [
@@ -465,10 +480,10 @@ def _moved(
       "cosine": _mean(metrics.cosines(before.x, after.x, centre)),
       "cosine, not centred": _mean(metrics.cosines(before.x, after.x)),
       "shift": _mean(lengths),
-      "clean faces not found": study.not_found(
+      "clean faces not found": study.gallery.not_found(
         tracker, everyone + people.test_photos(everybody.chosen)
       ),
-      "cloaked faces not found": study.not_found(
+      "cloaked faces not found": study.gallery.not_found(
         tracker, cloaks.published(photos)
       ),
     }
@@ -477,9 +492,9 @@ def _moved(
 
 def _photos(study: Study, recipe: Recipe) -> Row:
   """How visible cloaks are, and how fast they were made."""
-  cloaks = study.cloak(recipe)
+  cloaks = study.wardrobe.cloak(recipe)
   photos = people.train_photos(study.people.protected)
-  seen = study.visibility(photos, cloaks)
+  seen = study.visibility.measure(photos, cloaks)
   return {
     "cloak": recipe.name,
     "rho": recipe.solver.rho,

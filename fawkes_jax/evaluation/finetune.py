@@ -14,8 +14,8 @@ import optax
 from jaxtyping import Bool, Int, UInt8
 
 from fawkes_jax import types
-from fawkes_jax.evaluation import detectors, kept, people, trackers
-from fawkes_jax.evaluation.study import Study
+from fawkes_jax.evaluation import detectors, kept, people
+from fawkes_jax.evaluation.detections import Detections
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
 from fawkes_jax.training import views
@@ -62,13 +62,15 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
 
 
 def crops(
-  study: Study, tracker: trackers.Tracker, photos: list[people.Photo]
+  detections: Detections,
+  detector: detectors.Detector,
+  photos: list[people.Photo],
 ) -> tuple[Crops, Int[np.ndarray, " n"]]:
-  """The faces that a tracker's detector finds, aligned, and who they are."""
-  reference = tracker.detector.reference(geometry.CROP, _CROP_SIZE)
+  """The faces that a detector finds, aligned, and who they are."""
+  reference = detector.reference(geometry.CROP, _CROP_SIZE)
   found, shown = [], []
   for photo in photos:
-    face = study.face(tracker, photo)
+    face = detections.shown(detector, photo)
     chip = face and detectors.chip(*face, reference, _CROP_SIZE)
     if chip is not None:
       found.append(chip)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fawkes_jax.evaluation import runtimes
-from fawkes_jax.evaluation.study import Features
+from fawkes_jax.evaluation.features import Features
 from fawkes_jax.protection import heads
 
 
@@ -30,7 +30,7 @@ HEADS: dict[str, heads.Head] = {
   "logistic": logistic,
   "softmax": heads.softmax,
 }
-"""By the names of `config.HEADS`."""
+"""By the names of `HEADS`."""
 
 
 def right(name: str, train: Features, test: Features) -> Bool[np.ndarray, " m"]:

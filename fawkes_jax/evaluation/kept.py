@@ -98,6 +98,27 @@ class Table:
     self._saved, self._fresh = time.monotonic(), False
 
 
+class Tables:
+  """Tables of a folder, each read once."""
+
+  def __init__(self, folder: Path):
+    """Reads none yet."""
+    self._folder = folder
+    self._open: dict[str, Table] = {}
+
+  def get(self, name: str, key: str) -> Table:
+    """A table.
+
+    Args:
+      name: what its vectors are, and whose.
+      key: what tells them from others of the name.
+    """
+    file = f"{name}-{key}"
+    if file not in self._open:
+      self._open[file] = Table(self._folder / f"{file}.npz")
+    return self._open[file]
+
+
 class Memory:
   """Results by what they were computed from, a JSON file for each."""
 

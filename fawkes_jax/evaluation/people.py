@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.evaluation import kept
 from fawkes_jax.faces import identities
+from fawkes_jax.options import EvaluateOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def test_photos(people: Iterable[Person]) -> list[Photo]:
   return [photo for person in people for photo in person.test]
 
 
-def choose(options: config.EvaluateOptions, *, extras: bool) -> People:
+def choose(options: EvaluateOptions, *, extras: bool) -> People:
   """Chooses who takes part.
 
   Args:
@@ -146,7 +147,7 @@ def choose(options: config.EvaluateOptions, *, extras: bool) -> People:
 
 
 def _write(
-  photo: identities.Photo, label: int, options: config.EvaluateOptions
+  photo: identities.Photo, label: int, options: EvaluateOptions
 ) -> Photo:
   """A photo as a file: its own, or a new one for an example of a dataset."""
   path, suffix = photo.path, ""

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fawkes_jax import config, reports, version
+from fawkes_jax import reports, version
 from fawkes_jax.evaluation import people, runtimes
+from fawkes_jax.options import EvaluateOptions
 
 # At most so many names in the Markdown; the JSON has all.
 _NAMES = 10
@@ -26,7 +27,7 @@ _TITLES = {
 
 
 def summary(
-  options: config.EvaluateOptions,
+  options: EvaluateOptions,
   everybody: people.People,
   experiments: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
 ) -> dict[str, Any]:

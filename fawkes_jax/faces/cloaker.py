@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt16
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import embedder, executor
 from fawkes_jax.faces import finder, recognition
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.weights import bank as bank_lib
 
 # The example tables of the JPEG standard (ITU-T T.81, annex K) at libjpeg's
@@ -49,9 +50,7 @@ class Cloaker:
     target_names: what each of them is called.
   """
 
-  def __init__(
-    self, options: config.CloakOptions, *, photos: int | None = None
-  ):
+  def __init__(self, options: CloakOptions, *, photos: int | None = None):
     """Loads weights and targets; compiles nothing yet.
 
     Args:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import datasets, files, scan
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import FaceOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ _POINTS = ("le", "re", "n", "lm", "rm")
 
 
 def read_all(
-  data: str, faces: config.FaceOptions
+  data: str, faces: FaceOptions
 ) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """Lists the photos of several sources, as `read` those of one.
 
@@ -74,7 +75,7 @@ def read_all(
 
 
 def read(
-  data: str, faces: config.FaceOptions
+  data: str, faces: FaceOptions
 ) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """Lists the photos of a source by identity and name.
 
@@ -95,7 +96,7 @@ def read(
 
 
 def _folder(
-  root: Path, faces: config.FaceOptions
+  root: Path, faces: FaceOptions
 ) -> tuple[list[Photo], Callable[[], list[Any]]]:
   """The photos of a folder of identities."""
   if not root.is_dir():
@@ -160,7 +161,7 @@ def _digest(photo: Photo) -> str | None:
 
 
 def _pixels(
-  source: SourceFile, faces: config.FaceOptions
+  source: SourceFile, faces: FaceOptions
 ) -> UInt8[np.ndarray, "height width 3"]:
   return recognition.load_photo(source, faces).pixels
 

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import scan
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import embedder
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.faces import finder
+from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.weights import builtin, cache, extractors
@@ -38,7 +39,7 @@ class Recognition:
     embedder: of their crops.
   """
 
-  def __init__(self, options: config.FaceOptions, *, photos: int | None = None):
+  def __init__(self, options: FaceOptions, *, photos: int | None = None):
     """Loads the weights; compiles nothing yet.
 
     Args:
@@ -126,7 +127,7 @@ def read(source: SourceFile) -> bytes:
   return source.read(max_bytes=MAX_FILE_BYTES)
 
 
-def load_photo(source: SourceFile, options: config.FaceOptions) -> Photo:
+def load_photo(source: SourceFile, options: FaceOptions) -> Photo:
   """Reads and decodes a photo.
 
   Raises:
@@ -135,10 +136,10 @@ def load_photo(source: SourceFile, options: config.FaceOptions) -> Photo:
   return decode(read(source), options)
 
 
-def decode(data: bytes, options: config.FaceOptions) -> Photo:
+def decode(data: bytes, options: FaceOptions) -> Photo:
   """Decodes a photo as the options say; raises PhotoError."""
   return codec.decode(
     data,
     max_pixels=options.max_pixels,
-    convert=isinstance(options, config.CloakOptions) and options.convert,
+    convert=isinstance(options, CloakOptions) and options.convert,
   )

@@ -9,7 +9,7 @@ import flax.traverse_util
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import graph as graphs
+from fawkes_jax.models.onnx import graph as graphs
 
 Layer = dict[str, np.ndarray]
 """The arrays of a layer by the names that its module gives them."""

@@ -12,21 +12,23 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, membership, results, scan, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import album as album_lib
 from fawkes_jax.runs import outcomes
+from fawkes_jax.runs.waves import waves
 
 # Names that are noted at once.
 _MANY = 4096
 
 
 def cloak_archive(
-  options: config.CloakOptions,
+  options: CloakOptions,
   watcher: outcomes.Watcher | None = None,
   *,
   cloaker: cloaker_lib.Cloaker | None = None,
@@ -101,7 +103,7 @@ def cloak_archive(
   return run.seconds
 
 
-def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:
+def begin(options: CloakOptions) -> Iterator[SourceFile] | None:
   """The files of a run; None where there are none, before anything is made.
 
   Raises:
@@ -114,7 +116,7 @@ def begin(options: config.CloakOptions) -> Iterator[SourceFile] | None:
 
 
 def finish(
-  options: config.CloakOptions,
+  options: CloakOptions,
   record: manifest.Manifest,
   processes: membership.Team,
 ) -> None:
@@ -146,7 +148,7 @@ def recording(
 
 
 def cloak_albums(
-  options: config.CloakOptions,
+  options: CloakOptions,
   cloaker: cloaker_lib.Cloaker,
   albums: Iterable[Sequence[SourceFile]],
   known: Mapping[str, manifest.Row],
@@ -173,7 +175,7 @@ def cloak_albums(
 
 
 def albums_of(
-  sources: Iterator[SourceFile], options: config.CloakOptions
+  sources: Iterator[SourceFile], options: CloakOptions
 ) -> Iterator[list[SourceFile]]:
   """So many files each, in the order of the archive."""
   while album := list(itertools.islice(sources, options.album)):
@@ -181,7 +183,7 @@ def albums_of(
 
 
 def _own(
-  sources: Iterator[SourceFile], options: config.CloakOptions
+  sources: Iterator[SourceFile], options: CloakOptions
 ) -> Iterator[list[SourceFile]]:
   """The albums of this process."""
   for number, album in enumerate(albums_of(sources, options)):
@@ -195,7 +197,7 @@ def _missing(record: manifest.Manifest) -> dict[int, int]:
   return record.rows.missing()
 
 
-def _share(options: config.CloakOptions, index: int) -> int:
+def _share(options: CloakOptions, index: int) -> int:
   """The process that a file belongs to, by its place in the archive."""
   return index // options.album % options.num_processes
 
@@ -208,7 +210,7 @@ class Listing(threading.Thread):
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     record: manifest.Manifest,
     watcher: outcomes.Watcher,
   ):
@@ -256,7 +258,7 @@ class Listing(threading.Thread):
 
 
 def count_faces(
-  options: config.CloakOptions,
+  options: CloakOptions,
   report: Callable[[SourceFile, int | str], None],
 ) -> None:
   """Counts the faces of an archive without writing anything.
@@ -278,7 +280,9 @@ def count_faces(
       return str(error)
 
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    for wave in album_lib.waves(scan.scan(options.input), load, options, pool):
+    for wave in waves(
+      scan.scan(options.input), load, threads=options.threads, pool=pool
+    ):
       photos = [item for _, item in wave if isinstance(item, Photo)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:

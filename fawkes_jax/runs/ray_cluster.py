@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest, membership
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes, pipeline
 from fawkes_jax.xla import memory
 
@@ -85,7 +86,7 @@ class _Worker:
 class _Engine:
   """What runs on an accelerator."""
 
-  def __init__(self, options: config.CloakOptions):
+  def __init__(self, options: CloakOptions):
     self._options = options
 
   def prepare(self) -> None:
@@ -116,7 +117,7 @@ class _Engine:
 
 
 def cloak_archive(
-  options: config.CloakOptions,
+  options: CloakOptions,
   watcher: outcomes.Watcher | None = None,
 ) -> None:
   """Cloaks all faces of an archive on a Ray cluster.
@@ -155,7 +156,7 @@ def cloak_archive(
 
 
 @contextlib.contextmanager
-def _connected(options: config.CloakOptions) -> Iterator[Any]:
+def _connected(options: CloakOptions) -> Iterator[Any]:
   """Ray, connected to the cluster."""
   try:
     import ray
@@ -196,7 +197,7 @@ class _Pool:
   def __init__(
     self,
     ray: Any,
-    options: config.CloakOptions,
+    options: CloakOptions,
     albums: Iterator[list[SourceFile]],
     known: Callable[[str], manifest.Row | None],
     settle: Callable[[outcomes.Outcome], None],

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import files, results
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import finder, recognition
 from fawkes_jax.imaging import geometry, ssim
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 
@@ -127,7 +128,7 @@ class Saver:
 
   def __init__(
     self,
-    options: config.CloakOptions,
+    options: CloakOptions,
     cloaker: cloaker_lib.Cloaker,
     kept: results.Results,
   ):

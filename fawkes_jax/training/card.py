@@ -7,9 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fawkes_jax import config, version
+from fawkes_jax import version
 from fawkes_jax.archive import datasets
-from fawkes_jax.training import trainer
+from fawkes_jax.options import TWIN, TrainOptions
+from fawkes_jax.training import loop
 
 # Flags of the command that say nothing about the weights.
 _UNTOLD = ("output", "threads", "report_minutes", "data_note")
@@ -21,7 +22,7 @@ _MAPPED = (
 )
 
 
-def _twin(options: config.TrainOptions) -> str:
+def _twin(options: TrainOptions) -> str:
   """How a twin has learned."""
   how = (
     "began with random weights. In the first half of the run each block learned"
@@ -39,7 +40,7 @@ def _twin(options: config.TrainOptions) -> str:
   )
 
 
-def text(options: config.TrainOptions, result: trainer.Result) -> str:
+def text(options: TrainOptions, result: loop.Result) -> str:
   """The card of a trained student, in Markdown.
 
   Paths appear by their last part only: a card travels, a folder does not.
@@ -94,7 +95,7 @@ def text(options: config.TrainOptions, result: trainer.Result) -> str:
       for t in result.teachers
     ),
     "",
-    _twin(options) if options.student == config.TWIN else _MAPPED,
+    _twin(options) if options.student == TWIN else _MAPPED,
     "",
     "## Measured",
     "",
@@ -146,7 +147,7 @@ def _shown(value: object) -> str:
   return _short(value) if isinstance(value, str | Path) else str(value)
 
 
-def _command(options: config.TrainOptions) -> str:
+def _command(options: TrainOptions) -> str:
   """The command with the options that are not the default."""
   words = ["fawkes-jax", "train"]
   for field in dataclasses.fields(options):

@@ -19,9 +19,10 @@ import rich.console
 import rich.progress
 from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.faces import finder, identities, recognition
 from fawkes_jax.imaging import geometry
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.weights import cache
 
 _DRAW = 0
@@ -73,7 +74,7 @@ class Split:
 
 
 def load_faces(
-  options: config.TrainOptions, *, console: rich.console.Console | None = None
+  options: TrainOptions, *, console: rich.console.Console | None = None
 ) -> Faces:
   """Finds the faces of the source, or reads them from the cache.
 
@@ -116,9 +117,7 @@ def load_faces(
   return faces
 
 
-def split(
-  faces: Faces, options: config.TrainOptions, names: frozenset[str]
-) -> Split:
+def split(faces: Faces, options: TrainOptions, names: frozenset[str]) -> Split:
   """Divides the faces by identity.
 
   Identities named in a file, and identities with many photos, are held out;
@@ -225,7 +224,7 @@ def _lines(path: Path, flag: str) -> list[str]:
 def _build(
   folder: Path,
   photos: Sequence[identities.Photo],
-  options: config.TrainOptions,
+  options: TrainOptions,
   console: rich.console.Console | None,
 ) -> None:
   """Writes the crops of photos and their index; a folder appears whole."""

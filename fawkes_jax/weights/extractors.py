@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fawkes_jax import types
-from fawkes_jax.models import architectures, graph
+from fawkes_jax.models import architectures
+from fawkes_jax.models.onnx import module
 from fawkes_jax.weights import (
   cache,
   catalogue,
@@ -133,7 +134,7 @@ def _from_onnx(path: Path, options: dict[str, Any]) -> architectures.Extractor:
     )
   return architectures.Extractor(
     name=path.stem,
-    module=graph.GraphModule(
+    module=module.GraphModule(
       model.graph,
       mean=expected.mean,
       scale=expected.scale,

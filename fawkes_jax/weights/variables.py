@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+import safetensors.numpy
 
 from fawkes_jax import types
+from fawkes_jax.archive import files
 from fawkes_jax.models import architectures
 
 _KEY = "fawkes_jax"
@@ -54,15 +56,6 @@ def teachers(path: Path) -> tuple[str, ...]:
     FawkesError: the file is missing, unreadable or damaged.
   """
   return tuple(_about(path).get("teachers", ()))
-
-
-def metadata(architecture: str, teachers: Sequence[str]) -> dict[str, str]:
-  """The metadata that `architecture` and `teachers` read.
-
-  One key alone: with several the bytes of a file would not be reproducible.
-  """
-  about = {"architecture": architecture, "teachers": list(teachers)}
-  return {_KEY: json.dumps(about, sort_keys=True)}
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -124,6 +117,32 @@ def load(path: Path) -> tuple[str, dict[str, Any]]:
   nested = flax.traverse_util.unflatten_dict(flat, sep="/")
   check(str(path), name, nested)
   return name, nested
+
+
+def save(
+  variables: dict[str, Any],
+  path: Path,
+  *,
+  name: str,
+  teachers: Sequence[str] = (),
+) -> None:
+  """Writes a student's variables in half precision.
+
+  Args:
+    variables: nested dictionaries of arrays.
+    path: the safetensors file; replaced.
+    name: the architecture.
+    teachers: who taught it, see `catalogue.identity`.
+
+  Raises:
+    FawkesError: it cannot be written.
+  """
+  flat = flax.traverse_util.flatten_dict(variables, sep="/")
+  tensors = {k: np.asarray(v, np.float16) for k, v in flat.items()}
+  # One key alone: with several the bytes of a file would not be reproducible.
+  about = {"architecture": name, "teachers": list(teachers)}
+  metadata = {_KEY: json.dumps(about, sort_keys=True)}
+  files.write_atomically(path, safetensors.numpy.save(tensors, metadata))
 
 
 def check(source: str, name: str, variables: dict[str, Any]) -> None:

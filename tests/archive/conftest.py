@@ -3,21 +3,8 @@
 import itertools
 
 import pytest
-import servers
 
 _NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def s3_server():
-  with servers.s3() as environment:
-    yield environment
-
-
-@pytest.fixture(scope="session")
-def gcs_server():
-  with servers.gcs() as environment:
-    yield environment
 
 
 @pytest.fixture(params=["local", "memory", "s3", "gs", "other"])

@@ -11,9 +11,10 @@ import PIL.Image
 import pytest
 import terminal
 
-from fawkes_jax import config
+from fawkes_jax import types
 from fawkes_jax.benchmarking import measuring, report, rounds, solving
 from fawkes_jax.engine import executor
+from fawkes_jax.options import PARTS, BenchmarkOptions, SolverOptions
 
 STEPS = 3
 PRICE = 7.2
@@ -184,7 +185,7 @@ def test_what_is_written_and_said(done):
 
 
 def options(**changes):
-  return config.BenchmarkOptions(output=Path("out"), **changes)
+  return BenchmarkOptions(output=Path("out"), **changes)
 
 
 def test_all_combinations_have_a_row(monkeypatch):
@@ -289,7 +290,7 @@ def test_a_report_of_an_accelerator():
   }
   summary = report.summary(options(), host, results)
   [row] = summary["tables"]["solver"]
-  assert row["faces/s"] == 1200 / config.SolverOptions().steps
+  assert row["faces/s"] == 1200 / SolverOptions().steps
   assert row["GFLOP a face-step"] == 2
   assert row["of float32 product"] == 0.1
   assert row["of bfloat16 product"] == 0.05
@@ -301,11 +302,11 @@ def test_a_report_of_an_accelerator():
 
 
 def test_without_photos_only_the_solver(monkeypatch):
-  assert measuring.parts(options()) == config.PARTS
+  assert measuring.parts(options()) == PARTS
   monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda _: None)
   assert measuring.parts(options()) == ("solver",)
-  assert measuring.parts(options(data=Path("in"))) == config.PARTS
-  with pytest.raises(config.types.FawkesError, match=r"--parts=codecs,pipe"):
+  assert measuring.parts(options(data=Path("in"))) == PARTS
+  with pytest.raises(types.FawkesError, match=r"--parts=codecs,pipe"):
     measuring.parts(options(parts=("solver", "pipeline", "codecs")))
 
 

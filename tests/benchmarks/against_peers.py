@@ -28,12 +28,12 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from fawkes_jax import config
 from fawkes_jax.archive import scan
 from fawkes_jax.cloaking import objective, solver
 from fawkes_jax.faces import cloaker, recognition
 from fawkes_jax.imaging import geometry, ssim, views
 from fawkes_jax.models import dlib_resnet
+from fawkes_jax.options import CloakOptions, SolverOptions
 from fawkes_jax.weights import extractors
 from fawkes_jax.xla import compiler, memory
 
@@ -90,7 +90,7 @@ class Ours:
 
 def options(steps):
   """No random views, no bound that the peers do not have."""
-  return config.SolverOptions(
+  return SolverOptions(
     rho=0.012,
     steps=steps,
     own_weight=0,
@@ -219,7 +219,7 @@ def _spread(values):
 
 def _faces(data, extractor, count):
   """float32 [count, 150, 150, 3]: faces as dlib's network sees them."""
-  settings = config.CloakOptions(input=data, output=data, min_face_pixels=50)
+  settings = CloakOptions(input=data, output=data, min_face_pixels=50)
   finder = cloaker.Cloaker(settings).recognition.finder
   found = []
   for source in scan.scan(pathlib.Path(data)):

@@ -15,11 +15,11 @@ import pathlib
 import jax
 import numpy as np
 
-from fawkes_jax import config
 from fawkes_jax.archive import scan
 from fawkes_jax.cloaking import targets
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker, recognition
+from fawkes_jax.options import MODES, CloakOptions, FaceOptions
 
 
 def main() -> None:
@@ -27,11 +27,9 @@ def main() -> None:
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--faces", type=int, default=16)
   parser.add_argument("--steps", default="10,20,40,60,100")
-  parser.add_argument(
-    "--extractors", default=",".join(config.FaceOptions.extractors)
-  )
+  parser.add_argument("--extractors", default=",".join(FaceOptions.extractors))
   arguments = parser.parse_args()
-  options = config.CloakOptions(
+  options = CloakOptions(
     input=arguments.data,
     output=arguments.data,
     min_face_pixels=50,
@@ -63,7 +61,7 @@ def main() -> None:
   ]
   print(f"{len(faces)} faces, {jax.default_backend()}")
   print("mode steps patience | steps done, DSSIM, cosine to own, target")
-  for mode, preset in config.MODES.items():
+  for mode, preset in MODES.items():
     runs = [(int(n), 0) for n in arguments.steps.split(",")]
     for steps, patience in [*runs, (preset.steps, preset.patience)]:
       solver = dataclasses.replace(preset, steps=steps, patience=patience)

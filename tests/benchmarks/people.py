@@ -20,11 +20,11 @@ import pathlib
 import jax
 import numpy as np
 
-from fawkes_jax import config
 from fawkes_jax.archive import scan
 from fawkes_jax.cloaking import targets
 from fawkes_jax.engine import embedder, executor
 from fawkes_jax.faces import cloaker, recognition
+from fawkes_jax.options import MODES, CloakOptions, FaceOptions
 from fawkes_jax.weights import extractors
 
 
@@ -41,11 +41,11 @@ def main() -> None:
   parser.add_argument("--steps", type=int)
   parser.add_argument("--extractors_per_step", type=int)
   arguments = parser.parse_args()
-  options = config.CloakOptions(
+  options = CloakOptions(
     input=arguments.data,
     output=arguments.data,
     min_face_pixels=50,
-    extractors=arguments.surrogates or config.FaceOptions.extractors,
+    extractors=arguments.surrogates or FaceOptions.extractors,
   )
   engine = cloaker.Cloaker(options)
   known = engine.recognition
@@ -76,7 +76,7 @@ def main() -> None:
       if (value := getattr(arguments, name)) is not None
     }
     solver = dataclasses.replace(
-      config.MODES[arguments.mode], own_weight=weight, **given
+      MODES[arguments.mode], own_weight=weight, **given
     )
     problems = []
     for i in rows:

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fawkes_jax import config
 from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import views
+from fawkes_jax.options import SolverOptions
 
-STILL = config.SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
+STILL = SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
 
 
 def test_normalise():

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import skimage.metrics
 
-from fawkes_jax import config
 from fawkes_jax.cloaking import objective, solver
 from fawkes_jax.imaging import geometry, ssim, views
 from fawkes_jax.models import architectures
+from fawkes_jax.options import SolverOptions
 
-OPTIONS = config.SolverOptions(
-  steps=12, rho=0.006, linf=9, patience=0, own_weight=1.0
-)
+OPTIONS = SolverOptions(steps=12, rho=0.006, linf=9, patience=0, own_weight=1.0)
 
 
 def runner(extractors, centres, options):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fawkes_jax import cli, config, reports
+from fawkes_jax import reports
+from fawkes_jax.cli import command_line
+from fawkes_jax.options import BenchmarkOptions, EvaluateOptions, TrainOptions
 from fawkes_jax.training import card
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +37,10 @@ def parsed(words, *, options=True):
   errors = io.StringIO()
   with contextlib.redirect_stderr(errors):
     try:
-      arguments = cli._parse(words)
+      arguments = command_line.parse(words)
     except SystemExit:
       pytest.fail(f"{shlex.join(words)}: {errors.getvalue()}")
-  return cli._options(arguments) if options else None
+  return command_line.options_of(arguments) if options else None
 
 
 def commands(text):
@@ -81,7 +83,7 @@ def test_commands_are_found():
 
 # Some other value than the default of each option of several commands.
 CHANGED = {
-  config.EvaluateOptions: {
+  EvaluateOptions: {
     "data": "tfds:lfw",
     "experiments": ("dssim", "leak"),
     "modes": ("low", "high"),
@@ -100,7 +102,7 @@ CHANGED = {
     "min_face_pixels": 12.5,
     "crop_size": 160,
   },
-  config.BenchmarkOptions: {
+  BenchmarkOptions: {
     "output": Path("out"),
     "data": Path("photos"),
     "parts": ("solver", "codecs"),
@@ -119,7 +121,7 @@ CHANGED = {
     "min_face_pixels": 12.5,
     "crop_size": 160,
   },
-  config.TrainOptions: {
+  TrainOptions: {
     "data": "tfds:lfw",
     "teachers": ("a.onnx", "dlib_resnet"),
     "name": "n",
@@ -143,14 +145,12 @@ def changed(kind):
       wanted = field.default + 1 if isinstance(field.default, int) else 0.25
       values[field.name] = wanted
   for name in ("cloaking", "adversarial"):  # One rules out the other.
-    if kind is config.TrainOptions:
+    if kind is TrainOptions:
       values[name] = 0.0
   return kind(**values)
 
 
-@pytest.mark.parametrize(
-  "kind", [config.EvaluateOptions, config.BenchmarkOptions]
-)
+@pytest.mark.parametrize("kind", [EvaluateOptions, BenchmarkOptions])
 def test_the_command_of_a_report_gives_the_same_options(kind):
   options = changed(kind)
   name = kind.__name__.removesuffix("Options").lower()
@@ -161,7 +161,7 @@ def test_the_command_of_a_report_gives_the_same_options(kind):
 
 
 def test_the_command_of_a_model_card_gives_the_same_options():
-  options = changed(config.TrainOptions)
+  options = changed(TrainOptions)
   said = shlex.split(card._command(options))
   same = parsed(said[1:])
   assert dataclasses.replace(same, data_note=options.data_note) == options

@@ -7,9 +7,10 @@ import urllib.request
 import pytest
 import servers
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.archive import manifest
 from fawkes_jax.commands import telemetry
+from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes
 
 
@@ -74,7 +75,7 @@ def test_a_port_that_is_taken():
 
 def test_json_lines(capsys, monkeypatch):
   monkeypatch.setattr(telemetry, "_PROGRESS_EVERY", 0.0)
-  options = config.CloakOptions(
+  options = CloakOptions(
     input="s3://b/in", output="out", num_processes=4, process_id=2
   )
   log = telemetry.JsonLog(options)

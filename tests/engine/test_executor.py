@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fawkes_jax import config
 from fawkes_jax import types as fawkes_types
 from fawkes_jax.engine import executor, mesh
 from fawkes_jax.imaging import ssim, views
+from fawkes_jax.options import SolverOptions
 
 STEPS = 6
 
@@ -266,7 +266,7 @@ def make_executor(cloaker, slots=2, options=None, **changes):
   return executor.Executor(
     cloaker.recognition.extractors,
     cloaker.centres,
-    options or config.SolverOptions(steps=STEPS),
+    options or SolverOptions(steps=STEPS),
     slots=slots,
     mesh=mesh.local_mesh(),
     **changes,
@@ -287,7 +287,7 @@ def test_extractors_use_memory_in_turn(cloaker, many):
     solve = executor.Executor(
       [dataclasses.replace(extractor, name=name) for name in names],
       dict.fromkeys(names, centre),
-      config.SolverOptions(),
+      SolverOptions(),
       slots=16,
       mesh=mesh.local_mesh(),
     )
@@ -319,7 +319,7 @@ def test_extractors_take_turns(cloaker, many):
   solve = executor.Executor(
     extractors,
     centres,
-    config.SolverOptions(steps=STEPS, extractors_per_step=2),
+    SolverOptions(steps=STEPS, extractors_per_step=2),
     slots=2,
     mesh=mesh.local_mesh(),
   )
@@ -339,7 +339,7 @@ def test_extractors_take_turns(cloaker, many):
 def test_when_a_face_begins_does_not_change_its_cloak(cloaker, many):
   """Though extractors take turns, and others are under way."""
   extractors, centres, problem = three(cloaker, many[0])
-  options = config.SolverOptions(steps=3, extractors_per_step=2)
+  options = SolverOptions(steps=3, extractors_per_step=2)
   problems = [problem._replace(seed=np.uint32(i)) for i in range(5)]
   waits = itertools.count()
 
@@ -382,7 +382,7 @@ def test_bfloat16(cloaker, many, solutions):
   """The embedding moves as far as in float32, to within a tenth."""
   [extractor] = cloaker.recognition.extractors
   solve = make_executor(
-    cloaker, options=config.SolverOptions(steps=STEPS, precision="bfloat16")
+    cloaker, options=SolverOptions(steps=STEPS, precision="bfloat16")
   )
   for index, solution in solve.solve(list(enumerate(many))[:3]):
     problem, plain = many[index], solutions[index]
@@ -443,14 +443,14 @@ import sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
-from fawkes_jax import config
 from fawkes_jax.faces import cloaker
+from fawkes_jax.options import CloakOptions, SolverOptions
 from fawkes_jax.cloaking import solver
 from pathlib import Path
 
 data = np.load(sys.argv[1])
-cloaker = cloaker.Cloaker(config.CloakOptions(
-  input=Path("in"), output=Path("out"), solver=config.SolverOptions(steps=6),
+cloaker = cloaker.Cloaker(CloakOptions(
+  input=Path("in"), output=Path("out"), solver=SolverOptions(steps=6),
   extractors=("dlib_resnet",), crop_size=160, batch_size=2))
 assert cloaker.recognition.mesh.size == 4
 problems = []
@@ -497,7 +497,7 @@ def test_lowers_for_accelerators(cloaker, many, solutions, platform):
   looping = make_executor(
     cloaker,
     steps_per_call=10,
-    options=config.SolverOptions(precision="bfloat16"),
+    options=SolverOptions(precision="bfloat16"),
   )
   batch = jax.tree.map(lambda x: np.stack([x, x]), many[0])
   states = jax.eval_shape(looping._fill, batch)

@@ -14,10 +14,10 @@ import pytest
 import rich.console
 from PIL import Image
 
-from fawkes_jax import config
 from fawkes_jax.archive import manifest, scan
 from fawkes_jax.evaluation import detectors, study, trackers
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import EvaluateOptions
 from fawkes_jax.runs import outcomes, pipeline
 
 PATTERNS = 4  # A pattern is so many squares in each direction,
@@ -168,7 +168,7 @@ def begin(people_folder, tmp_path):
       "test": 2,
       "draws": 50,
     }
-    options = config.EvaluateOptions(**(given | changes))
+    options = EvaluateOptions(**(given | changes))
     return study.Study(options, rich.console.Console(quiet=True))
 
   return study_of

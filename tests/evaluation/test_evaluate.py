@@ -3,7 +3,6 @@
 import importlib
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import terminal
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.evaluation import detectors, study, trackers
+from fawkes_jax.evaluation import cloaks, detectors, trackers
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import architectures
 from fawkes_jax.runs import pipeline
@@ -323,11 +322,7 @@ def test_a_tracker_that_taught_a_surrogate_is_not_unseen():
   """Only who neither is a surrogate nor taught one is."""
 
   def relation(name):
-    return study.Study.relation(
-      None,
-      SimpleNamespace(identity=name),
-      SimpleNamespace(extractors=("dlib_resnet", "student_mobileface_v2")),
-    )
+    return cloaks.relation(name, ("dlib_resnet", "student_mobileface_v2"))
 
   assert relation("dlib_resnet") == "yes"
   assert relation("mobileface_v2") == "its student"

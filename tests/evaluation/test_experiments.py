@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.evaluation import countermeasures, experiments
+from fawkes_jax.options import HEADS, MODES
 
 from . import conftest
 
@@ -15,9 +16,9 @@ def values(rows, column="PSR"):
 
 
 def test_a_perfect_cloak(fakes, begin):
-  tables = experiments.protection(begin(heads=config.HEADS))
+  tables = experiments.protection(begin(heads=HEADS))
   rows = tables["protection"]
-  assert [row["head"] for row in rows] == list(config.HEADS)
+  assert [row["head"] for row in rows] == list(HEADS)
   assert values(rows) == [1] * 4
   assert values(rows, "accuracy without cloaks") == [1] * 4
   assert values(rows, "accuracy on others") == [1] * 4
@@ -56,7 +57,7 @@ def test_nothing_is_done_twice(fakes, begin):
 def test_other_cloaks_share_the_clean_photos(fakes, begin):
   experiments.protection(begin())
   fakes.embedded = 0
-  experiments.dssim(begin(rhos=(0.004, config.MODES["mid"].rho)))
+  experiments.dssim(begin(rhos=(0.004, MODES["mid"].rho)))
   # The second is the mode itself; the first is cloaked to the same bytes.
   assert fakes.cloaked == 12
   assert fakes.embedded == 0
@@ -190,7 +191,7 @@ def test_a_tracker_that_sees_nothing(fakes, begin, people_folder):
 def test_cloaked_faces_that_are_not_found(fakes, begin):
   """A tracker that finds no cloaked face does not know the person."""
   fakes.use(lambda pixels, path: np.zeros_like(pixels))
-  tables = experiments.protection(begin(heads=config.HEADS))
+  tables = experiments.protection(begin(heads=HEADS))
   assert values(tables["protection"]) == [1] * 4
   [moved] = tables["features"]
   assert moved["cosine"] is None

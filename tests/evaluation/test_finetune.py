@@ -8,7 +8,7 @@ from PIL import Image
 from fawkes_jax import types
 from fawkes_jax.evaluation import detectors, experiments, finetune
 from fawkes_jax.models import students
-from fawkes_jax.training import trainer
+from fawkes_jax.weights import variables
 
 from . import conftest
 
@@ -61,7 +61,7 @@ def test_a_trained_student_is_taken(tiny, tmp_path):
   assert (type(module), name) == (Tiny, "student_resnet")
   other = students.initialise(module, 1)
   path = tmp_path / "mine.safetensors"
-  trainer.save_student(other, path, name="student_vit")
+  variables.save(other, path, name="student_vit")
   with pytest.raises(types.FawkesError):
     finetune.network(str(path))
   with pytest.raises(types.FawkesError, match="--finetune must be of student"):

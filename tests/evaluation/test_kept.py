@@ -61,3 +61,13 @@ def test_results_are_remembered_by_what_they_depend_on(tmp_path):
     path.write_text("{")
   get([2, "a"])
   assert len(calls) == 3
+
+
+def test_a_table_of_a_folder_is_read_once(tmp_path):
+  tables = kept.Tables(tmp_path)
+  table = tables.get("dlib", "one")
+  table.get("a", lambda: np.array([1.0]))
+  assert tables.get("dlib", "one") is table
+  assert "a" not in tables.get("dlib", "other")
+  table.save()
+  assert "a" in kept.Tables(tmp_path).get("dlib", "one")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.evaluation import people
+from fawkes_jax.options import EvaluateOptions
 
 from . import conftest
 
@@ -18,7 +19,7 @@ from . import conftest
 def options(people_folder, tmp_path):
   def of(**changes):
     given = {"data": str(people_folder), "identities": 4, "train": 3, "test": 2}
-    return config.EvaluateOptions(output=tmp_path / "out", **(given | changes))
+    return EvaluateOptions(output=tmp_path / "out", **(given | changes))
 
   return of
 

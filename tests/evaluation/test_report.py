@@ -6,8 +6,9 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from fawkes_jax import config, reports
+from fawkes_jax import reports
 from fawkes_jax.evaluation import experiments, plots, report
+from fawkes_jax.options import EvaluateOptions
 
 
 def test_a_report(fakes, begin, tmp_path):
@@ -44,7 +45,7 @@ def test_a_report(fakes, begin, tmp_path):
 
 
 def test_the_command_shows_changes():
-  options = config.EvaluateOptions(
+  options = EvaluateOptions(
     data="tfds:lfw",
     output=Path("/out"),
     ablations=((("jpeg", 0.0), ("blur", 0.5)), (("steps", 3.0),)),

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from fawkes_jax import config
 from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of a CPU")
@@ -14,7 +14,7 @@ from fawkes_jax.faces import recognition
 def test_a_cpu_solves_no_more_faces_at_once_than_there_are_photos(
   photos, faces, tmp_path
 ):
-  options = config.CloakOptions(
+  options = CloakOptions(
     input=tmp_path, output=tmp_path / "new", extractors=("dlib_resnet",)
   )
   networks = recognition.Recognition(options, photos=photos)
@@ -22,7 +22,7 @@ def test_a_cpu_solves_no_more_faces_at_once_than_there_are_photos(
 
 
 def test_the_batch_size_of_the_options_holds(tmp_path):
-  options = config.CloakOptions(
+  options = CloakOptions(
     input=tmp_path,
     output=tmp_path / "new",
     extractors=("dlib_resnet",),

@@ -1,12 +1,11 @@
 """Commands in launch/ and docs/scale.md are such as fawkes-jax understands."""
 
-import argparse
 import re
 from pathlib import Path
 
 import pytest
 
-from fawkes_jax import cli
+from fawkes_jax.cli import command_line
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -19,16 +18,6 @@ COMMAND = re.compile(
   r"(?:fawkes-jax|local\.sh|multi_gpu\.sh|tpu_vm\.sh|\$\{program\[@\]\}\")\s+"
   r"(?P<name>cloak|status|verify|benchmark|run)\b(?P<flags>[^`\n]*)"
 )
-
-
-def _parsers():
-  """By subcommand, its parser."""
-  [commands] = [
-    action
-    for action in cli._parser()._actions
-    if isinstance(action, argparse._SubParsersAction)
-  ]
-  return commands.choices
 
 
 def _commands(text):
@@ -45,9 +34,9 @@ def _commands(text):
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_flags(path):
-  parsers = _parsers()
+  parsers = command_line.parser().commands()
   for name, flags in _commands(path.read_text()):
-    known = parsers[name]._option_string_actions
+    known = parsers[name].flags()
     unknown = {flag for flag in flags if f"--{flag}" not in known}
     assert not unknown, f"fawkes-jax {name}"
 

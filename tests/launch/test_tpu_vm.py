@@ -125,7 +125,7 @@ def test_install(tpu_vm, calls, hosts, bin_folder, write_command):
   assert result.returncode == 0, result.stderr
   assert result.stdout.count("fawkes-jax 7.8") == 2
   for host in hosts:
-    for name in ("pyproject.toml", "fawkes_jax/cli.py", "launch/local.sh"):
+    for name in ("pyproject.toml", "fawkes_jax/cli/main.py", "launch/local.sh"):
       copied = host / "fawkes_jax" / name
       assert copied.read_bytes() == (ROOT / name).read_bytes()
     brought = {path.name for path in (host / "fawkes_jax").iterdir()}

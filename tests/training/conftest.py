@@ -1,12 +1,15 @@
+import io
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich.console
 from PIL import Image
 
-from fawkes_jax import config
 from fawkes_jax.models import architectures, layers, students
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import data
 from fawkes_jax.weights import extractors
 
@@ -40,6 +43,11 @@ class Blocks(nn.Module):
     x = layers.InvertedResidual(9, 6, 1, name="block_0")(nn.relu(x))
     x = layers.InvertedResidual(9, 6, 1, name="block_1")(x)
     return nn.Dense(8, name="embedding")(x.reshape(len(images), -1))
+
+
+@pytest.fixture
+def console() -> rich.console.Console:
+  return rich.console.Console(file=io.StringIO(), soft_wrap=True)
 
 
 @pytest.fixture
@@ -104,7 +112,7 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
   """Makes options of a short run on `people`."""
   monkeypatch.setattr(data, "load_faces", lambda *_, **__: people)
 
-  def make(**changes) -> config.TrainOptions:
+  def make(**changes) -> TrainOptions:
     values = {
       "data": "astronauts",
       "output": tmp_path / "out",
@@ -117,6 +125,6 @@ def options(embeddings, people, tmp_path, monkeypatch, tiny):
       "ema": 0.5,
       "threads": 2,
     }
-    return config.TrainOptions(**{**values, **changes})
+    return TrainOptions(**{**values, **changes})
 
   return make

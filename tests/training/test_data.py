@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 import fawkes_jax.faces.recognition as recognition_module
-from fawkes_jax import config, types
+from fawkes_jax import types
 from fawkes_jax.imaging import geometry
+from fawkes_jax.options import TrainOptions
 from fawkes_jax.training import data
 
 
@@ -39,8 +40,8 @@ def folder(small_astronaut, tmp_path):
   return root
 
 
-def _options(source, tmp_path, **changes) -> config.TrainOptions:
-  return config.TrainOptions(
+def _options(source, tmp_path, **changes) -> TrainOptions:
+  return TrainOptions(
     data=str(source), output=tmp_path / "out", crop_size=96, **changes
   )
 

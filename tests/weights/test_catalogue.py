@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from fawkes_jax.models import architectures, graph
+from fawkes_jax.models import architectures
+from fawkes_jax.models.onnx import module as onnx_module
 from fawkes_jax.weights import bank, builtin, catalogue, extractors, variables
 from fawkes_jax.weights.formats import onnx
 
@@ -104,7 +105,7 @@ def test_a_port_computes_what_its_file_does(name, data_dir):
   if path.suffix != ".onnx":
     return
   model, expected = onnx.read(path), PUBLIC[name].preprocessing
-  module = graph.GraphModule(
+  module = onnx_module.GraphModule(
     model.graph, mean=expected.mean, scale=expected.scale, bgr=expected.bgr
   )
   size = port.input_size

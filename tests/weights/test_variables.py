@@ -8,7 +8,6 @@ import safetensors.numpy
 
 from fawkes_jax import types
 from fawkes_jax.models import architectures, students
-from fawkes_jax.training import trainer
 from fawkes_jax.weights import builtin, catalogue, extractors, variables
 
 
@@ -29,7 +28,7 @@ def student():
 def file(student, tmp_path):
   """A student of one's own, as training leaves it."""
   path = tmp_path / "student_of_mine.safetensors"
-  trainer.save_student(student, path, name="student_resnet")
+  variables.save(student, path, name="student_resnet")
   return path
 
 
@@ -47,14 +46,14 @@ def edited(file, **changes):
 
 def test_a_file_says_who_taught_it(student, tmp_path):
   path = tmp_path / "taught.safetensors"
-  trainer.save_student(
+  variables.save(
     student, path, name="student_resnet", teachers=["one", "other"]
   )
   assert variables.teachers(path) == ("one", "other")
   assert catalogue.teachers(str(path)) == ("one", "other")
   # The same bytes again.
   first = path.read_bytes()
-  trainer.save_student(
+  variables.save(
     student, path, name="student_resnet", teachers=["one", "other"]
   )
   assert path.read_bytes() == first
@@ -172,7 +171,7 @@ def test_wrong_tensors(file, change, rule):
 
 def test_a_tensor_too_many(file, student):
   more = flax.traverse_util.unflatten_dict({("params", "more"): np.ones(3)})
-  trainer.save_student(
+  variables.save(
     {**student, "params": student["params"] | more["params"]},
     file,
     name="student_resnet",

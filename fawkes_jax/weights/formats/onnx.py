@@ -15,7 +15,8 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.models import architectures, folding
-from fawkes_jax.models import graph as graphs
+from fawkes_jax.models.onnx import evaluation
+from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
 _FLOATS = (1, 10, 11, 16)
@@ -50,7 +51,7 @@ class Model:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """The Flax variables of `models.graph.GraphModule`."""
+    """The Flax variables of `models.onnx.module.GraphModule`."""
     return {"params": dict(self.weights)}
 
   @property
@@ -299,14 +300,14 @@ def read(
     raise types.FawkesError(
       f"{path}: must be a complete, self-contained ONNX model: {error}"
     ) from error
-  unknown = graphs.unsupported(model.graph)
+  unknown = evaluation.unsupported(model.graph)
   if unknown:
     raise types.FawkesError(
       f"{path}: must use supported operators only, got {', '.join(unknown)}"
     )
   image = jax.ShapeDtypeStruct((*model.graph.image_size, 3), jnp.float32)
   jax.eval_shape(
-    lambda weights, image: graphs.evaluate(model.graph, weights, image),
+    lambda weights, image: evaluation.evaluate(model.graph, weights, image),
     model.weights,
     image,
   )

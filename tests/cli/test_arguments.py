@@ -1,129 +1,19 @@
 """What a person sees at the command line, before any photo is read."""
 
-import importlib
 import os
-import re
-import resource
-import shlex
 import subprocess
 import sys
 
 import pytest
-from PIL import Image
 from terminal import run
 
-from fawkes_jax import cli, version
-from fawkes_jax.archive import manifest
+from fawkes_jax.cli import command_line
 from fawkes_jax.weights import extractors
-
-MODULE = (sys.executable, "-m", "fawkes_jax")
-
-
-@pytest.fixture
-def places(tmp_path):
-  """An input with one photo, and an output that is not there."""
-  source = tmp_path / "in"
-  source.mkdir()
-  Image.new("RGB", (64, 48), "teal").save(source / "wall.png")
-  return source, tmp_path / "out"
 
 
 def cloak(places, *flags):
   source, output = places
   return run("cloak", f"--input={source}", f"--output={output}", *flags)
-
-
-HELP = {
-  (): ("cloak", "bank", "train", "weights", "evaluate", "benchmark"),
-  ("cloak",): (
-    *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
-    *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
-    *("--crop_size", "--max_pixels", "--batch_size", "--threads", "--rho"),
-    *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
-    *("--patience", "--seed"),
-  ),
-  ("bank",): ("--input", "--output", "--min_photos", "--identities"),
-  ("evaluate",): (
-    *("--data", "--output", "--experiments", "--mode", "--trackers", "--steps"),
-    *("--detector", "--surrogates", "--ablations", "jpeg=0;blur=0"),
-  ),
-  ("benchmark",): (
-    *("--output", "--data", "--parts", "--batch_size", "--surrogates"),
-    *("--devices", "--rounds", "--price_per_hour", "--profile_dir", "--steps"),
-  ),
-  ("weights",): ("list", "fetch", "import"),
-  ("weights", "fetch"): ("NAME", "--mirror", "--accept_research_licence"),
-  ("weights", "import"): (
-    *("FILE", "--name", "--architecture", "--template", "--mean", "--scale"),
-    "--bgr",
-  ),
-}
-
-
-@pytest.mark.parametrize("command", HELP, ids=" ".join)
-def test_help(command):
-  code, said, errors = run(*command, "--help_all")
-  assert code == 0
-  assert errors == ""
-  for name in HELP[command]:
-    assert name in said
-
-
-@pytest.mark.parametrize("command", ["cloak", "evaluate", "benchmark", "train"])
-def test_help_shows_a_page_and_says_where_the_rest_is(command):
-  code, said, errors = run(command, "--help")
-  assert (code, errors) == (0, "")
-  flags = re.findall(r"^  (?:-h, )?(--\w+)", said, re.MULTILINE)
-  assert {"--output", "--help_all"} < set(flags)
-  assert len(flags) <= 18
-  assert said.count("\n") < 60
-  assert "--learning_rate" not in said
-  _, everything, _ = run(command, "--help_all")
-  all_flags = re.findall(r"^  (?:-h, )?(--\w+)", everything, re.MULTILINE)
-  rest = len(all_flags) - len(flags)
-  assert said.endswith(
-    f"fawkes-jax {command} --help_all shows {rest} flags more.\n"
-  )
-
-
-def test_help_gives_the_default_of_each_mode():
-  _, said, _ = run("cloak", "--help_all")
-  assert "0.0045 low, 0.0135 mid, 0.0192 high" in " ".join(said.split())
-
-
-@pytest.mark.parametrize(
-  "command",
-  [(), ("cloak",), ("evaluate",), ("benchmark",), ("weights", "fetch")],
-)
-def test_help_is_fast_and_needs_no_jax(command):
-  """Under two seconds of a processor, however busy the machine is."""
-  script = (
-    "import sys\n"
-    "from fawkes_jax import cli\n"
-    "try:\n"
-    "  cli.entry(sys.argv[1:])\n"
-    "finally:\n"
-    "  print({'jax', 'flax', 'optax'} & set(sys.modules))\n"
-  )
-  before = resource.getrusage(resource.RUSAGE_CHILDREN)
-  done = subprocess.run(
-    [sys.executable, "-c", script, *command, "--help"],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  after = resource.getrusage(resource.RUSAGE_CHILDREN)
-  assert done.stdout.startswith("usage: fawkes-jax")
-  assert done.stdout.endswith("set()\n")
-  spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-  assert spent < 2
-
-
-def test_version_and_module():
-  done = subprocess.run(
-    [*MODULE, "--version"], capture_output=True, text=True, check=True
-  )
-  assert done.stdout == f"{version.__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -377,7 +267,7 @@ def test_weights_are_listed_and_imported(data_dir, tmp_path, monkeypatch):
 
 def options_of(*words):
   """What a command line asks for."""
-  return cli._options(cli._parse(words))
+  return command_line.options_of(command_line.parse(words))
 
 
 @pytest.mark.parametrize(
@@ -452,128 +342,11 @@ def test_flags_of_an_import():
   """One number stands for all channels; commas make a template a square."""
   flags = "--mean=127.5", "--scale=1,2,3", "--template=-0.3,-0.5,1.6"
   options = options_of("weights", "import", "x", *flags)
-  assert options.contract == {
+  assert options.preprocessing == {
     "mean": (127.5,) * 3,
     "scale": (1, 2, 3),
     "template": (-0.3, -0.5, 1.6),
   }
-
-
-@pytest.mark.parametrize(("command", "goes_on"), [("cloak", 1), ("verify", 0)])
-def test_interrupted(monkeypatch, places, command, goes_on):
-  """A person is told to go on only where work was kept."""
-
-  def interrupt(_):
-    raise KeyboardInterrupt
-
-  module = importlib.import_module(f"fawkes_jax.commands.{command}")
-  monkeypatch.setattr(module, "run", interrupt)
-  ended = run(command, f"--input={places[0]}", f"--output={places[1]}")
-  assert ended.code == 130
-  assert ended.errors.startswith("fawkes-jax: interrupted")
-  assert ("the same command continues" in ended.errors) == goes_on
-
-
-@pytest.mark.parametrize("where", ["", "Dying()", "gc.collect()"])
-def test_sigterm_is_not_lost(where, tmp_path):
-  """Also not in a callback, where Python drops exceptions."""
-  script = f"""
-import gc, os, signal, sys, time
-from fawkes_jax import cli
-from fawkes_jax.commands import status
-
-def ask(*_):
-  os.kill(os.getpid(), signal.SIGTERM)
-  time.sleep(0.01)
-
-class Dying:
-  def __del__(self):
-    ask()
-
-def run(options):
-  if "collect" in {where!r}:
-    gc.callbacks.append(lambda phase, _: ask() if phase == "start" else None)
-  try:
-    {where or "ask()"}
-    time.sleep(60)
-  finally:
-    for _ in range(20):  # What must be tidied up is not disturbed again.
-      time.sleep(0.01)
-    print("tidied up", flush=True)
-
-status.run = run
-cli.entry(["status", "--output=x"])
-"""
-  done = subprocess.run(
-    [sys.executable, "-c", script],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    check=False,
-    timeout=50,
-  )
-  assert done.returncode == 143
-  assert done.stdout == "tidied up\n"
-  assert "fawkes-jax: terminated" in done.stderr
-  assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def shown(tmp_path):
-  """A command that says something, quickly."""
-  with manifest.Manifest(tmp_path / "out") as record:
-    record.append(manifest.Row(path="a.jpg", status="no_face", config="c"))
-  return shlex.join((*MODULE, "status", str(tmp_path / "out")))
-
-
-@pytest.mark.parametrize(
-  ("streams", "errors"),
-  [
-    (">&-", ""),
-    (">&- 2>&-", ""),
-    ("<&- >&- 2>&-", ""),
-    ("| true", ""),
-    ("| head -c 1", ""),
-    (">/dev/full", "fawkes-jax: standard output cannot be written (No space"),
-  ],
-)
-def test_nobody_listens(shown, streams, errors):
-  """The command goes on, and ends as it would have."""
-  done = subprocess.run(
-    ["bash", "-c", f"set -o pipefail; {shown} {streams}"],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  assert done.stderr.startswith(errors)
-  assert done.stderr.count("\n") == bool(errors)
-
-
-def test_raw_lines_of_others_do_not_reach_the_terminal(tmp_path):
-  """Warnings and logs of packages say nothing to a person; ours do."""
-  script = (
-    "import logging, warnings, sys\n"
-    "from fawkes_jax import cli\n"
-    "from fawkes_jax.commands import status\n"
-    "def run(options):\n"
-    "  logging.getLogger('jax._src.xla_bridge').warning('raw')\n"
-    "  logging.getLogger('absl').error('raw')\n"
-    "  warnings.warn('raw')\n"
-    "  logging.getLogger('fawkes_jax').warning('what %s can mend', 'a\\x1bb')\n"
-    "  return 0\n"
-    "status.run = run\n"
-    "sys.argv = ['fawkes-jax', 'status', 'x']\n"
-    "cli.entry()\n"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", script],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert done.stderr == "fawkes-jax: what a\\x1bb can mend\n"
 
 
 def test_an_input_whose_name_would_command_the_terminal(tmp_path):

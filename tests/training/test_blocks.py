@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fawkes_jax.models import layers
-from fawkes_jax.training import twins
+from fawkes_jax.training import blocks
 
 
 class Network(nn.Module):
@@ -44,7 +44,7 @@ TEACHER = _variables(1)
 
 @pytest.fixture(scope="module")
 def shown():
-  return twins.look(MODULE, TEACHER, IMAGES)
+  return blocks.look(MODULE, TEACHER, IMAGES)
 
 
 def _changed(name):
@@ -64,10 +64,10 @@ def test_looking_keeps_what_goes_into_blocks_and_comes_out(shown):
   np.testing.assert_array_equal(features["block_1"][0], features["block_0"][1])
 
 
-together = functools.partial(twins.together, share=jnp.float32(1))
+together = functools.partial(blocks.together, share=jnp.float32(1))
 
 
-@pytest.mark.parametrize("compare", [twins.apart, together])
+@pytest.mark.parametrize("compare", [blocks.apart, together])
 def test_the_teacher_itself_has_no_error(compare, shown):
   errors = compare(MODULE, TEACHER, IMAGES, *shown)
   assert set(errors) == {"block_0", "block_1", "embedding"}
@@ -84,14 +84,14 @@ def test_the_teacher_itself_has_no_error(compare, shown):
   ],
 )
 def test_apart_an_error_stays_in_its_block(changed, alone, joined, shown):
-  for compare, wanted in ((twins.apart, alone), (together, joined)):
+  for compare, wanted in ((blocks.apart, alone), (together, joined)):
     errors = compare(MODULE, _changed(changed), IMAGES, *shown)
     assert {name for name, e in errors.items() if e > 1e-3} == wanted
 
 
 def test_together_a_share_of_the_errors_is_handed_on(shown):
   errors = {
-    share: twins.together(
+    share: blocks.together(
       MODULE, _changed("block_0"), IMAGES, *shown, share=jnp.float32(share)
     )
     for share in (0, 0.01, 1)
@@ -106,20 +106,20 @@ def test_the_error_counts_variances():
   rng = np.random.default_rng(0)
   wanted = jnp.asarray(rng.normal(2, 3, (6, 4, 4, 5)), jnp.float32)
   mean = jnp.broadcast_to(wanted.mean(axis=(0, 1, 2)), wanted.shape)
-  assert twins.error(wanted, wanted) == 0
-  assert twins.error(mean, wanted) == pytest.approx(1, abs=1e-5)
+  assert blocks.error(wanted, wanted) == 0
+  assert blocks.error(mean, wanted) == pytest.approx(1, abs=1e-5)
   # Around a shortcut, only what the block adds has to be explained.
   given = wanted + 0.1 * jnp.asarray(rng.normal(size=wanted.shape))
-  assert twins.error(given, wanted, given) == pytest.approx(1, abs=0.05)
+  assert blocks.error(given, wanted, given) == pytest.approx(1, abs=0.05)
   # Features of another shape have no shortcut.
-  assert twins.error(mean, wanted, given[:, :2]) == pytest.approx(1, abs=1e-5)
+  assert blocks.error(mean, wanted, given[:, :2]) == pytest.approx(1, abs=1e-5)
 
 
 def test_fresh_weights_are_random_and_keep_the_teachers_ranges(shown):
   key = jax.random.key(3)
-  weights, sizes = twins.fresh(MODULE, TEACHER, IMAGES, key)
-  again, _ = twins.fresh(MODULE, TEACHER, IMAGES, key)
-  other, _ = twins.fresh(MODULE, TEACHER, IMAGES, jax.random.key(4))
+  weights, sizes = blocks.fresh(MODULE, TEACHER, IMAGES, key)
+  again, _ = blocks.fresh(MODULE, TEACHER, IMAGES, key)
+  other, _ = blocks.fresh(MODULE, TEACHER, IMAGES, jax.random.key(4))
   flat, same, differs, teacher = (
     flax.traverse_util.flatten_dict(tree["params"], sep="/")
     for tree in (weights, again, other, TEACHER)

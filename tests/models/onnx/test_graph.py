@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from fawkes_jax import types
-from fawkes_jax.models import graph as graphs
+from fawkes_jax.models.onnx import evaluation
+from fawkes_jax.models.onnx import graph as graphs
+from fawkes_jax.models.onnx import module as module_lib
 from fawkes_jax.weights.formats import onnx as reader
 
 onnx = pytest.importorskip("onnx")
@@ -35,10 +37,10 @@ def build(nodes, tensors, folder, *, size=(8, 6), opset=OPSET, batch="n"):
 
 
 def evaluated(model, image):
-  return graphs.evaluate(model.graph, model.weights, image)
+  return evaluation.evaluate(model.graph, model.weights, image)
 
 
-evaluate = jax.jit(graphs.evaluate, static_argnums=0)
+evaluate = jax.jit(evaluation.evaluate, static_argnums=0)
 
 
 def assert_parity(path, *, size=None, low=-1, high=1, tolerance=1e-5, seed=0):
@@ -457,7 +459,7 @@ def test_networks(network):
 def test_module_is_the_network(network):
   """Of a batch, in 0..255, although the graph's batch is fixed to one."""
   model = reader.read(network)
-  module = graphs.GraphModule(
+  module = module_lib.GraphModule(
     model.graph, mean=(1.0, 2.0, 3.0), scale=(50.0, 60.0, 70.0), bgr=True
   )
   rng = np.random.default_rng(0)
@@ -497,7 +499,7 @@ def test_gradient_is_the_slope(network):
 
 def test_weights_have_gradients(network):
   model = reader.read(network)
-  module = graphs.GraphModule(model.graph)
+  module = module_lib.GraphModule(model.graph)
   images = np.full((2, 8, 6, 3), 90, np.float32)
   images[1, ::2] = 200
 
@@ -546,7 +548,7 @@ def test_several_outputs_are_no_recogniser(tmp_path):
     weights=(),
   )
   with pytest.raises(types.FawkesError, match="one output, got embedding, nor"):
-    graphs.GraphModule(graph).apply({}, jnp.zeros((1, 4, 4, 3)))
+    module_lib.GraphModule(graph).apply({}, jnp.zeros((1, 4, 4, 3)))
 
 
 def test_unknown_operators_are_found():
@@ -561,8 +563,8 @@ def test_unknown_operators_are_found():
     constants=(),
     weights=(),
   )
-  assert graphs.unsupported(graph) == ["Loop"]
+  assert evaluation.unsupported(graph) == ["Loop"]
   with pytest.raises(
     types.FawkesError, match=r"loop\.onnx: operator Loop \(node x\) is not"
   ):
-    graphs.evaluate(graph, {}, jnp.zeros((4, 4, 3)))
+    evaluation.evaluate(graph, {}, jnp.zeros((4, 4, 3)))

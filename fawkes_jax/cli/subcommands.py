@@ -1,0 +1,135 @@
+"""The subcommands: what each is for, and the options that it has."""
+
+import dataclasses
+
+from fawkes_jax import options
+from fawkes_jax.options import declared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+  """A subcommand; `fawkes_jax.commands.NAME.run` takes its options.
+
+  Attributes:
+    name: as it is typed.
+    help: what it does, in the list of all subcommands.
+    description: above its flags.
+    options: its options; None where it has actions.
+    actions: its own subcommands, such as `weights list`.
+    places: whether its folders need no flags, as in `fawkes-jax cloak IN OUT`.
+    goes_on: whether it keeps what it has done when it is interrupted.
+  """
+
+  name: str
+  help: str
+  description: str
+  options: type[declared.Options] | None = None
+  actions: tuple["Command", ...] = ()
+  places: bool = False
+  goes_on: bool = False
+
+  @property
+  def needs_input(self) -> bool:
+    """Whether it has nothing to do without an input."""
+    return self.options is not None and any(
+      field.name == "input" and field.default is dataclasses.MISSING
+      for field in dataclasses.fields(self.options)
+    )
+
+
+COMMANDS = (
+  Command(
+    name="cloak",
+    help="cloak every face in a folder of photos",
+    description="Writes the same tree of photos with every face cloaked, and"
+    " OUTPUT/manifest.jsonl with a row for each file. Run again, it continues"
+    " where it stopped.",
+    options=options.CloakOptions,
+    places=True,
+    goes_on=True,
+  ),
+  Command(
+    name="status",
+    help="say how far cloak is",
+    description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
+    " photos are done; with --input also how many are left. Works while `cloak`"
+    " is running, and writes nothing.",
+    options=options.StatusOptions,
+    places=True,
+  ),
+  Command(
+    name="verify",
+    help="look whether the results of cloak are whole",
+    description="Reads every result again and compares it with"
+    " OUTPUT/manifest.jsonl; with --input also whether every photo has an"
+    " outcome and is what it was. Names each file that is missing or altered;"
+    " the exit code is 1 if there is one. Writes nothing.",
+    options=options.VerifyOptions,
+    places=True,
+  ),
+  Command(
+    name="bank",
+    help="compute a bank of target identities",
+    description="Computes the mean embedding of each identity of a folder with"
+    " one sub-folder of photos for each.",
+    options=options.BankOptions,
+  ),
+  Command(
+    name="train",
+    help="train a small extractor of one's own",
+    description="Teaches a small network the embeddings of other extractors,"
+    " identities, or both, and writes its weights and a model card to OUTPUT."
+    " Run again, it continues where it stopped.",
+    options=options.TrainOptions,
+    goes_on=True,
+  ),
+  Command(
+    name="evaluate",
+    help="measure what cloaks protect against",
+    description="Cloaks photos of some of the people of a folder, lets trackers"
+    " in their own runtimes train on them, and writes to OUTPUT how often they"
+    " know these people in clean photos, and more. Run again, it continues"
+    " where it stopped. Needs `pip install 'fawkes-jax[evaluate]'`.",
+    options=options.EvaluateOptions,
+    goes_on=True,
+  ),
+  Command(
+    name="benchmark",
+    help="measure the speed of this machine",
+    description="Measures the solver, the detector, the codecs and the whole"
+    " pipeline on this machine, in rounds in which each has its turn, and"
+    " writes the tables to OUTPUT.",
+    options=options.BenchmarkOptions,
+  ),
+  Command(
+    name="weights",
+    help="list, fetch or import more recognisers to cloak against",
+    description="Adds recognisers to those that --surrogates takes.",
+    actions=(
+      Command(
+        name="list",
+        help="show all that is known, and what is here",
+        description="Shows the recognisers that the package brings, those that"
+        " can be added, and those that were.",
+        options=options.WeightsListOptions,
+      ),
+      Command(
+        name="fetch",
+        help="download public recognisers",
+        description="Downloads public recognisers into the cache directory. Run"
+        " again, it continues where it stopped.",
+        options=options.WeightsFetchOptions,
+        goes_on=True,
+      ),
+      Command(
+        name="import",
+        help="add a recogniser from a file of one's own",
+        description="Tries a recogniser and copies it into the cache directory:"
+        " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
+        " facenet-pytorch or a student, or the files of the list.",
+        options=options.WeightsImportOptions,
+        goes_on=True,
+      ),
+    ),
+  ),
+)

@@ -1,0 +1,1 @@
+"""Networks that are given as graphs of ONNX operators."""

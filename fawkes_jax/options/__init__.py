@@ -1,0 +1,46 @@
+"""Options of the commands: declared once, validated where they are built."""
+
+from fawkes_jax.options.bank import BankOptions
+from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
+from fawkes_jax.options.cloak import Addresses, CloakOptions
+from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
+from fawkes_jax.options.faces import FaceOptions, PhotoOptions
+from fawkes_jax.options.results import StatusOptions, VerifyOptions
+from fawkes_jax.options.rules import OptionError
+from fawkes_jax.options.solver import (
+  MODES,
+  PRECISIONS,
+  ModeOptions,
+  SolverOptions,
+)
+from fawkes_jax.options.train import TWIN, TrainOptions
+from fawkes_jax.options.weights import (
+  WeightsFetchOptions,
+  WeightsImportOptions,
+  WeightsListOptions,
+)
+
+__all__ = [
+  "EXPERIMENTS",
+  "HEADS",
+  "MODES",
+  "PARTS",
+  "PRECISIONS",
+  "TWIN",
+  "Addresses",
+  "BankOptions",
+  "BenchmarkOptions",
+  "CloakOptions",
+  "EvaluateOptions",
+  "FaceOptions",
+  "ModeOptions",
+  "OptionError",
+  "PhotoOptions",
+  "SolverOptions",
+  "StatusOptions",
+  "TrainOptions",
+  "VerifyOptions",
+  "WeightsFetchOptions",
+  "WeightsImportOptions",
+  "WeightsListOptions",
+]

@@ -1,0 +1,72 @@
+"""Options of all commands that look for faces in photos."""
+
+import os
+
+from fawkes_jax.options import rules
+from fawkes_jax.options.declared import Options, option
+
+CROP_SIZE = (
+  rules.within(64, 1024),
+  rules.Rule(says="a multiple of 16", keeps=lambda value: value % 16 == 0),
+)
+MIN_FACE_PIXELS = rules.within(10, 10_000)
+BATCH_SIZE = rules.within(1, 65_536)
+THREADS = rules.within(1, 256)
+DEFAULT_THREADS = min(8, os.cpu_count() or 1)
+
+
+class PhotoOptions(Options, group="faces"):
+  """How the faces of photos are found."""
+
+  min_face_pixels: float | None = option(
+    "side of the smallest face to look for; halving it quadruples the search",
+    MIN_FACE_PIXELS,
+    default=None,
+    shown="1/48 of the photo's longer side, at least 24",
+    more="It is in pixels of the photo; None stands for the detector's rule",
+  )
+  crop_size: int = option(
+    "largest side of the aligned face, in pixels",
+    *CROP_SIZE,
+    default=192,
+    rare=True,
+  )
+  max_pixels: int = option(
+    "photos with more pixels are refused",
+    rules.within(1, 2**31),
+    default=250_000_000,
+    rare=True,
+  )
+  threads: int = option(
+    "threads that decode and encode",
+    THREADS,
+    default=DEFAULT_THREADS,
+    shown="one a core, at most 8",
+    rare=True,
+  )
+
+
+class FaceOptions(PhotoOptions, group="faces"):
+  """How the faces of photos are found and embedded."""
+
+  extractors: tuple[str, ...] = option(
+    "extractors to compute with: names (fawkes-jax weights list) or files, with"
+    " commas",
+    rules.several("names or files"),
+    default=(
+      "dlib_resnet",
+      "student_mobilefacenet",
+      "student_mobileface_v2",
+      "student_se_mobilenet",
+      "student_esp_mobilefacenet",
+    ),
+    flag="surrogates",
+  )
+  batch_size: int | None = option(
+    "faces that are solved at once",
+    BATCH_SIZE,
+    default=None,
+    shown="on a CPU 8, or fewer for fewer files; elsewhere 256 on each device,"
+    " or what its memory holds",
+    rare=True,
+  )

@@ -1,0 +1,189 @@
+"""A student of its teacher's architecture, which learns block by block."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fawkes_jax import types
+from fawkes_jax.models import architectures
+from fawkes_jax.options import TWIN, TrainOptions
+from fawkes_jax.training import blocks, cloaks, losses
+from fawkes_jax.training.batches import Batches
+from fawkes_jax.training.lesson import Lesson
+from fawkes_jax.training.material import Material
+from fawkes_jax.training.network import Network
+from fawkes_jax.training.schedule import Moment
+from fawkes_jax.training.state import State
+from fawkes_jax.xla import compiler
+
+_APART = 0.5
+"""The share of a run in which the blocks learn apart."""
+
+_JOINED = 0.75
+"""From which share on each is given all that the ones before have made."""
+
+_RATE = 15.0
+"""Weights move by this times their own size and the learning rate."""
+
+
+class Twin:
+  """See `Learning`: each block does what the teacher's block does.
+
+  A student that an earlier run has taught begins where blocks learn together.
+  """
+
+  def __init__(
+    self,
+    options: TrainOptions,
+    material: Material,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Draws the weights; compiles no step yet.
+
+    Raises:
+      FawkesError: the teacher is a file of embeddings, or has no blocks.
+    """
+    self._options = options
+    self._looking = material.looking(mesh)
+    (teacher,) = material.teachers
+    self._teacher = teacher.name
+    self.network = _network(options, teacher.name, teacher.looking)
+    self.batches = Batches(options, material, self.network, whole=True)
+    rows = material.split.training[: options.batch_size]
+    crops = jnp.asarray(material.faces.crops[rows], jnp.float32)
+    self._weights, sizes = blocks.fresh(
+      teacher.looking.module,
+      teacher.looking.variables,
+      cloaks.still(crops, self.network.template, self.network.size),
+      jax.random.key(options.seed),
+    )
+    self.optimiser = optax.chain(
+      optax.scale_by_adam(b2=0.99),
+      optax.stateless(
+        lambda updates, _: jax.tree.map(
+          lambda update, size: _RATE * size * update,
+          updates,
+          {"student": sizes, "heads": {}},
+        )
+      ),
+    )
+    self._together = Lesson(
+      options,
+      self.network,
+      self.optimiser,
+      loss=self._loss,
+      look=lambda crops, looking: {},  # The teacher looks at every view.
+      whole=True,
+    )
+    self._apart = compiler.jit(self._advance_apart, donate_argnums=0)
+
+  def drawn(self) -> dict[str, Any]:
+    """See `Learning`."""
+    return self._weights
+
+  def learned(self, student: dict[str, Any]) -> dict[str, Any]:
+    """See `Learning`: the weights alone."""
+    return {"student": student["params"], "heads": {}}
+
+  def learn(
+    self, state: State, batch: dict[str, Any], moment: Moment
+  ) -> tuple[State, dict[str, jax.Array]]:
+    """See `Learning`: blocks apart at first, then together."""
+    share = 1.0
+    if self._options.initial is None:  # Blocks that know nothing yet.
+      share = min(1.0, (moment.progress - _APART) / (_JOINED - _APART))
+    if share >= 0:
+      batch = batch | {"share": jnp.float32(share)}
+      return self._together(state, batch, self._looking, moment)
+    rate, step = jnp.float32(moment.rate), jnp.uint32(moment.step)
+    return self._apart(state, batch, self._looking, rate, step)
+
+  def predicted(
+    self, params: dict[str, Any], teacher: str, embeddings: np.ndarray
+  ) -> jax.Array:
+    """See `Learning`."""
+    centre = self._looking[teacher]["centre"]
+    return losses.normalised(jnp.asarray(embeddings) - centre)
+
+  def _advance_apart(
+    self,
+    state: State,
+    batch: dict[str, Any],
+    looking: dict[str, Any],
+    rate: jax.Array,
+    step: jax.Array,
+  ) -> tuple[State, dict[str, jax.Array]]:
+    """One step in which no block depends on another."""
+    options, network = self._options, self.network
+    mixing = jax.random.fold_in(jax.random.key(options.seed + 1), step)
+    mixed = cloaks.mixed(batch["images"].astype(jnp.float32), mixing)
+    draw = step * options.repeats
+    moving = jax.random.fold_in(jax.random.key(options.seed), draw)
+
+    def loss(params, stats, images):
+      return self._errors(blocks.apart, params, images, looking)
+
+    return state.advanced(
+      loss,
+      cloaks.moved(mixed, network.template, network.size, moving),
+      optimiser=self.optimiser,
+      rate=rate,
+      ema=options.ema,
+      step=draw,
+    )
+
+  def _loss(
+    self,
+    params: Any,
+    stats: Any,
+    images: jax.Array,
+    batch: dict[str, Any],
+    looking: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    """See `lesson.BatchLoss`: blocks are given what others have made."""
+    together = functools.partial(blocks.together, share=batch["share"])
+    return self._errors(together, params, images, looking)
+
+  def _errors(
+    self,
+    compare: Callable[..., dict[str, jax.Array]],
+    params: Any,
+    images: jax.Array,
+    looking: dict[str, Any],
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    """The sum of the errors of all blocks, with its parts.
+
+    Of what is far off, the logarithm: one block must not drown the others.
+    """
+    module = self.network.module
+    weights = looking[self._teacher]["weights"]
+    shown = blocks.look(module, weights, images)
+    parts = compare(module, {"params": params["student"]}, images, *shown)
+    inner = jnp.stack([v for k, v in parts.items() if k != blocks.EMBEDDING])
+    said = {"blocks": inner.mean(), "embedding": parts[blocks.EMBEDDING]}
+    return jnp.log1p(jnp.stack(list(parts.values()))).sum(), (said, {})
+
+
+def _network(
+  options: TrainOptions, name: str, looking: architectures.Extractor
+) -> Network:
+  """The teacher's network, to be given other weights."""
+  architecture = architectures.architecture_of(looking.module)
+  if architecture is None or not blocks.has_blocks(
+    looking.module, looking.variables, looking.input_size
+  ):
+    raise types.FawkesError(
+      "--teachers must be of an architecture of the package that has blocks,"
+      f" with --student={TWIN}; got {name}"
+    )
+  return Network(
+    architecture=architecture,
+    module=looking.module.clone(dtype=jnp.dtype(options.dtype)),
+    template=looking.template,
+    size=looking.input_size,
+  )
