@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Float32
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import (
   dlib_resnet,
-  folding,
   ghostfacenet,
   inception_resnet,
   iresnet,
@@ -30,6 +29,7 @@ from fawkes_jax.models import (
   students,
   vit,
 )
+from fawkes_jax.models.onnx import folding
 from fawkes_jax.xla import compiler
 
 

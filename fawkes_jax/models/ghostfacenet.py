@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import folding, layers
+from fawkes_jax.models import layers
+from fawkes_jax.models.onnx import folding
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""

@@ -23,7 +23,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import folding, layers, mobilefacenet
+from fawkes_jax.models import layers, mobilefacenet
+from fawkes_jax.models.onnx import folding
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""

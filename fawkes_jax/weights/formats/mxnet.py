@@ -18,7 +18,8 @@ import flax.traverse_util
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import folding, mobileface
+from fawkes_jax.models import mobileface
+from fawkes_jax.models.onnx import folding
 from fawkes_jax.weights.variables import check
 
 _FILE, _ARRAY = 0x112, 0xF993FAC9

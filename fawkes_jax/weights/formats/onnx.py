@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import architectures, folding
-from fawkes_jax.models.onnx import evaluation
+from fawkes_jax.models import architectures
+from fawkes_jax.models.onnx import evaluation, folding
 from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
