@@ -132,11 +132,13 @@ def test_addresses_that_lead_nowhere(s3_server, gcs_server, address, rule):
 
 
 def test_no_credentials(s3_server, monkeypatch):
-  for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-    monkeypatch.delenv(name)
+  with monkeypatch.context() as patch:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+      patch.delenv(name)
+    servers.forget()
+    with pytest.raises(types.FawkesError, match="credentials"):
+      list(scan.scan("s3://photos/x"))
   servers.forget()
-  with pytest.raises(types.FawkesError, match="credentials"):
-    list(scan.scan("s3://photos/x"))
 
 
 def test_a_package_that_is_missing(monkeypatch):
