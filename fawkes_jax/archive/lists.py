@@ -15,6 +15,7 @@ becomes bucket/trip/a.jpg.
 """
 
 import codecs
+import contextlib
 import functools
 import io
 import os
@@ -142,7 +143,8 @@ def _sources(
   entries: Iterator[tuple[str, str]], folder: str
 ) -> Iterator[SourceFile]:
   # Temporary and on the disk, however many names there are.
-  with sqlite3.connect("", check_same_thread=False) as seen:
+  connection = sqlite3.connect("", check_same_thread=False)
+  with contextlib.closing(connection) as seen:
     seen.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
     for number, (address, target) in enumerate(entries, start=1):
       relative = target or _name(address)

@@ -5,6 +5,7 @@ import json
 import math
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 
 STATUSES = ("cloaked", "no_face", "copied", "skipped", "failed")
@@ -124,6 +125,7 @@ class Rows:
     self._lock = threading.Lock()
     # An empty name: a temporary file, which is written only when it is large.
     self._data = sqlite3.connect("", check_same_thread=False)
+    weakref.finalize(self, self._data.close)
     self._data.executescript(
       "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
       "CREATE TABLE rows (path TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;"
