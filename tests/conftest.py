@@ -26,6 +26,15 @@ def pytest_unconfigure(config):
     shutil.rmtree(os.environ.pop(_PROGRAMS, ""), ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+  """What starts processes or clusters is slow."""
+  for item in items:
+    if item.get_closest_marker("processes") or item.get_closest_marker(
+      "cluster"
+    ):
+      item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once():
   """What another test has compiled is not compiled again."""

@@ -27,6 +27,7 @@ def same(folder, output):
   assert chaos.rows_of(output) == chaos.rows_of(folder)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
   ("count", "distributed"), [(2, False), (4, False), (2, True), (4, True)]
 )
@@ -49,6 +50,7 @@ def test_the_same_bytes_as_one_process(
   same(expected, output)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
   ("kind", "server"), [("s3", servers.s3), ("gs", servers.gcs)]
 )
@@ -65,6 +67,7 @@ def test_from_bucket_to_bucket(undisturbed, tmp_path, kind, server):
     same(expected, output)
 
 
+@pytest.mark.processes
 def test_what_a_bucket_refuses(undisturbed, tmp_path):
   """Costs the photos that it refuses, and no other."""
   source, expected = undisturbed
@@ -104,6 +107,7 @@ def test_what_a_bucket_refuses(undisturbed, tmp_path):
     same(expected, output)
 
 
+@pytest.mark.processes
 def test_killed_again_and_again(tmp_path):
   """A short version of what `chaos.py` does."""
   chaos.chaos(tmp_path, photos=40, kills=3, longest=12)

@@ -187,6 +187,7 @@ def job(cluster, wait_for, tmp_path, write_command):
 FILES = {"INPUT": "/my photos", "OUTPUT": "/cloaked"}
 
 
+@pytest.mark.cluster
 def test_two_tasks_are_asked_to_end_and_go_on(job, cluster):
   """As before the time limit: only the tasks get the signal."""
   job.submit("--mode=high", **FILES)
@@ -214,6 +215,7 @@ def test_two_tasks_are_asked_to_end_and_go_on(job, cluster):
   assert job.state()["ExitCode"] == "0:0"
 
 
+@pytest.mark.cluster
 def test_preemption(job, cluster):
   """What Slurm does with a job that must make room."""
   job.submit(options=["--gpus-per-task=0"], **FILES)
@@ -225,6 +227,7 @@ def test_preemption(job, cluster):
   cluster("scancel", job.number)
 
 
+@pytest.mark.cluster
 def test_cancelled_jobs_stay_cancelled(job, cluster):
   job.submit(**FILES)
   job.wait(lambda: len(job.rows("started")) == 2, "two tasks run")
@@ -234,6 +237,7 @@ def test_cancelled_jobs_stay_cancelled(job, cluster):
   assert job.state()["Restarts"] == "0"
 
 
+@pytest.mark.cluster
 def test_the_real_program_in_two_tasks(job, cluster, wait_for, tmp_path):
   """Both do their share, and together what one process does."""
   chaos.make_photos(tmp_path / "in", 24)

@@ -506,6 +506,7 @@ def test_failed_photos(photos, tmp_path):
   assert bytes_of(output) == {"wall.png": whole}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_continued(photos, done, tmp_path, how, wait_for):
   """Ends in the same files as a run that nobody interrupted."""

@@ -81,6 +81,7 @@ def same(expected, output):
   assert chaos.rows_of(output) == chaos.rows_of(expected)
 
 
+@pytest.mark.cluster
 def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path, wait_for):
   source, expected = undisturbed
   output = tmp_path / "out"
@@ -99,6 +100,7 @@ def test_a_node_is_killed_in_the_middle(undisturbed, tmp_path, wait_for):
   same(expected, output)
 
 
+@pytest.mark.cluster
 def test_a_machine_that_joins_gets_work(undisturbed, tmp_path, wait_for):
   """Until then the run waits; the head has no cores for it."""
   source, expected = undisturbed
@@ -116,6 +118,7 @@ def test_a_machine_that_joins_gets_work(undisturbed, tmp_path, wait_for):
   same(expected, output)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
   ("flags", "rule"),
   [
@@ -133,6 +136,7 @@ def test_what_cannot_be(undisturbed, tmp_path, flags, rule):
   assert f"fawkes-jax: {rule}" in said
 
 
+@pytest.mark.cluster
 def test_no_machine_comes(undisturbed, tmp_path):
   with cluster(0) as nodes:
     process = start(
