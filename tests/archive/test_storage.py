@@ -95,6 +95,7 @@ def test_lines_are_there_when_they_are_synced(store):
   assert read.endswith(b"2999\nlast\n")
 
 
+@pytest.mark.slow
 def test_more_keys_than_a_page_has(s3_server):
   files = fsspec.filesystem("s3", skip_instance_cache=True)
   files.pipe({f"photos/many/{i:04}": b"1" for i in range(2001)})

@@ -16,6 +16,8 @@ from fawkes_jax.benchmarking import measuring, report, rounds, solving
 from fawkes_jax.engine import executor
 from fawkes_jax.options import PARTS, BenchmarkOptions, SolverOptions
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 PRICE = 7.2
 FLAGS = (

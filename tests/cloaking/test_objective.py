@@ -51,6 +51,7 @@ def attack(recognition, cloaker):
   )
 
 
+@pytest.mark.slow
 def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
   """A weighted mean of 1 - cos(target) and 1 + cos(own), by hand."""
   [extractor] = recognition.extractors
@@ -84,6 +85,7 @@ def test_attack_at_its_ends(attack, problems):
   assert attack(problem.original, away) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_random_views(attack, problems):
   """Same key, same view; another key, another."""
   moving = dataclasses.replace(STILL, jitter=0.03)
@@ -93,6 +95,7 @@ def test_random_views(attack, problems):
   assert first != attack(problem.original, problem, moving, seed=2)
 
 
+@pytest.mark.slow
 def test_gradient_of_several_extractors(recognition, cloaker, problems):
   """The mean of what each extractor alone asks for."""
   [first] = recognition.extractors

@@ -204,6 +204,7 @@ def small_runner(small, **options):
   return runner(*small, dataclasses.replace(OPTIONS, jpeg=0.0, **options))
 
 
+@pytest.mark.slow
 def test_bounds_are_flags_that_do_something(small, small_problem):
   """A face ends as near to its target as the bounds let it."""
   losses = []
@@ -223,6 +224,7 @@ def test_bounds_are_flags_that_do_something(small, small_problem):
   assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_patience_ends_early(small, small_problem):
   """A face that already is its own target cannot gain anything."""
   still = {"jitter": 0.0, "blur": 0.0}
@@ -237,6 +239,7 @@ def test_patience_ends_early(small, small_problem):
   assert solve.run(small_problem)[-1].steps > hasty.steps + 3
 
 
+@pytest.mark.slow
 def test_steps_over_the_budget_do_not_end_a_face(small, small_problem):
   """The first of a small budget are; no change at all came before them."""
   solve = small_runner(
@@ -247,6 +250,7 @@ def test_steps_over_the_budget_do_not_end_a_face(small, small_problem):
   assert 0.5 * 0.0008 < end.best_dssim <= 0.0008
 
 
+@pytest.mark.slow
 def test_a_tint_is_bounded(small, small_problem):
   """Rounding of four numbers adds up to one to the bound."""
 

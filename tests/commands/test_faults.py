@@ -17,6 +17,8 @@ from fawkes_jax.imaging import geometry
 from fawkes_jax.photos import codec
 from fawkes_jax.runs import outcomes, pipeline
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
   *("--crop_size=160", "--batch_size=2", "--surrogates=dlib_resnet"),
   "--min_face_pixels=60",

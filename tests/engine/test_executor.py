@@ -121,6 +121,7 @@ def test_given_up(cloaker, many):
   assert not list(cloaker.executor.solve([(0, many[0])], stopped=stopped))
 
 
+@pytest.mark.slow
 def test_slots_that_fit(cloaker, many, solutions):
   """As many faces at once as there is memory for."""
   four = make_executor(cloaker, slots=4)
@@ -167,6 +168,7 @@ def scarce(monkeypatch, solve, fails):
   )
 
 
+@pytest.mark.slow
 def test_out_of_memory(cloaker, many, solutions, monkeypatch):
   """Half as many slots, the same results, and nothing is lost."""
   calls, warnings = itertools.count(), []
@@ -181,6 +183,7 @@ def test_out_of_memory(cloaker, many, solutions, monkeypatch):
     assert_same(found[index], solution)
 
 
+@pytest.mark.slow
 def test_no_memory_for_one(cloaker, many, monkeypatch):
   solve = make_executor(cloaker)
   scarce(monkeypatch, solve, lambda: True)
@@ -273,6 +276,7 @@ def make_executor(cloaker, slots=2, options=None, **changes):
   )
 
 
+@pytest.mark.slow
 def test_extractors_use_memory_in_turn(cloaker, many):
   """No extractor's activations wait for its gradient while others compute."""
 
@@ -313,6 +317,7 @@ def three(cloaker, problem):
   )
 
 
+@pytest.mark.slow
 def test_extractors_take_turns(cloaker, many):
   """A step asks its group and no other; the next step asks the others."""
   extractors, centres, problem = three(cloaker, many[0])
@@ -336,6 +341,7 @@ def test_extractors_take_turns(cloaker, many):
   )
 
 
+@pytest.mark.slow
 def test_when_a_face_begins_does_not_change_its_cloak(cloaker, many):
   """Though extractors take turns, and others are under way."""
   extractors, centres, problem = three(cloaker, many[0])
@@ -378,6 +384,7 @@ def test_nearly_same_tells_seeds_apart(solutions):
   assert not nearly_same(solutions[0].change, solutions[3].change)
 
 
+@pytest.mark.slow
 def test_bfloat16(cloaker, many, solutions):
   """The embedding moves as far as in float32, to within a tenth."""
   [extractor] = cloaker.recognition.extractors
@@ -423,6 +430,7 @@ def test_several_steps_per_call(cloaker, many, solutions):
     assert nearly_same(solution.change, solutions[index].change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [2, 3])
 def test_faces_that_come_and_go_together(cloaker, many, solutions, group):
   """The same cloaks, also where a group has more places than faces."""
@@ -468,6 +476,7 @@ np.savez(sys.argv[2], **changes)
 """
 
 
+@pytest.mark.slow
 def test_several_devices_give_the_same_cloaks(many, solutions, tmp_path):
   arrays = {}
   for i, problem in enumerate(many):

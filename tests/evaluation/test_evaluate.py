@@ -48,6 +48,7 @@ def lfw(data_dir, tmp_path):
   return tmp_path / "lfw"
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_from_photos_to_tables(lfw, data_dir, tmp_path, monkeypatch):
   """And once more, from what is kept."""
@@ -102,6 +103,7 @@ def test_from_photos_to_tables(lfw, data_dir, tmp_path, monkeypatch):
   assert (output / "evaluation.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_openvino_and_onnx_know_people(lfw, data_dir):
   """Each in its own alignment, by both detectors."""

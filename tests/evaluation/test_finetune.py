@@ -40,6 +40,7 @@ def crops(numbers):
   return np.stack(found), np.repeat([4, 7, 9], len(numbers))
 
 
+@pytest.mark.slow
 def test_people_are_learned(tiny):
   module, variables, _ = finetune.network("student_resnet")
   train, test = crops(range(4)), crops(range(4, 7))
@@ -70,6 +71,7 @@ def test_a_trained_student_is_taken(tiny, tmp_path):
     finetune.network(str(tmp_path / "missing.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_experiment(tiny, fakes, begin, monkeypatch):
   monkeypatch.setattr(
     detectors,

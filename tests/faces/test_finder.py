@@ -36,6 +36,7 @@ def test_the_astronaut(find, astronaut):
   assert abs(z - (226 + 139j)) < 8
 
 
+@pytest.mark.slow
 def test_photos_of_many_sizes_in_one_call(find, astronaut, small_astronaut):
   """Each photo has the faces it has alone; one without has none."""
   wall = np.ascontiguousarray(astronaut[300:400, :100])
@@ -87,6 +88,7 @@ def test_small_faces(recognition, astronaut, side, least):
   assert 40 < found.box[0] < found.box[2] < 40 + side
 
 
+@pytest.mark.slow
 def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
   """88 of 4000 pixels, as in a group photo of 12 megapixels."""
   side = 256 * 88 // 100

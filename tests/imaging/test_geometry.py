@@ -198,6 +198,7 @@ def chip_error(pixels, shape):
   return np.abs(np.asarray(view) - chip.astype(np.float32)).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0, 25, 180])
 def test_dlib_sees_the_same_chip(astronaut, five_points, angle):
   """Mean differences of 0.82 to 0.89 levels were measured; one pixel of the

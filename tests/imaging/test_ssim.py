@@ -29,6 +29,7 @@ def dssim(original, change, weights):
   return float(ssim.dssim(jnp.asarray(original), jnp.asarray(change), known))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amplitude", [0.5, 3.0, 12.0, 60.0])
 def test_equals_the_references(astronaut, amplitude):
   original, change = pair(astronaut, amplitude=amplitude)

@@ -149,6 +149,7 @@ def test_install_brings_a_python(tpu_vm, hosts, bin_folder, write_command):
   assert install.endswith(" python3.11-venv")
 
 
+@pytest.mark.slow
 def test_run_status_and_stop(tpu_vm, hosts, wait_for):
   """One run at a time; it ends in order, and the hosts are free again."""
   assert tpu_vm("install").returncode == 0

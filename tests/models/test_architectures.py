@@ -8,6 +8,7 @@ from fawkes_jax.models import architectures
 NAMES = list(architectures.ARCHITECTURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_images_become_embeddings(name):
   """Images of the size it says become float32 rows; traced, not computed."""

@@ -53,6 +53,7 @@ def test_parity_on_noise(reference, variables):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_parity_on_faces(reference, variables, data_dir):
   paths = sorted(data_dir.glob("lfw/*/*_0001.jpg"))[::40][:40]
@@ -72,6 +73,7 @@ def test_variables_fit_the_module(variables):
   )
 
 
+@pytest.mark.slow
 def test_gradient_is_the_slope(variables, astronaut):
   """Along random directions, against central differences.
 

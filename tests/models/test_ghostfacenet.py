@@ -9,6 +9,7 @@ from fawkes_jax.training import blocks
 from fawkes_jax.weights import extractors
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_embeds_as_the_file_does_in_its_own_runtime(data_dir):
   runtime = pytest.importorskip("onnxruntime")

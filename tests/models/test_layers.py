@@ -10,6 +10,7 @@ def normal(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "options"),
   [
@@ -78,6 +79,7 @@ def test_no_gradient_that_nobody_asks_for():
   assert len(short) < 0.7 * len(long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("window", "strides", "dilations"),
   [
@@ -122,6 +124,7 @@ def test_max_pool_and_its_gradient(window, strides, dilations):
   np.testing.assert_allclose(slope(ours), wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_max_pool_gives_the_gradient_of_equal_maxima_once():
   x = jnp.ones((1, 5, 5, 1))
   slope = jax.grad(lambda x: layers.max_pool(x, (3, 3), (2, 2)).sum())(x)

@@ -49,6 +49,7 @@ def assert_parity(detector, reference, photo):
   return theirs
 
 
+@pytest.mark.slow
 def test_parity_on_astronaut(detector, reference):
   assert len(assert_parity(detector, reference, skimage.data.astronaut())) == 1
 
@@ -58,6 +59,7 @@ def test_parity_on_a_face_cut_by_the_border(detector, reference):
   assert_parity(detector, reference, photo)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
   ("name", "count"),
@@ -78,6 +80,7 @@ def test_parity_on_photos(detector, reference, data_dir, name, count):
   assert len(faces) == count
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_parity_on_portraits(detector, reference, data_dir):
   for path in sorted(data_dir.glob("lfw/*/*_0001.jpg"))[::200]:
@@ -100,6 +103,7 @@ NOSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", NOSES)
 def test_default_finds_the_annotated_faces(detector, data_dir, name):
@@ -139,6 +143,7 @@ def test_order_and_batches_do_not_matter(detector):
     assert faces[0].score == pytest.approx(alone[0].score, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_few_compilations(detector):
   rng = np.random.default_rng(0)
   sizes = rng.integers(200, 260, (60, 2))

@@ -52,6 +52,7 @@ def test_parity_on_faces(path, variables, data_dir):
   assert (error <= 1e-5 * np.linalg.norm(expected, axis=1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_gradient_is_the_slope(variables, astronaut):
   """Along the gradient with noise, against central differences."""

@@ -29,6 +29,7 @@ def test_students_are_small(student):
   assert 1_000_000 < count < 1_500_000
 
 
+@pytest.mark.slow
 def test_embeds_and_has_a_gradient_everywhere(student, images):
   variables = students.initialise(student, 0)
 
@@ -46,6 +47,7 @@ def test_embeds_and_has_a_gradient_everywhere(student, images):
   assert distance > 1e-4
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_weights():
   student = students.StudentViT(depth=1)
   one, same, other = (students.initialise(student, seed) for seed in (3, 3, 4))

@@ -682,6 +682,7 @@ def test_bmp_with_alpha(data_dir):
   assert np.array_equal(again.pixels[8:], photo.pixels[8:])
 
 
+@pytest.mark.slow
 def test_heic(astronaut):
   pillow_heif = pytest.importorskip("pillow_heif")
   pillow_heif.register_heif_opener()
@@ -810,6 +811,7 @@ def test_the_limit_is_exact_and_not_pillows(astronaut, monkeypatch):
     codec.decode(data, max_pixels=pixels - 1)
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_never_fatal(astronaut):
   """Each damage gives a photo that can be encoded, or a reason."""
   small = astronaut[:64, :64]
@@ -854,6 +856,7 @@ print("survived")
 # Threads.
 
 
+@pytest.mark.slow
 def test_threads_give_the_same_bytes(astronaut, encoded_formats):
   sources = [
     save_jpeg(astronaut[: 200 + i], progressive=i % 2, quality=80 + i)
@@ -872,6 +875,7 @@ def test_threads_give_the_same_bytes(astronaut, encoded_formats):
 # Real files.
 
 
+@pytest.mark.slow
 def test_real_photos(data_dir):
   folders = ("orientation", "formats", "groups")
   paths = [

@@ -60,6 +60,7 @@ def tries():
         yield f"{name}, {picture} {form}", file, hidden
 
 
+@pytest.mark.slow
 def test_no_clean_picture_is_left_anywhere():
   left, unsaid = [], []
   for name, file, hidden in itertools.islice(tries(), FILES):

@@ -288,6 +288,7 @@ def test_tiff_tags_keep_their_types_and_values(photo, order):
   assert not lost
 
 
+@pytest.mark.slow
 def test_much_text_in_a_png_is_kept(photo):
   text = b"It was a dark and stormy night; the rain fell in torrents. " * 40000
   payload = b"Story\x00\x00" + zlib.compress(text)

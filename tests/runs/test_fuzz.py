@@ -21,6 +21,8 @@ from terminal import run
 
 from fawkes_jax.archive import manifest
 
+pytestmark = pytest.mark.slow
+
 FILES = int(os.environ.get("FAWKES_JAX_FUZZ_RUN", "120"))
 FLAGS = (
   *("--crop_size=64", "--batch_size=8", "--surrogates=dlib_resnet"),

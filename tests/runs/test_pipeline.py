@@ -23,6 +23,8 @@ from fawkes_jax.archive import files, manifest, others
 from fawkes_jax.imaging import views
 from fawkes_jax.runs import outcomes, pipeline
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 FLAGS = (
   *(f"--steps={STEPS}", "--crop_size=160", "--batch_size=2"),

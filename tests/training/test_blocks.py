@@ -67,6 +67,7 @@ def test_looking_keeps_what_goes_into_blocks_and_comes_out(shown):
 together = functools.partial(blocks.together, share=jnp.float32(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", [blocks.apart, together])
 def test_the_teacher_itself_has_no_error(compare, shown):
   errors = compare(MODULE, TEACHER, IMAGES, *shown)
@@ -115,6 +116,7 @@ def test_the_error_counts_variances():
   assert blocks.error(mean, wanted, given[:, :2]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_fresh_weights_are_random_and_keep_the_teachers_ranges(shown):
   key = jax.random.key(3)
   weights, sizes = blocks.fresh(MODULE, TEACHER, IMAGES, key)

@@ -27,6 +27,7 @@ def embed(tiny):
   return embed
 
 
+@pytest.mark.slow
 def test_a_cloak_moves_the_student_further_than_noise(crops, embed):
   cloaked = cloaks.cloaked(crops, embed, bound=jnp.float32(8), steps=4, key=KEY)
   assert cloaked.dtype == jnp.uint8
@@ -61,6 +62,7 @@ def test_about_half_of_the_faces_are_mixed(crops):
   assert (first <= second + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_moved_views_differ_a_little_from_the_still_one(crops):
   still = cloaks.still(crops, geometry.CROP, 64)
   np.testing.assert_allclose(still, crops, atol=1e-2)

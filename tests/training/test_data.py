@@ -111,6 +111,7 @@ def test_a_table_that_is_none(finding, tmp_path, text):
     data.load_faces(_options(root, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_folder_is_read_once(folder, finding, tmp_path):
   options = _options(folder, tmp_path)
   faces = data.load_faces(options)

@@ -20,6 +20,7 @@ def _flat(result: loop.Result) -> np.ndarray:
   return np.concatenate([x.ravel() for x in jax.tree.leaves(result.student)])
 
 
+@pytest.mark.slow
 def test_a_few_people_are_learned(options, console, people, monkeypatch):
   said = []
   monkeypatch.setattr(lines, "SECONDS", 0)
@@ -54,6 +55,7 @@ def looking(monkeypatch, tiny, tmp_path) -> str:
   return extractor.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes",
   [
@@ -145,6 +147,7 @@ def test_adversarial_changes_reach_the_training(options, console, tmp_path):
   assert not np.allclose(_flat(weak), _flat(strong))
 
 
+@pytest.mark.slow
 def test_teachers_look_at_the_cloaked_faces(
   options, console, looking, people, monkeypatch
 ):
@@ -173,6 +176,7 @@ def test_teachers_look_at_the_cloaked_faces(
   assert (expected * targets).sum(axis=1).min() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloaking", [0, 8])
 def test_a_twin_learns_its_teachers_blocks(
   cloaking, options, console, teacher, tmp_path, monkeypatch

@@ -64,6 +64,7 @@ def test_arcface_is_softmax_with_the_own_angle_widened(rng):
   assert float(value) == pytest.approx(expected.mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0.0, np.pi])
 def test_arcface_has_a_finite_gradient_at_its_own_centre(angle):
   x = jnp.array([[np.cos(angle), np.sin(angle)]], jnp.float32)
@@ -72,6 +73,7 @@ def test_arcface_has_a_finite_gradient_at_its_own_centre(angle):
   assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_a_black_embedding_has_finite_gradients():
   zeros = jnp.zeros((2, 3))
   target = {"a": jnp.eye(3)[:2]}

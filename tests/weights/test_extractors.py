@@ -25,6 +25,7 @@ def images():
   return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PORTS)
 def test_a_known_file_is_its_port(data_dir, name):
   loaded = extractors.load_extractor(str(data_dir / "weights" / PORTS[name]))

@@ -98,6 +98,7 @@ def test_a_shipped_student_goes_by_its_files_name(file, tmp_path, monkeypatch):
     extractors.load_extractor("other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(catalogue.students()))
 def test_every_shipped_student_embeds(name):
   loaded = extractors.load_extractor(name)

@@ -62,6 +62,7 @@ def programs(folder):
   return {path.name: path.read_bytes() for path in folder.glob("jit_product-*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])
 def test_a_damaged_program_is_compiled_anew_once_and_quietly(tmp_path, damage):
   assert run(PROGRAM, tmp_path) == ("2.0\n", "")
@@ -85,6 +86,7 @@ def test_a_cache_that_cannot_be_written_is_said_in_a_line(tmp_path):
   assert f"{tmp_path}/file/xla cannot be written (Not a directory)" in errors
 
 
+@pytest.mark.slow
 def test_devices_that_are_not_here():
   script = (
     "try: compiler.require_devices()\n"
@@ -99,6 +101,7 @@ def test_devices_that_are_not_here():
   assert run(script, JAX_PLATFORMS="cpu") == ("", "")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_jax_is_not_installed_for_is_pointed_out(tmp_path):
   script = (
     "compiler._NVIDIA = sys.argv[1]\n"

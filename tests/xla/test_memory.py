@@ -42,6 +42,7 @@ def _faults(how):
   return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's switches")
 def test_memory_of_a_call_serves_the_next():
   assert _faults("keep") < 0.25 * _faults("default")

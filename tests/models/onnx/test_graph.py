@@ -456,6 +456,7 @@ def test_networks(network):
   assert_parity(network, seed=1)
 
 
+@pytest.mark.slow
 def test_module_is_the_network(network):
   """Of a batch, in 0..255, although the graph's batch is fixed to one."""
   model = reader.read(network)
@@ -477,6 +478,7 @@ def test_module_is_the_network(network):
   )
 
 
+@pytest.mark.slow
 def test_gradient_is_the_slope(network):
   """In float64, where central differences are exact to many digits."""
   model = reader.read(network)
@@ -497,6 +499,7 @@ def test_gradient_is_the_slope(network):
     np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_have_gradients(network):
   model = reader.read(network)
   module = module_lib.GraphModule(model.graph)
@@ -513,6 +516,7 @@ def test_weights_have_gradients(network):
     assert jnp.abs(gradient).max() > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
   "name",
