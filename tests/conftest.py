@@ -52,6 +52,16 @@ def _compile_once():
     jax.config.update(name, value)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _passable(tmp_path_factory):
+  """Processes without root's rights may pass through to a test's folder."""
+  base = tmp_path_factory.getbasetemp()
+  for folder in (base, *base.parents[:2]):
+    mode = folder.stat().st_mode
+    if not mode & 0o001:
+      folder.chmod(mode | 0o055)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
   """The folder with the project's photographs; skips where there is none."""

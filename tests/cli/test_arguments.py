@@ -164,9 +164,7 @@ def unprivileged(*arguments, folder):
   on the way, may lie where only root can read.
   """
   (folder / "empty").mkdir()
-  for parent in (folder, *folder.parents[:3]):
-    if not parent.stat().st_mode & 0o001:  # Not for all to pass through.
-      parent.chmod(0o755)
+  folder.chmod(0o755)
   script = (
     "import os, sys\n"
     "from fawkes_jax import cli\n"
