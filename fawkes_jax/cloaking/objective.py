@@ -18,7 +18,7 @@ from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
 
 
-def normalise(
+def normalised(
   embeddings: Float32[Array, "... d"], centre: Float32[Array, " d"]
 ) -> Float32[Array, "... d"]:
   """Embeddings relative to the mean identity, of length one.
@@ -84,7 +84,7 @@ def attack(
       blur=1 + options.blur * softness,
     )
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
-    features = normalise(raw, variables[extractor.name]["centre"])
+    features = normalised(raw, variables[extractor.name]["centre"])
     to_target = 1 - features @ problem.target[extractor.name]
     from_own = 1 + features @ problem.own[extractor.name]
     return to_target + options.own_weight * from_own

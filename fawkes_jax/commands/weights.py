@@ -43,25 +43,25 @@ def run(options: Options) -> int:
 
 def _list(console: rich.console.Console) -> None:
   """Shows what is known and what is here."""
-  models, kept = catalogue.models(), catalogue.kept()
+  known, kept = catalogue.recognisers(), catalogue.kept()
   table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for column in ("name", "licence", "use", "LFW", "state"):
     table.add_column(column, overflow="fold", no_wrap=column != "licence")
-  for name in [n for n, model in models.items() if not model.files]:
-    table.add_row(name, models[name].licence, "free", "", "built in")
-  for name in extractors.shipped():
-    table.add_row(name, "Apache-2.0", "free", "", "built in")
-  for name, model in models.items():
-    if model.files:
-      state = "fetch" if model.fetchable else "import"
-      table.add_row(
-        name,
-        model.licence,
-        "research only" if model.research_only else "free",
-        "" if model.lfw is None else f"{model.lfw} %",
-        "in the cache" if name in kept else f"to {state}",
-      )
-  for name in sorted(kept.keys() - models.keys()):
+  for name, record in known.items():
+    if record.built_in:
+      state = "built in"
+    elif name in kept:
+      state = "in the cache"
+    else:
+      state = "to fetch" if record.fetchable else "to import"
+    table.add_row(
+      name,
+      record.licence,
+      "research only" if record.research_only else "free",
+      "" if record.lfw is None else f"{record.lfw} %",
+      state,
+    )
+  for name in sorted(kept.keys() - known.keys()):
     table.add_row(name, "one's own", "", "", "in the cache")
   console.print(table)
   console.print(f"the cache is {files.printable(catalogue.folder())}")
@@ -103,7 +103,7 @@ def _import(
   options: WeightsImportOptions, console: rich.console.Console
 ) -> None:
   """Copies a file into the cache."""
-  known = [*architectures.ARCHITECTURES, "onnx"]
+  known = [*architectures.ARCHITECTURES, catalogue.ONNX]
   if options.architecture not in (None, *known):
     raise types.FawkesError(
       f"--architecture must be one of {', '.join(known)}, got"
@@ -113,7 +113,7 @@ def _import(
     options.file,
     name=options.name,
     architecture=options.architecture,
-    contract=options.contract,
+    preprocessing=options.preprocessing,
   )
   _show(console, extractor, fresh=True)
 

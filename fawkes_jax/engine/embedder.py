@@ -89,14 +89,14 @@ class Embedder:
 def normalised(
   embeddings: Mapping[str, np.ndarray], centres: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """`objective.normalise` for each extractor's embeddings, on the host.
+  """`objective.normalised` for each extractor's embeddings, on the host.
 
   One row at a time, so that each is rounded as it would be alone.
   """
 
   def rows(e: np.ndarray, centre: jax.Array) -> np.ndarray:
     result = [
-      np.asarray(objective.normalise(jnp.asarray(row), centre)) for row in e
+      np.asarray(objective.normalised(jnp.asarray(row), centre)) for row in e
     ]
     return np.stack(result) if result else np.empty_like(e)
 

@@ -16,7 +16,7 @@ from fawkes_jax.evaluation.bars import Bars
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, EvaluateOptions, SolverOptions
 from fawkes_jax.runs import pipeline
-from fawkes_jax.weights import extractors
+from fawkes_jax.weights import catalogue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,16 +162,16 @@ def relation(identity: str, surrogates: Sequence[str]) -> str:
   """
   if identity in map(trackers.identity, surrogates):
     return "yes"
-  if any(identity in extractors.teachers(name) for name in surrogates):
+  if any(identity in catalogue.teachers(name) for name in surrogates):
     return "its student"
   return "no"
 
 
 def _content(name: str) -> str | None:
   """The sha256 of a surrogate's or bank's file; None for what is built in."""
-  path = extractors.file_of(name)
+  path = catalogue.file_of(name)
   with contextlib.suppress(OSError):
-    return trackers.file_digest(path) if path else None
+    return catalogue.file_digest(path) if path else None
   return None
 
 

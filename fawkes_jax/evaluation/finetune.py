@@ -14,12 +14,12 @@ import optax
 from jaxtyping import Bool, Int, UInt8
 
 from fawkes_jax import types
-from fawkes_jax.evaluation import detectors, kept, people, trackers
+from fawkes_jax.evaluation import detectors, kept, people
 from fawkes_jax.evaluation.detections import Detections
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import students
 from fawkes_jax.training import views
-from fawkes_jax.weights import extractors, variables
+from fawkes_jax.weights import catalogue, variables
 from fawkes_jax.xla import compiler
 
 Crops = UInt8[np.ndarray, "n size size 3"]
@@ -47,7 +47,7 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
   if name in students.STUDENTS:
     module = students.STUDENTS[name]()
     return module, students.initialise(module, seed), name
-  path = extractors.file_of(name)
+  path = catalogue.file_of(name)
   if path is None or path.suffix != ".safetensors":
     raise types.FawkesError(
       f"--finetune must be of {', '.join(students.STUDENTS)}, or the"
@@ -58,7 +58,7 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
     raise types.FawkesError(
       f"--finetune must be a student, got {path} of {architecture}"
     )
-  return students.STUDENTS[architecture](), trained, trackers.file_digest(path)
+  return students.STUDENTS[architecture](), trained, catalogue.file_digest(path)
 
 
 def crops(

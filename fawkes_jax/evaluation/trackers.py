@@ -6,7 +6,6 @@ see it.
 """
 
 import dataclasses
-import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ from jaxtyping import Float, Float32, UInt8
 
 from fawkes_jax import types
 from fawkes_jax.evaluation import detectors, kept, runtimes
-from fawkes_jax.weights import catalogue, extractors
-from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights import catalogue
+from fawkes_jax.weights import preprocessing as preprocessing_lib
 from fawkes_jax.weights.formats import dlib as dlib_files
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -26,35 +25,6 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 _DLIB = "dlib_resnet"
 _CHIP_SIZE = 150
 _CHIP_PADDING = 0.25
-
-
-_RAW = contracts.Contract(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
-
-# Public recognisers by the sha256 of their files.
-_KNOWN = {
-  # github.com/foamliu/MobileFaceNet, weights/MobileFaceNet.onnx.
-  "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507": (
-    contracts.Contract(
-      mean=(123.675, 116.28, 103.53), scale=(58.395, 57.12, 57.375)
-    )
-  ),
-  # MobileFace_Identification_V2 and V3 of github.com/becauseofAI/MobileFace,
-  # in ONNX.
-  "d3614736e185e0c2b3d997f10f6e689a50e89dc00b237c1378dafc222dabc681": _RAW,
-  "8e8210ba3b50d68b26e0c24ecfff2e5f2e77e6ec9b29bb1aa7bc89e4332c7cd8": _RAW,
-  # The MobileFaceNet of github.com/espressif/esp-dl, in ONNX.
-  "4daf74d6bb18b7511c48828c993fde4515d94765bd7ba18ca858dfef41a002e4": (
-    contracts.Contract()
-  ),
-  # se_mobilefacenet of github.com/leondgarse/Keras_insightface, in ONNX.
-  "6e1e30d9b8c5dd10854923e91f9ad6a64f184c385aca5379f2ed14365b449ded": (
-    contracts.Contract(scale=(128.0, 128.0, 128.0))
-  ),
-  # face-reidentification-retail-0095 of Intel's Open Model Zoo.
-  "879662c555c826e7a07683f95bb4387b810ab679a8b8c64cc46e07016bb3da2b": (
-    dataclasses.replace(_RAW, bgr=True, template="open_model_zoo")
-  ),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +55,7 @@ def load(
   Args:
     name: "dlib", or a recogniser in a file, ONNX (.onnx) or OpenVINO (.xml),
       or the name of one that `fawkes-jax weights` has fetched or imported.
-      Public ones are known; any other file needs its input contract in a TOML
+      Public ones are known; any other file needs its preprocessing in a TOML
       file of the same name beside it, see
       `weights.extractors.load_extractor`.
     dlib: the detector of dlib's own chain.
@@ -96,26 +66,26 @@ def load(
   """
   if name == "dlib":
     return _dlib_tracker(dlib)
-  path = extractors.file_of(name)
+  path = catalogue.file_of(name)
   if path is None or not has_runtime(name):
     raise types.FawkesError(
       "--trackers must be dlib, or files that end in .onnx or .xml, or their"
       f" names in `fawkes-jax weights list`, got {name}"
     )
   try:
-    sha256 = file_digest(path)
+    sha256 = catalogue.file_digest(path)
     key = [sha256]
     if path.suffix == ".xml":
-      key.append(file_digest(path.with_suffix(".bin")))
+      key.append(catalogue.file_digest(path.with_suffix(".bin")))
   except OSError as error:
     raise types.FawkesError(
       f"--trackers must be readable, got {error.filename}: {error.strerror}"
     ) from error
-  contract = _contract(path, sha256)
+  preprocessing = _preprocessing(path, sha256)
   size, network = (_onnx if path.suffix == ".onnx" else _openvino)(path)
-  reference = detector.reference(contract.square, size)
-  mean = np.array(contract.mean, np.float32)
-  scale = np.array(contract.scale, np.float32)
+  reference = detector.reference(preprocessing.square, size)
+  mean = np.array(preprocessing.mean, np.float32)
+  scale = np.array(preprocessing.scale, np.float32)
 
   def embed(
     pixels: Pixels, face: detectors.Face
@@ -124,13 +94,13 @@ def load(
     if chip is None:
       return None
     x = ((chip - mean) / scale).astype(np.float32)
-    x = x[..., ::-1] if contract.bgr else x
+    x = x[..., ::-1] if preprocessing.bgr else x
     y = network(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).ravel()
     return y / max(float(np.linalg.norm(y)), 1e-12)
 
   return Tracker(
     name=path.stem,
-    key=kept.digest(key, contract.text, detector.key),
+    key=kept.digest(key, preprocessing.text, detector.key),
     identity=identity(name) or sha256,
     detector=detector,
     embed=embed,
@@ -139,34 +109,26 @@ def load(
 
 def has_runtime(name: str) -> bool:
   """Whether a recogniser runs somewhere else than in the package."""
-  path = extractors.file_of(name)
+  path = catalogue.file_of(name)
   return name == "dlib" or bool(path and path.suffix in (".onnx", ".xml"))
 
 
 def identity(name: str) -> str | None:
-  """What a recogniser is, see `extractors.identity`.
+  """What a recogniser is, see `catalogue.identity`.
 
   Args:
     name: "dlib", or what --surrogates takes.
   """
-  return extractors.identity(_DLIB if name == "dlib" else name)
-
-
-def file_digest(path: Path) -> str:
-  """The sha256 of a file, in hexadecimal.
-
-  Raises:
-    OSError: it cannot be read.
-  """
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  return catalogue.identity(_DLIB if name == "dlib" else name)
 
 
 def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
   """The chain of dlib from a photo to a descriptor."""
   dlib = runtimes.load("dlib")
-  file = dlib_files.package_file(dlib_files.RESNET_FILE)
-  network = dlib.face_recognition_model_v1(str(file))
+  [file] = catalogue.public()[_DLIB].files
+  network = dlib.face_recognition_model_v1(
+    str(dlib_files.package_file(file.name))
+  )
 
   def embed(pixels: Pixels, face: detectors.Face) -> Float[np.ndarray, " d"]:
     shape = dlib.full_object_detection(
@@ -176,24 +138,21 @@ def _dlib_tracker(detector: detectors.Dlib) -> Tracker:
     chip = dlib.get_face_chip(pixels, shape, _CHIP_SIZE, _CHIP_PADDING)
     return np.array(network.compute_face_descriptor(chip))
 
-  sha256 = dlib_files.SHA256[dlib_files.RESNET_FILE]
   return Tracker(
     name="dlib",
-    key=kept.digest(sha256, detector.key),
+    key=kept.digest(file.sha256, detector.key),
     identity=_DLIB,
     detector=detector,
     embed=embed,
   )
 
 
-def _contract(path: Path, sha256: str) -> contracts.Contract:
+def _preprocessing(path: Path, sha256: str) -> preprocessing_lib.Preprocessing:
   """What a recogniser expects to see."""
-  if sha256 in _KNOWN:
-    return _KNOWN[sha256]
-  model = catalogue.by_sha256(sha256)
-  if model is not None and model.contract is not None:
-    return model.contract
-  return contracts.read(path.with_suffix(".toml"))
+  record = catalogue.by_sha256(sha256)
+  if record is not None and record.preprocessing is not None:
+    return record.preprocessing
+  return preprocessing_lib.read(path.with_suffix(".toml"))
 
 
 Network = Callable[

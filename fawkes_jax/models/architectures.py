@@ -1,6 +1,6 @@
 """The face feature extractors that the package knows, the only list of them.
 
-An extractor is a name, a pure function, its weights and its input contract:
+An extractor is a name, a pure function, its weights and what it takes:
 which square of the face frame it looks at, at which size. All take RGB images
 in 0..255 and do their own normalisation inside.
 """
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Float32
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import (
   dlib_resnet,
+  ghostfacenet,
   inception_resnet,
   iresnet,
   mobileface,
@@ -28,6 +29,7 @@ from fawkes_jax.models import (
   students,
   vit,
 )
+from fawkes_jax.models.onnx import folding
 from fawkes_jax.xla import compiler
 
 
@@ -40,11 +42,14 @@ class Architecture:
       [n, size, size, 3] in 0..255 to float32 embeddings [n, d].
     input_size: height and width of the input, in pixels.
     template: the square of the face frame that the input shows.
+    convert: makes the module's variables of the layers of its ONNX file; None
+      where it is not read from ONNX.
   """
 
   module: Callable[..., nn.Module]
-  input_size: int
-  template: geometry.Template
+  input_size: int = 112
+  template: geometry.Template = geometry.ARCFACE
+  convert: Callable[[folding.Layers], dict[str, Any]] | None = None
 
 
 # Where the templates of other alignments lie in the face frame: the mean over
@@ -65,27 +70,6 @@ TEMPLATES = {
   "facenet": geometry.Template(left=-0.25, top=-0.35, side=1.5),
 }
 
-# What takes 112 x 112 pixels in ArcFace's alignment.
-_ARCFACE: dict[str, Callable[..., nn.Module]] = {
-  "esp_mobilefacenet": mobilefacenet_prelu.MobileFaceNetPRelu,
-  "se_mobilefacenet": functools.partial(
-    mobilefacenet_prelu.MobileFaceNetPRelu,
-    embedding_size=256,
-    deviation=128.0,
-    pointwise=True,
-    squeezed=True,
-  ),
-  "iresnet50": functools.partial(iresnet.IResNet, depth=50),
-  "iresnet100": functools.partial(iresnet.IResNet, depth=100),
-  "adaface_ir50": functools.partial(iresnet.IResNet, depth=50, adaface=True),
-  "adaface_ir101": functools.partial(iresnet.IResNet, depth=100, adaface=True),
-  **{
-    f"vit_{size}": functools.partial(vit.VisionTransformer, size=size)
-    for size in vit.SIZES
-  },
-  **students.STUDENTS,
-}
-
 ARCHITECTURES = {
   "dlib_resnet": Architecture(
     module=dlib_resnet.DlibResNet,
@@ -93,18 +77,14 @@ ARCHITECTURES = {
     template=TEMPLATES["dlib"],
   ),
   "mobilefacenet": Architecture(
-    module=mobilefacenet.MobileFaceNet,
-    input_size=112,
-    template=TEMPLATES["arcface"],
+    module=mobilefacenet.MobileFaceNet, convert=mobilefacenet.convert
   ),
   "mobileface_v2": Architecture(
-    module=mobileface.MobileFace,
-    input_size=112,
-    template=TEMPLATES["arcface"],
+    module=mobileface.MobileFace, convert=mobileface.convert
   ),
   "se_mobilenet": Architecture(
     module=se_mobilenet.SeMobileNet,
-    input_size=128,
+    input_size=se_mobilenet.INPUT_SIZE,
     template=TEMPLATES["open_model_zoo"],
   ),
   "inception_resnet_v1": Architecture(
@@ -112,13 +92,50 @@ ARCHITECTURES = {
     input_size=inception_resnet.INPUT_SIZE,
     template=TEMPLATES["facenet"],
   ),
+  "esp_mobilefacenet": Architecture(
+    module=mobilefacenet_prelu.MobileFaceNetPRelu,
+    convert=mobilefacenet_prelu.convert,
+  ),
+  "se_mobilefacenet": Architecture(
+    module=functools.partial(
+      mobilefacenet_prelu.MobileFaceNetPRelu,
+      embedding_size=256,
+      deviation=128.0,
+      pointwise=True,
+      squeezed=True,
+    ),
+    convert=mobilefacenet_prelu.convert,
+  ),
+  "ghostfacenet": Architecture(
+    module=ghostfacenet.GhostFaceNet, convert=ghostfacenet.convert
+  ),
+  "iresnet50": Architecture(
+    module=functools.partial(iresnet.IResNet, depth=50)
+  ),
+  "iresnet100": Architecture(
+    module=functools.partial(iresnet.IResNet, depth=100)
+  ),
+  "adaface_ir50": Architecture(
+    module=functools.partial(iresnet.IResNet, depth=50, adaface=True)
+  ),
+  "adaface_ir101": Architecture(
+    module=functools.partial(iresnet.IResNet, depth=100, adaface=True)
+  ),
   **{
-    name: Architecture(
-      module=module, input_size=112, template=TEMPLATES["arcface"]
+    f"vit_{size}": Architecture(
+      module=functools.partial(vit.VisionTransformer, size=size)
     )
-    for name, module in _ARCFACE.items()
+    for size in vit.SIZES
+  },
+  **{
+    name: Architecture(module=student)
+    for name, student in students.STUDENTS.items()
   },
 }
+"""By the name that records and students' files give; the only list of them.
+
+All but those that say otherwise take 112 x 112 pixels in ArcFace's alignment.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -118,7 +118,7 @@ class _Block(nn.Module):
 class DlibResNet(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from ``fawkes_jax.weights.builtin.load_resnet_variables``.
+  Its variables come from ``fawkes_jax.weights.formats.dlib.read_resnet``.
 
   Attributes:
     dtype: the type of the computation. ``bfloat16`` is meant for GPUs and

@@ -143,6 +143,17 @@ def _prelu_backward(
 prelu.defvjp(lambda x, slope: (prelu(x, slope), (x, slope)), _prelu_backward)
 
 
+class PRelu(nn.Module):
+  """A ReLU with one learned slope a channel for what is negative."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*places c"]) -> Float[Array, "*places c"]:
+    """Applies the slopes."""
+    shape = (x.shape[-1],)
+    slope = self.param("slope", nn.initializers.constant(0.25), shape)
+    return prelu(x, slope.astype(x.dtype))
+
+
 class InvertedResidual(nn.Module):
   """Expansion, depthwise convolution and projection beside a shortcut.
 

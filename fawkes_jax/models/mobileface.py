@@ -7,12 +7,15 @@ Source: github.com/becauseofAI/MobileFace (MIT), MobileFace_Identification_V2.
 Batch normalisations are folded into the convolutions.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax.models import layers
+from fawkes_jax.models.onnx import folding
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -39,8 +42,7 @@ BLOCKS = (
 class MobileFace(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from
-  ``fawkes_jax.weights.formats.onnx.convert_mobileface``.
+  Its variables come from `convert`.
 
   Attributes:
     dtype: the type of the computation.
@@ -73,3 +75,27 @@ class MobileFace(nn.Module):
       )(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)
     return nn.Dense(EMBEDDING_SIZE, dtype=jnp.float32, name="embedding")(x)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns a network in ONNX into the variables of `MobileFace`.
+
+  Args:
+    network: MobileFace_Identification_V2 of
+      github.com/becauseofAI/MobileFace.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  names: list[folding.Name] = [("stem",)]
+  for i in range(len(BLOCKS)):
+    names += [(f"block_{i}", layer) for layer in folding.BLOCK]
+  params = network.named([*names, ("embedding",)])
+  embedding = params["embedding"]
+  embedding["kernel"] = folding.channels_last(
+    embedding["kernel"], BLOCKS[-1][1]
+  )
+  return {"params": params}

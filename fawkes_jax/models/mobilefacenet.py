@@ -8,12 +8,15 @@ github.com/foamliu/MobileFaceNet (Apache-2.0): ReLU6, and ReLU around the first
 depthwise convolution. Batch normalisations are folded into the convolutions.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax.models import layers
+from fawkes_jax.models.onnx import folding
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -41,8 +44,7 @@ BLOCKS = (
 class MobileFaceNet(nn.Module):
   """Embeds aligned faces, see the module's docstring.
 
-  Its variables come from
-  ``fawkes_jax.weights.formats.onnx.convert_mobilefacenet``.
+  Its variables come from `convert`.
 
   Attributes:
     dtype: the type of the computation.
@@ -91,3 +93,22 @@ class MobileFaceNet(nn.Module):
       x.astype(jnp.float32)
     )
     return x.reshape(len(images), EMBEDDING_SIZE)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns a network in ONNX into the variables of `MobileFaceNet`.
+
+  Args:
+    network: `weights/MobileFaceNet.onnx` of github.com/foamliu/MobileFaceNet.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  names: list[folding.Name] = [("stem",), ("depthwise",), ("pointwise",)]
+  for i in range(len(BLOCKS)):
+    names += [(f"block_{i}", layer) for layer in folding.BLOCK]
+  names += [("head",), ("pool",), ("embedding",)]
+  return {"params": network.named(names)}

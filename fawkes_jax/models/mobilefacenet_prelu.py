@@ -11,15 +11,20 @@ weighs the channels of each block ("Squeeze-and-Excitation Networks", Hu et al.,
 2018). Batch normalisations are folded into the convolutions.
 """
 
+import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax.models import layers, mobilefacenet
+from fawkes_jax.models.onnx import folding
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -29,16 +34,14 @@ _REDUCTION = 16  # Of channels between squeeze and excitation.
 # Keras_insightface begins a group of blocks without a shortcut.
 _WITHOUT_SHORTCUT = (6, 13)
 
-
-class PRelu(nn.Module):
-  """A ReLU with one learned slope a channel for what is negative."""
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies the slopes."""
-    shape = (x.shape[-1],)
-    slope = self.param("slope", nn.initializers.constant(0.25), shape)
-    return layers.prelu(x, slope.astype(x.dtype))
+# Layers that esp-dl's network has as two, each with half of the channels.
+_HALVED = {
+  ("block_12", "expand"),
+  ("block_12", "project"),
+  ("block_12", "prelu_0"),
+  ("head",),
+  ("prelu_2",),
+}
 
 
 class _Block(nn.Module):
@@ -64,18 +67,21 @@ class _Block(nn.Module):
       size=3,
       stride=self.stride,
       depthwise=True,
-    )(PRelu(name="prelu_0")(y))
-    y = convolution(self.width, name="project")(PRelu(name="prelu_1")(y))
+    )(layers.PRelu(name="prelu_0")(y))
+    y = convolution(self.width, name="project")(layers.PRelu(name="prelu_1")(y))
     if self.squeezed:
       z = y.mean(axis=(1, 2), keepdims=True)
       z = convolution(self.width // _REDUCTION, name="squeeze")(z)
-      z = convolution(self.width, name="excite")(PRelu(name="prelu_2")(z))
+      z = layers.PRelu(name="prelu_2")(z)
+      z = convolution(self.width, name="excite")(z)
       y = y * nn.sigmoid(z)
     return x + y if self.shortcut and x.shape == y.shape else y
 
 
 class MobileFaceNetPRelu(nn.Module):
   """Embeds aligned faces, see the module's docstring.
+
+  Its variables come from `convert`.
 
   Attributes:
     embedding_size: length of the embedding.
@@ -110,11 +116,11 @@ class MobileFaceNetPRelu(nn.Module):
 
     x = (images.astype(jnp.float32) - 127.5) / self.deviation
     x = convolution(64, name="stem", size=3, stride=2)(x.astype(self.dtype))
-    x = PRelu(name="prelu_0")(x)
+    x = layers.PRelu(name="prelu_0")(x)
     x = convolution(64, name="depthwise", size=3, depthwise=True)(x)
     if self.pointwise:
       x = convolution(64, name="pointwise")(x)
-    x = PRelu(name="prelu_1")(x)
+    x = layers.PRelu(name="prelu_1")(x)
     for i, (expanded, width, stride) in enumerate(mobilefacenet.BLOCKS):
       x = _Block(
         expanded=expanded,
@@ -125,7 +131,62 @@ class MobileFaceNetPRelu(nn.Module):
         dtype=self.dtype,
         name=f"block_{i}",
       )(x)
-    x = PRelu(name="prelu_2")(convolution(512, name="head")(x))
+    x = layers.PRelu(name="prelu_2")(convolution(512, name="head")(x))
     x = convolution(512, name="pool", size=7, depthwise=True, padded=False)(x)
     x = x.astype(jnp.float32).reshape(len(images), -1)
     return nn.Dense(self.embedding_size, dtype=jnp.float32, name="embedding")(x)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns a network in ONNX into the variables of `MobileFaceNetPRelu`.
+
+  Args:
+    network: human_face_feat_mfn of github.com/espressif/esp-dl, or
+      se_mobilefacenet of github.com/leondgarse/Keras_insightface.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  blocks = range(len(mobilefacenet.BLOCKS))
+  squeezed = len(network.kernels) > 5 * len(blocks)
+  stem, in_block = ["stem", "depthwise"], [*folding.BLOCK]
+  prelus = ["prelu_0", "prelu_1"]
+  if squeezed:
+    stem += ["pointwise"]
+    in_block += ["squeeze", "excite"]
+    prelus += ["prelu_2"]
+  names: list[folding.Name] = [(name,) for name in stem]
+  names += [(f"block_{i}", name) for i in blocks for name in in_block]
+  names += [("head",), ("pool",), ("embedding",)]
+  places: list[folding.Name] = [("prelu_0",), ("prelu_1",)]
+  places += [(f"block_{i}", name) for i in blocks for name in prelus]
+  places += [("prelu_2",)]
+  if not squeezed:  # It computes some layers in two halves, side by side.
+    network = dataclasses.replace(
+      network,
+      kernels=_joined(network.kernels, names),
+      slopes=_joined(network.slopes, places),
+    )
+  params = network.named(names, places)
+  folding.as_matrix(params["embedding"])
+  return {"params": params}
+
+
+def _joined(
+  parts: Sequence[folding.Layer], names: Sequence[folding.Name]
+) -> list[folding.Layer]:
+  """Layers of which some lie in two halves, by channels, in `parts`."""
+  rest = list(parts)
+  joined: list[folding.Layer] = []
+  for name in names:
+    count = 2 if name in _HALVED else 1
+    taken, rest = rest[:count], rest[count:]
+    if not taken:
+      return joined
+    joined.append(
+      {k: np.concatenate([part[k] for part in taken], -1) for k in taken[0]}
+    )
+  return [*joined, *rest]

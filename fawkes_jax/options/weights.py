@@ -78,7 +78,7 @@ class WeightsImportOptions(Options):
   bgr: bool | None = option("blue, green, red", default=None, group=_ONNX)
 
   @property
-  def contract(self) -> dict[str, Any]:
+  def preprocessing(self) -> dict[str, Any]:
     """What was said of an ONNX network."""
     names = ("template", "mean", "scale", "bgr")
     given = {name: getattr(self, name) for name in names}

@@ -30,7 +30,7 @@ class Result:
 
   Attributes:
     student: the averaged weights: "params" and perhaps "batch_stats".
-    architecture: of the student, a key of `registry.ARCHITECTURES`.
+    architecture: of the student, a key of `architectures.ARCHITECTURES`.
     input_size: height and width of its input, in pixels.
     template: the square of the face frame that the input shows.
     embedding_size: length of its embedding.

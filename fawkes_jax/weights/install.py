@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import re
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import numpy as np
 from fawkes_jax import types
 from fawkes_jax.models import architectures
 from fawkes_jax.weights import catalogue, download, extractors
-from fawkes_jax.weights import preprocessing as contracts
+from fawkes_jax.weights import preprocessing as preprocessing_lib
 
 _CONVERT = (
   "it is not read, because unpickling runs what a file says; convert it where"
@@ -37,7 +36,7 @@ def fetch(
   """Downloads a public recogniser, so that its name can be used.
 
   Args:
-    name: of `known.models`.
+    name: of `catalogue.public`.
     mirror: a URL under which the files lie by the names that they have here,
       instead of their own addresses.
     accept_research_licence: that weights for research only are wanted.
@@ -51,13 +50,13 @@ def fetch(
     FawkesError: the name is unknown, its files have no address, its licence
       was not accepted, or a download failed.
   """
-  model = _wanted(name, mirror, accept_research_licence)
-  _write_contract(model)
+  record = _wanted(name, mirror, accept_research_licence)
+  _write_preprocessing(record)
   fresh = False
   # The first file is the one that is looked for: it comes last.
-  for file in reversed(model.files):
+  for file in reversed(record.files):
     path = catalogue.folder() / file.name
-    if path.exists() and _sha256(path) == file.sha256:
+    if path.exists() and catalogue.file_digest(path) == file.sha256:
       continue
     fresh = True
     address = f"{mirror.rstrip('/')}/{file.name}" if mirror else file.address
@@ -73,38 +72,38 @@ def fetch(
 
 def _wanted(
   name: str, mirror: str | None, accept_research_licence: bool
-) -> catalogue.Model:
-  """The model to fetch, or the reason why not."""
-  models = catalogue.models()
-  model = models.get(name)
-  if model is None:
-    fetchable = [m.name for m in models.values() if m.fetchable]
+) -> catalogue.Recogniser:
+  """The recogniser to fetch, or the reason why not."""
+  known = catalogue.public()
+  record = known.get(name)
+  if record is None:
+    fetchable = [r.name for r in known.values() if r.fetchable]
     raise types.FawkesError(
       f"fetch must name one of {', '.join(fetchable)}, got {name}"
     )
-  if not model.files:
+  if record.built_in:
     raise types.FawkesError(f"{name} is built in: there is nothing to fetch")
-  if not (model.fetchable or mirror):
+  if not (record.fetchable or mirror):
     raise types.FawkesError(
-      f"{name} has no address to be fetched from ({model.source}): fawkes-jax"
+      f"{name} has no address to be fetched from ({record.source}): fawkes-jax"
       f" weights import FILE --name={name}"
     )
-  if model.research_only and not accept_research_licence:
+  if record.research_only and not accept_research_licence:
     raise types.FawkesError(
-      f"{name} may be used for research only ({model.licence}):"
+      f"{name} may be used for research only ({record.licence}):"
       " --accept_research_licence must be given"
     )
-  return model
+  return record
 
 
-def _write_contract(model: catalogue.Model) -> None:
-  """Writes the contract of an ONNX file, where it has one."""
-  if model.contract is None:
+def _write_preprocessing(record: catalogue.Recogniser) -> None:
+  """Writes the preprocessing beside an ONNX file that has no port."""
+  if record.has_port or record.preprocessing is None:
     return
-  path = (catalogue.folder() / model.files[0].name).with_suffix(".toml")
+  path = (catalogue.folder() / record.files[0].name).with_suffix(".toml")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(model.contract.text)
+    path.write_text(record.preprocessing.text)
   except OSError as error:
     raise types.FawkesError(
       f"{path} cannot be written: {error.strerror}"
@@ -116,7 +115,7 @@ def add(
   *,
   name: str | None = None,
   architecture: str | None = None,
-  contract: Mapping[str, Any] | None = None,
+  preprocessing: Mapping[str, Any] | None = None,
 ) -> architectures.Extractor:
   """Imports a recogniser from a file of one's own, after trying it.
 
@@ -126,8 +125,9 @@ def add(
       that it is, else for the file's.
     architecture: a key of `architectures.ARCHITECTURES` that it must be of, or
       "onnx"; None for any.
-    contract: what an ONNX network expects, by the attributes of
-      `contract.Contract`; None for the TOML file beside it, if there is one.
+    preprocessing: what an ONNX network expects, by the attributes of
+      `preprocessing.Preprocessing`; None for the TOML file beside it, if there
+      is one.
 
   Returns:
     The extractor.
@@ -138,26 +138,26 @@ def add(
   """
   _require_format(file)
   try:
-    sha256 = _sha256(file)
+    sha256 = catalogue.file_digest(file)
   except OSError as error:
     raise types.FawkesError(
       f"{file} must be readable: {error.strerror}"
     ) from error
-  public = catalogue.by_sha256(sha256)
-  name = name or (public.name if public else _safe(file.stem))
+  known = catalogue.by_sha256(sha256)
+  name = name or (known.name if known else _safe(file.stem))
   _require_name(name, file, sha256)
   with _beside(catalogue.folder()) as draft:
     copy = draft / f"{name}{file.suffix}"
     _copy(file, copy)
-    if public:
-      _require_files(file, copy, public)
+    if known:
+      _require_files(file, copy, known)
     if file.suffix == ".onnx":
-      expected = _expected(file, public, contract)
+      expected = _expected(file, known, preprocessing)
       copy.with_suffix(".toml").write_text(expected.text)
-    elif contract:
+    elif preprocessing:
+      flags = ", ".join(f"--{key}" for key in preprocessing)
       raise types.FawkesError(
-        f"{', '.join(f'--{key}' for key in contract)} must be left out for what"
-        f" is not ONNX, got {file}"
+        f"{flags} must be left out for what is not ONNX, got {file}"
       )
     extractor = extractors.load_extractor(str(copy))
     _require_faces(file, extractor, architecture)
@@ -183,14 +183,14 @@ def _require_name(name: str, file: Path, sha256: str) -> None:
     raise types.FawkesError(
       f"--name must be of letters, digits, - and _, got {name}"
     )
-  model = catalogue.models().get(name)
-  if name in extractors.shipped() or (model and not model.files):
+  record = catalogue.recognisers().get(name)
+  if record and record.built_in:
     raise types.FawkesError(
       f"--name must not be that of an extractor of the package, got {name}"
     )
-  if model and catalogue.by_sha256(sha256) != model:
+  if record and catalogue.by_sha256(sha256) != record:
     raise types.FawkesError(
-      f"{file}: the sha256 of {name} must be {model.files[0].sha256}, got"
+      f"{file}: the sha256 of {name} must be {record.files[0].sha256}, got"
       f" {sha256}; another file needs another --name"
     )
   taken = catalogue.kept().get(name)
@@ -201,22 +201,24 @@ def _require_name(name: str, file: Path, sha256: str) -> None:
 
 
 def _expected(
-  file: Path, public: catalogue.Model | None, given: Mapping[str, Any] | None
-) -> contracts.Contract:
-  """The contract of an ONNX file."""
+  file: Path,
+  known: catalogue.Recogniser | None,
+  given: Mapping[str, Any] | None,
+) -> preprocessing_lib.Preprocessing:
+  """The preprocessing of an ONNX file."""
   if given:
-    return contracts.parse(given, "--")
+    return preprocessing_lib.parse(given, "--")
   beside = file.with_suffix(".toml")
   if beside.exists():
-    return contracts.read(beside)
-  return (public and public.contract) or contracts.Contract()
+    return preprocessing_lib.read(beside)
+  return (known and known.preprocessing) or preprocessing_lib.Preprocessing()
 
 
-def _require_files(file: Path, copy: Path, public: catalogue.Model) -> None:
+def _require_files(file: Path, copy: Path, known: catalogue.Recogniser) -> None:
   """Checks the files beside the first one of a public model."""
-  for other in public.files[1:]:
+  for other in known.files[1:]:
     suffix = Path(other.name).suffix
-    digest = _sha256(copy.with_suffix(suffix))
+    digest = catalogue.file_digest(copy.with_suffix(suffix))
     if digest != other.sha256:
       raise types.FawkesError(
         f"{file.with_suffix(suffix)}: the sha256 must be {other.sha256}, got"
@@ -228,14 +230,7 @@ def _require_faces(
   file: Path, extractor: architectures.Extractor, architecture: str | None
 ) -> None:
   """Tries an extractor on a grey and a random image."""
-  of = next(
-    (
-      name
-      for name, about in architectures.ARCHITECTURES.items()
-      if about.module() == extractor.module
-    ),
-    "onnx",
-  )
+  of = architectures.architecture_of(extractor.module) or catalogue.ONNX
   if architecture not in (None, of):
     raise types.FawkesError(
       f"{file} must be of --architecture={architecture}, it is of {of}"
@@ -278,8 +273,3 @@ def _beside(folder: Path) -> Iterator[Path]:
 def _safe(name: str) -> str:
   """A name without what would mean something in --surrogates."""
   return re.sub(r"[^A-Za-z0-9_-]", "_", name)
-
-
-def _sha256(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,8 @@ _Triple = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract:
-  """The preprocessing, and the part of a face that is looked at.
+class Preprocessing:
+  """What is done to an image, and the part of a face that is looked at.
 
   Attributes:
     mean: what is subtracted from each channel, RGB, in 0..255.
@@ -41,7 +41,7 @@ class Contract:
 
   @property
   def text(self) -> str:
-    """The contract in TOML."""
+    """The same in TOML."""
     template = (
       f'"{self.template}"'
       if isinstance(self.template, str)
@@ -55,20 +55,20 @@ class Contract:
     )
 
 
-def parse(table: Mapping[str, Any], prefix: str) -> Contract:
-  """Checks a contract; what is left out has its default.
+def parse(table: Mapping[str, Any], prefix: str) -> Preprocessing:
+  """Checks a preprocessing; what is left out has its default.
 
   Args:
-    table: the contract by the names of its attributes.
+    table: the preprocessing by the names of its attributes.
     prefix: of messages, to say where it was written.
 
   Returns:
-    The contract.
+    The preprocessing.
 
   Raises:
     FawkesError: a key is unknown or its value is not allowed.
   """
-  keys = [field.name for field in dataclasses.fields(Contract)]
+  keys = [field.name for field in dataclasses.fields(Preprocessing)]
   if unknown := table.keys() - set(keys):
     raise types.FawkesError(
       f"{prefix}must hold {', '.join(sorted(keys))}, got"
@@ -98,17 +98,17 @@ def parse(table: Mapping[str, Any], prefix: str) -> Contract:
       f"{prefix}template must be one of {', '.join(architectures.TEMPLATES)},"
       f" or left, top and side, got {template}"
     )
-  return Contract(**given)
+  return Preprocessing(**given)
 
 
-def read(path: Path) -> Contract:
-  """Reads a contract.
+def read(path: Path) -> Preprocessing:
+  """Reads a preprocessing.
 
   Args:
     path: a TOML file.
 
   Returns:
-    The contract.
+    The preprocessing.
 
   Raises:
     FawkesError: the file is missing or damaged, or says what is not allowed.

@@ -1,8 +1,8 @@
 """Flax variables in safetensors files, as students are written.
 
-A file holds the variables of an architecture of `models.registry`, flat, with
-slashes between the levels of their names, in any floating point type. Its only
-metadata key holds JSON that says which architecture, and who taught it.
+A file holds the variables of an architecture of `models.architectures`, flat,
+with slashes between the levels of their names, in any floating point type. Its
+only metadata key holds JSON that says which architecture, and who taught it.
 """
 
 import json
@@ -49,7 +49,7 @@ def teachers(path: Path) -> tuple[str, ...]:
     path: a safetensors file.
 
   Returns:
-    Their identities, see `extractors.identity`; none where the file does not
+    Their identities, see `catalogue.identity`; none where the file does not
     say.
 
   Raises:
@@ -132,7 +132,7 @@ def save(
     variables: nested dictionaries of arrays.
     path: the safetensors file; replaced.
     name: the architecture.
-    teachers: who taught it, see `extractors.identity`.
+    teachers: who taught it, see `catalogue.identity`.
 
   Raises:
     FawkesError: it cannot be written.

@@ -143,7 +143,7 @@ def main() -> None:
   faces = _faces(arguments.data, extractor, max(counts))
   raw = np.concatenate([extractor.embed(face[None]) for face in faces])
   centre = raw.mean(axis=0)
-  unit = np.asarray(objective.normalise(raw, centre))
+  unit = np.asarray(objective.normalised(raw, centre))
   for count in counts:
     _compare(
       arguments, extractor, faces[:count], raw[:count], unit[:count], centre

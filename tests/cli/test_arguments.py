@@ -342,7 +342,7 @@ def test_flags_of_an_import():
   """One number stands for all channels; commas make a template a square."""
   flags = "--mean=127.5", "--scale=1,2,3", "--template=-0.3,-0.5,1.6"
   options = options_of("weights", "import", "x", *flags)
-  assert options.contract == {
+  assert options.preprocessing == {
     "mean": (127.5,) * 3,
     "scale": (1, 2, 3),
     "template": (-0.3, -0.5, 1.6),

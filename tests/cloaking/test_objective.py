@@ -16,7 +16,7 @@ def test_normalise():
   embeddings = np.random.default_rng(0).normal(3, 2, (5, 7, 16))
   centre = np.full(16, 3.0)
   found = np.asarray(
-    objective.normalise(
+    objective.normalised(
       jnp.asarray(embeddings, jnp.float32), jnp.asarray(centre, jnp.float32)
     )
   )
@@ -28,7 +28,7 @@ def test_normalise():
 def test_normalise_the_mean_itself():
   """The mean identity has no direction: zero, not NaN."""
   centre = jnp.arange(4.0)
-  assert not np.asarray(objective.normalise(centre[None], centre)).any()
+  assert not np.asarray(objective.normalised(centre[None], centre)).any()
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def cosines(change, problem, recognition, cloaker):
   )
   raw = extractor.embed(np.asarray(view)[None])[0]
   features = np.asarray(
-    objective.normalise(raw, jnp.asarray(cloaker.centres[extractor.name]))
+    objective.normalised(raw, jnp.asarray(cloaker.centres[extractor.name]))
   )
   return (
     features @ problem.target[extractor.name],

@@ -14,6 +14,7 @@ from fawkes_jax.evaluation import cloaks, detectors, trackers
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import architectures
 from fawkes_jax.runs import pipeline
+from fawkes_jax.weights import catalogue
 
 # OpenVINO counts its users in another process.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -141,9 +142,8 @@ def test_the_dlib_tracker_is_dlib(lfw):
   from fawkes_jax.weights.formats import dlib as files
 
   points = dlib.shape_predictor(str(files.package_file(files.LANDMARK_FILE)))
-  network = dlib.face_recognition_model_v1(
-    str(files.package_file(files.RESNET_FILE))
-  )
+  [file] = catalogue.public()["dlib_resnet"].files
+  network = dlib.face_recognition_model_v1(str(files.package_file(file.name)))
   box = dlib.rectangle(*map(int, face.box))
   expected = network.compute_face_descriptor(pixels, points(pixels, box))
   np.testing.assert_allclose(tracker.embed(pixels, face), expected, atol=1e-6)
@@ -292,13 +292,13 @@ def test_the_data_is_never_written_to(people_folder, tmp_path, fakes, where):
   assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_contract_beside_a_model(tmp_path):
+def test_a_preprocessing_beside_a_model(tmp_path):
   (tmp_path / "net.toml").write_text("mean = [1, 2, 3]\nbgr = true\n")
-  contract = trackers._contract(tmp_path / "net.onnx", "0" * 64)
-  assert contract.mean == (1, 2, 3)
-  assert contract.bgr
+  preprocessing = trackers._preprocessing(tmp_path / "net.onnx", "0" * 64)
+  assert preprocessing.mean == (1, 2, 3)
+  assert preprocessing.bgr
   with pytest.raises(types.FawkesError, match="must say what the recogniser"):
-    trackers._contract(tmp_path / "other.onnx", "0" * 64)
+    trackers._preprocessing(tmp_path / "other.onnx", "0" * 64)
 
 
 def test_what_a_recogniser_is(data_dir, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ NAMES = list(architectures.ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract(name):
+def test_images_become_embeddings(name):
   """Images of the size it says become float32 rows; traced, not computed."""
   architecture = architectures.ARCHITECTURES[name]
   module = architecture.module()

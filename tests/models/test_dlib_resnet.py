@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 
 from fawkes_jax.models import dlib_resnet
-from fawkes_jax.weights import builtin
+from fawkes_jax.weights import catalogue, extractors
 from fawkes_jax.weights.formats import dlib as dlib_weights
 
 MODULE = dlib_resnet.DlibResNet()
@@ -15,14 +15,15 @@ apply = jax.jit(MODULE.apply)
 
 @pytest.fixture(scope="module")
 def variables():
-  return builtin.load_resnet_variables()
+  return extractors.load_extractor("dlib_resnet").variables
 
 
 @pytest.fixture(scope="module")
 def reference():
   dlib = pytest.importorskip("dlib")
+  [file] = catalogue.public()["dlib_resnet"].files
   return dlib.face_recognition_model_v1(
-    str(dlib_weights.package_file(dlib_weights.RESNET_FILE))
+    str(dlib_weights.package_file(file.name))
   )
 
 

@@ -22,7 +22,7 @@ def test_parity_on_faces(data_dir):
   (expected,) = runtime.InferenceSession(path).run(
     None, {"data": x.transpose(0, 3, 1, 2)}
   )
-  variables = onnx.convert_mobileface(onnx.read(path))
+  variables = onnx.convert(onnx.read(path), "mobileface_v2")
   actual = np.asarray(jax.jit(mobileface.MobileFace().apply)(variables, x))
   assert actual.dtype == np.float32
   error = np.linalg.norm(actual - expected, axis=1)

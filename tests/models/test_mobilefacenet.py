@@ -19,7 +19,7 @@ def path(data_dir):
 
 @pytest.fixture(scope="module")
 def variables(path):
-  return onnx.convert_mobilefacenet(onnx.read(path))
+  return onnx.convert(onnx.read(path), "mobilefacenet")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fawkes_jax.models import architectures, layers, mobilefacenet_prelu
+from fawkes_jax.models import architectures, layers
 from fawkes_jax.training import blocks
 from fawkes_jax.weights import extractors
 
@@ -79,7 +79,7 @@ def test_the_gradients_of_slopes_and_biases_are_those_of_plain_operations():
 
 def test_slopes_act_by_channel():
   x = -np.ones((1, 2, 2, 3), np.float32)
-  module = mobilefacenet_prelu.PRelu()
+  module = layers.PRelu()
   slope = np.array([0, 0.5, 2], np.float32)
   y = module.apply({"params": {"slope": slope}}, x)
   np.testing.assert_array_equal(y[0, 0, 0], -slope)

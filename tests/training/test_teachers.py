@@ -66,3 +66,18 @@ def test_an_extractor_sees_the_crops_plain_and_mirrored_and_once(
   monkeypatch.setattr(architectures.Extractor, "embed", None)  # It is cached.
   again = teachers.load_teacher("some", people)
   np.testing.assert_array_equal(teacher.embeddings, again.embeddings)
+
+
+@pytest.mark.parametrize(
+  ("identity", "licence", "source"),
+  [
+    ("mobilefacenet", "Apache-2.0", "github.com/foamliu/MobileFaceNet"),
+    ("projection", "not stated", "not stated"),
+  ],
+)
+def test_cards_state_what_is_known_of_a_teacher(identity, licence, source):
+  teacher = teachers.Teacher(
+    name="some_file", embeddings=np.zeros((2, 1, 3)), identity=identity
+  )
+  assert teacher.licence == licence
+  assert source in teacher.source

@@ -1,7 +1,5 @@
 """Extractors from files: ports of public ones, and any other in ONNX."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ PORTS = {
   "mobileface_v2": "mobileface_v2.onnx",
   "se_mobilenet": "face-reidentification-retail-0095.xml",
 }
-CONTRACT = """
+PREPROCESSING = """
 mean = [123.675, 116.28, 103.53]
 scale = [58.395, 57.12, 57.375]
 template = "arcface"
@@ -38,12 +36,19 @@ def test_a_known_file_is_its_port(data_dir, name):
   assert np.isfinite(embeddings).all()
 
 
-def test_any_onnx_file_runs_by_its_contract(data_dir, tmp_path, images):
+@pytest.fixture
+def own(data_dir, tmp_path):
+  """A network that the package has no port of."""
+  path = tmp_path / "mine.onnx"
   known = data_dir / "weights" / PORTS["mobilefacenet"]
-  own = tmp_path / "mine.onnx"
-  # One byte more, and it is no longer the public file.
-  own.write_bytes(known.read_bytes() + b"\x0a\x00")
-  own.with_suffix(".toml").write_text(CONTRACT)
+  # An empty field more, and it is no longer the public file.
+  path.write_bytes(known.read_bytes() + b"\x0a\x00")
+  return path
+
+
+def test_any_onnx_file_runs_by_its_preprocessing(data_dir, own, images):
+  known = data_dir / "weights" / PORTS["mobilefacenet"]
+  own.with_suffix(".toml").write_text(PREPROCESSING)
   loaded = extractors.load_extractor(str(own))
   assert (loaded.name, loaded.input_size) == ("mine", 112)
   assert loaded.template == architectures.TEMPLATES["arcface"]
@@ -54,7 +59,7 @@ def test_any_onnx_file_runs_by_its_contract(data_dir, tmp_path, images):
 
 
 @pytest.mark.parametrize(
-  ("contract", "message"),
+  ("preprocessing", "message"),
   [
     (None, "must say what the recogniser beside it expects"),
     ("mean = [1,", "must be TOML"),
@@ -65,11 +70,9 @@ def test_any_onnx_file_runs_by_its_contract(data_dir, tmp_path, images):
     ("template = [0, 0]", "template must be three numbers"),
   ],
 )
-def test_a_wrong_contract(data_dir, tmp_path, contract, message):
-  own = tmp_path / "mine.onnx"
-  shutil.copy(data_dir / "weights" / "ghost05.onnx", own)
-  if contract is not None:
-    own.with_suffix(".toml").write_text(contract)
+def test_a_wrong_preprocessing(own, preprocessing, message):
+  if preprocessing is not None:
+    own.with_suffix(".toml").write_text(preprocessing)
   with pytest.raises(types.FawkesError, match=r"mine\.toml") as error:
     extractors.load_extractor(str(own))
   assert message in str(error.value)
@@ -98,6 +101,6 @@ def test_a_truncated_file(data_dir, tmp_path):
   whole = (data_dir / "weights" / PORTS["mobilefacenet"]).read_bytes()
   path = tmp_path / "torn.onnx"
   path.write_bytes(whole[: len(whole) // 2])
-  path.with_suffix(".toml").write_text(CONTRACT)
+  path.with_suffix(".toml").write_text(PREPROCESSING)
   with pytest.raises(types.FawkesError, match=r"torn\.onnx"):
     extractors.load_extractor(str(path))

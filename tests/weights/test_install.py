@@ -49,7 +49,7 @@ PAIR = (b"the first one", b"the second one")
 def model(name, files, **more):
   """An entry for files with these contents, by suffix."""
   about = {"architecture": "onnx", "licence": "MIT", "source": "a test"}
-  return catalogue.Model(
+  return catalogue.Recogniser(
     name=name,
     files=tuple(
       catalogue.File(
@@ -67,17 +67,19 @@ def model(name, files, **more):
 def folder(tmp_path, monkeypatch):
   """The folder of an empty cache, and a list of models of our own."""
   monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path / "cache"))
-  expected = preprocessing.Contract(mean=(1, 2, 3), scale=(4, 5, 6), bgr=True)
+  expected = preprocessing.Preprocessing(
+    mean=(1, 2, 3), scale=(4, 5, 6), bgr=True
+  )
   secret = TINY + b"\x0a\x00"
   models = [
-    model("built_in", {}),
-    model("tiny", {".onnx": TINY}, contract=expected),
+    model("built_in", {}, built_in=True),
+    model("tiny", {".onnx": TINY}, preprocessing=expected),
     model("secret", {".onnx": secret}, research_only=True, licence="mine"),
     model("pair", {".xml": PAIR[0], ".bin": PAIR[1]}),
   ]
   own = catalogue.File(name="own.onnx", sha256="0" * 64)
-  models.append(dataclasses.replace(models[0], name="own", files=(own,)))
-  monkeypatch.setattr(catalogue, "models", lambda: {m.name: m for m in models})
+  models.append(dataclasses.replace(model("own", {}), files=(own,)))
+  monkeypatch.setattr(catalogue, "public", lambda: {m.name: m for m in models})
   return tmp_path / "cache" / "weights"
 
 
@@ -193,7 +195,7 @@ def mine(tmp_path):
 
 def test_import(folder, mine):
   given = {"mean": (0, 0, 0), "scale": (255, 255, 255), "template": "dlib"}
-  added = install.add(mine, contract=given)
+  added = install.add(mine, preprocessing=given)
   assert added.name == "my_net_v2"
   assert names(folder) == ["my_net_v2.onnx", "my_net_v2.toml"]
   loaded = extractors.load_extractor("my_net_v2")
@@ -205,7 +207,7 @@ def test_import(folder, mine):
 
 
 @pytest.mark.parametrize("beside", [None, "bgr = true\n"])
-def test_import_takes_the_contract_beside_the_file(mine, beside):
+def test_import_takes_the_preprocessing_beside_the_file(mine, beside):
   if beside:
     mine.with_suffix(".toml").write_text(beside)
   install.add(mine, name="mine")
@@ -233,10 +235,13 @@ def test_import_knows_public_files(tmp_path):
     ),
     ({"name": "own"}, "sha256 of own must be 0000.* needs another --name"),
     ({"architecture": "iresnet50"}, "--architecture=iresnet50, it is of onnx"),
-    ({"contract": {"mean": (1, 2)}}, "--mean must be three numbers, got"),
-    ({"contract": {"scale": (1, 0, 1)}}, "--scale must not be 0, got"),
-    ({"contract": {"template": "x"}}, "--template must be one of dlib, arcf"),
-    ({"contract": {"template": (0, 0, 0)}}, "--template must have a side"),
+    ({"preprocessing": {"mean": (1, 2)}}, "--mean must be three numbers, got"),
+    ({"preprocessing": {"scale": (1, 0, 1)}}, "--scale must not be 0, got"),
+    (
+      {"preprocessing": {"template": "x"}},
+      "--template must be one of dlib, arcf",
+    ),
+    ({"preprocessing": {"template": (0, 0, 0)}}, "--template must have a side"),
   ],
 )
 def test_wrong_options(folder, mine, options, rule):
@@ -301,11 +306,11 @@ def test_other_files(tmp_path):
     install.add(tmp_path / "x.h5")
 
 
-def test_safetensors_have_no_contract(tmp_path):
+def test_safetensors_have_no_preprocessing(tmp_path):
   path = tmp_path / "x.safetensors"
   safetensors.numpy.save_file({"x": np.ones(3)}, path)
   with pytest.raises(types.FawkesError, match="--bgr must be left out"):
-    install.add(path, contract={"bgr": True})
+    install.add(path, preprocessing={"bgr": True})
 
 
 def test_openvino(folder, data_dir, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_a_file_says_who_taught_it(student, tmp_path):
     student, path, name="student_resnet", teachers=["one", "other"]
   )
   assert variables.teachers(path) == ("one", "other")
-  assert extractors.teachers(str(path)) == ("one", "other")
+  assert catalogue.teachers(str(path)) == ("one", "other")
   # The same bytes again.
   first = path.read_bytes()
   variables.save(
@@ -89,15 +89,16 @@ def test_a_shipped_student_goes_by_its_files_name(file, tmp_path, monkeypatch):
     {"dlib_resnet": np.zeros((2, 2))}, folder / "other.safetensors"
   )
   monkeypatch.setattr(builtin, "checkpoint", lambda name: folder / name)
-  monkeypatch.setattr(catalogue, "models", dict)
+  dlib = {"dlib_resnet": catalogue.public()["dlib_resnet"]}
+  monkeypatch.setattr(catalogue, "public", lambda: dlib)
   loaded = extractors.load_extractor("student_resnet_robust")
   assert loaded.name == "student_resnet_robust"
-  assert list(extractors.shipped()) == ["student_resnet_robust"]
+  assert list(catalogue.students()) == ["student_resnet_robust"]
   with pytest.raises(types.FawkesError, match="of dlib_resnet, student_res"):
     extractors.load_extractor("other")
 
 
-@pytest.mark.parametrize("name", list(extractors.shipped()))
+@pytest.mark.parametrize("name", list(catalogue.students()))
 def test_every_shipped_student_embeds(name):
   loaded = extractors.load_extractor(name)
   assert loaded.name == name

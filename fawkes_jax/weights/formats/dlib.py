@@ -24,14 +24,10 @@ import numpy as np
 from fawkes_jax import types
 from fawkes_jax.models import dlib_resnet, mmod
 
-RESNET_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 MMOD_FILE = "mmod_human_face_detector.dat"
 LANDMARK_FILE = "shape_predictor_5_face_landmarks.dat"
 
 SHA256 = {
-  RESNET_FILE: (
-    "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-  ),
   MMOD_FILE: (
     "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"
   ),
@@ -39,7 +35,7 @@ SHA256 = {
     "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
   ),
 }
-"""The only contents that are accepted, by file name."""
+"""The only contents of the detector and the landmarks that are accepted."""
 
 _PACKAGE = "face_recognition_models"
 _REINSTALL = f"pip install --force-reinstall {_PACKAGE}==0.3.0"
@@ -49,7 +45,7 @@ def package_file(name: str) -> pathlib.Path:
   """Returns the path of a model file inside the installed package.
 
   Args:
-    name: one of the keys of `SHA256`.
+    name: of a file.
 
   Raises:
     FawkesError: the package is not installed.
@@ -63,8 +59,8 @@ def package_file(name: str) -> pathlib.Path:
   return pathlib.Path(spec.submodule_search_locations[0]) / "models" / name
 
 
-def _read_pinned(path: str | pathlib.Path, name: str) -> bytes:
-  """Reads a file whose contents must be those pinned for `name`."""
+def _read_pinned(path: str | pathlib.Path, name: str, sha256: str) -> bytes:
+  """Reads a copy of the file `name`, whose contents must be the pinned ones."""
   try:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
@@ -73,9 +69,9 @@ def _read_pinned(path: str | pathlib.Path, name: str) -> bytes:
       f"({_REINSTALL})"
     ) from error
   digest = hashlib.sha256(data).hexdigest()
-  if digest != SHA256[name]:
+  if digest != sha256:
     raise types.FawkesError(
-      f"{path}: the sha256 of {name} must be {SHA256[name]}, got {digest} "
+      f"{path}: the sha256 of {name} must be {sha256}, got {digest} "
       f"of {len(data)} bytes ({_REINSTALL})"
     )
   return data
@@ -156,11 +152,15 @@ def _folded(
   }
 
 
-def read_resnet(path: str | pathlib.Path) -> dict[str, Any]:
+def read_resnet(
+  path: str | pathlib.Path, name: str, sha256: str
+) -> dict[str, Any]:
   """Reads the face recognition network.
 
   Args:
-    path: a copy of `RESNET_FILE`.
+    path: a copy of the file.
+    name: of the file in the package.
+    sha256: of its contents.
 
   Returns:
     The Flax variables of `models.dlib_resnet.DlibResNet`: nested dictionaries
@@ -169,7 +169,7 @@ def read_resnet(path: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     FawkesError: the file is missing, unreadable, or not the pinned one.
   """
-  reader = _Reader(_read_pinned(path, RESNET_FILE))
+  reader = _Reader(_read_pinned(path, name, sha256))
 
   def convolution() -> dict[str, np.ndarray]:
     kernel, bias = reader.convolution()
@@ -201,7 +201,7 @@ def read_mmod(path: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     FawkesError: the file is missing, unreadable, or not the pinned one.
   """
-  reader = _Reader(_read_pinned(path, MMOD_FILE))
+  reader = _Reader(_read_pinned(path, MMOD_FILE, SHA256[MMOD_FILE]))
   reader.seek("loss_mmod_")
   # The version, then the window; then what false alarms and misses cost in
   # training, and what counts as a match there.
@@ -233,7 +233,7 @@ def read_shape_predictor(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     FawkesError: the file is missing, unreadable, or not the pinned one.
   """
-  reader = _Reader(_read_pinned(path, LANDMARK_FILE))
+  reader = _Reader(_read_pinned(path, LANDMARK_FILE, SHA256[LANDMARK_FILE]))
   reader.integer()  # The format's version.
   mean_shape = reader.matrix().reshape(-1, 2)
   first, second, threshold, leaves = [], [], [], []

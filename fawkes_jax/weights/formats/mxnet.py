@@ -19,7 +19,7 @@ import numpy as np
 
 from fawkes_jax import types
 from fawkes_jax.models import mobileface
-from fawkes_jax.weights.formats import onnx
+from fawkes_jax.models.onnx import folding
 from fawkes_jax.weights.variables import check
 
 _FILE, _ARRAY = 0x112, 0xF993FAC9
@@ -141,7 +141,7 @@ def convert_mobileface(
     ) from error
   variables = {"params": flax.traverse_util.unflatten_dict(flat)}
   embedding = variables["params"]["embedding"]
-  embedding["kernel"] = onnx.channels_last(
+  embedding["kernel"] = folding.channels_last(
     embedding["kernel"], mobileface.BLOCKS[-1][1]
   )
   check(source, "mobileface_v2", variables)

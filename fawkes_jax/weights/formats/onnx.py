@@ -4,20 +4,18 @@ Nothing of a file is ever executed.
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.models import mobileface, mobilefacenet
-from fawkes_jax.models.onnx import evaluation
+from fawkes_jax.models import architectures
+from fawkes_jax.models.onnx import evaluation, folding
 from fawkes_jax.models.onnx import graph as graphs
 from fawkes_jax.weights.variables import check
 
@@ -55,6 +53,11 @@ class Model:
   def variables(self) -> dict[str, Any]:
     """The Flax variables of `models.onnx.module.GraphModule`."""
     return {"params": dict(self.weights)}
+
+  @property
+  def layers(self) -> folding.Layers:
+    """What a port of the network is made of."""
+    return folding.fold(self.graph, self.weights)
 
 
 def _library() -> ModuleType:
@@ -311,87 +314,12 @@ def read(
   return model
 
 
-# What hands on a layer's result as it is, whatever its order of axes.
-_PASSING = ("Transpose", "Identity", "Reshape", "Flatten", "Squeeze")
-
-
-def _folded_layers(model: Model) -> list[dict[str, np.ndarray]]:
-  """Each convolution and matrix product with the normalisation behind it.
-
-  Returns:
-    In the graph's order, kernel and bias as Flax has them: kernels are [rows,
-    columns, in, out] or [in, out].
-  """
-  layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-  arrays = _arrays(model)
-  for node in model.graph.nodes:
-    if node.op in _PASSING and node.inputs[0] in layers:
-      layers[node.outputs[0]] = layers.pop(node.inputs[0])
-      continue
-    tensors = [
-      arrays[key].astype(np.float64) for key in node.inputs[1:] if key in arrays
-    ]
-    if node.op in ("Conv", "Gemm") and tensors:
-      kernel = tensors[0]  # [out, in, ...] of both kinds.
-      if node.op == "Gemm" and ("transB", 1) not in node.attributes:
-        kernel = kernel.T
-      bias = tensors[1] if len(tensors) > 1 else np.zeros(len(kernel))
-      layers[node.outputs[0]] = kernel, bias
-    elif node.op == "BatchNormalization" and node.inputs[0] in layers:
-      kernel, bias = layers.pop(node.inputs[0])
-      gamma, beta, mean, variance = tensors
-      epsilon = dict(node.attributes).get("epsilon", 1e-5)
-      scale = gamma / np.sqrt(variance + epsilon)
-      kernel = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1))
-      layers[node.outputs[0]] = kernel, (bias - mean) * scale + beta
-    elif node.op in ("Add", "Mul") and len(tensors) == 1:
-      if node.inputs[0] not in layers:
-        continue
-      kernel, bias = layers.pop(node.inputs[0])
-      number = tensors[0].reshape(-1)
-      if node.op == "Add":
-        layers[node.outputs[0]] = kernel, bias + number
-      else:
-        scale = number.reshape(-1, *[1] * (kernel.ndim - 1))
-        layers[node.outputs[0]] = kernel * scale, bias * number
-  return [
-    {
-      "kernel": np.ascontiguousarray(
-        kernel.transpose(*range(2, kernel.ndim), 1, 0), np.float32
-      ),
-      "bias": np.asarray(bias, np.float32),
-    }
-    for kernel, bias in layers.values()
-  ]
-
-
-def _arrays(model: Model) -> dict[str, np.ndarray]:
-  """Weights, and what is small enough to be part of the graph."""
-  return {k: v.array() for k, v in model.graph.constants} | dict(model.weights)
-
-
-def _named(
-  model: Model, names: Sequence[tuple[str, ...]]
-) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
-  """Gives a model's layers names of nested parameters."""
-  layers = _folded_layers(model)
-  if len(layers) != len(names):
-    raise types.FawkesError(
-      f"{model.graph.name}: the network must have {len(names)} convolutions "
-      f"and matrices, got {len(layers)}"
-    )
-  nested = dict(zip(names, layers, strict=True))
-  return flax.traverse_util.unflatten_dict(nested), layers
-
-
-_BLOCK_LAYERS = ("expand", "depthwise", "project")
-
-
-def convert_mobilefacenet(model: Model) -> dict[str, Any]:
-  """Turns foamliu's MobileFaceNet into `models.mobilefacenet.MobileFaceNet`.
+def convert(model: Model, architecture: str) -> dict[str, Any]:
+  """Turns a network into the variables of the package's port of it.
 
   Args:
-    model: `weights/MobileFaceNet.onnx` of github.com/foamliu/MobileFaceNet.
+    model: the network.
+    architecture: a key of `architectures.ARCHITECTURES` that has `convert`.
 
   Returns:
     The Flax variables, float32.
@@ -399,136 +327,8 @@ def convert_mobilefacenet(model: Model) -> dict[str, Any]:
   Raises:
     FawkesError: it is another network.
   """
-  names: list[tuple[str, ...]] = [("stem",), ("depthwise",), ("pointwise",)]
-  for i in range(len(mobilefacenet.BLOCKS)):
-    names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
-  names += [("head",), ("pool",), ("embedding",)]
-  params, _ = _named(model, names)
-  variables = {"params": params}
-  check(model.graph.name, "mobilefacenet", variables)
-  return variables
-
-
-def convert_mobilefacenet_prelu(model: Model) -> dict[str, Any]:
-  """Turns a recogniser into `models.mobilefacenet_prelu.MobileFaceNetPRelu`.
-
-  Args:
-    model: human_face_feat_mfn of github.com/espressif/esp-dl, or
-      se_mobilefacenet of github.com/leondgarse/Keras_insightface, as ONNX.
-
-  Returns:
-    The Flax variables, float32.
-
-  Raises:
-    FawkesError: it is another network.
-  """
-  layers, arrays = _folded_layers(model), _arrays(model)
-  slopes = [
-    {"slope": arrays[node.inputs[1]].reshape(-1).astype(np.float32)}
-    for node in model.graph.nodes
-    if node.op == "PRelu"
-  ]
-  blocks = len(mobilefacenet.BLOCKS)
-  squeezed = len(layers) > 5 * blocks
-  stem = ("stem", "depthwise", "pointwise") if squeezed else _STEM
-  in_block = (
-    (*_BLOCK_LAYERS, "squeeze", "excite") if squeezed else _BLOCK_LAYERS
-  )
-  prelus = ("prelu_0", "prelu_1", "prelu_2")[: 3 if squeezed else 2]
-  names: list[tuple[str, ...]] = [(name,) for name in stem]
-  names += [(f"block_{i}", name) for i in range(blocks) for name in in_block]
-  names += [("head",), ("pool",), ("embedding",)]
-  places: list[tuple[str, ...]] = [("prelu_0",), ("prelu_1",)]
-  places += [(f"block_{i}", name) for i in range(blocks) for name in prelus]
-  places += [("prelu_2",)]
-  if not squeezed:  # It computes some layers in two halves, side by side.
-    layers = _joined(layers, _halved(names))
-    slopes = _joined(slopes, _halved(places))
-  if (len(layers), len(slopes)) != (len(names), len(places)):
-    raise types.FawkesError(
-      f"{model.graph.name}: the network must have {len(names)} convolutions and"
-      f" {len(places)} PReLUs, got {len(layers)} and {len(slopes)}"
-    )
-  nested = dict(zip([*names, *places], [*layers, *slopes], strict=True))
-  kernel = nested["embedding",]["kernel"]
-  nested["embedding",]["kernel"] = kernel.reshape(-1, kernel.shape[-1])
-  variables = {"params": flax.traverse_util.unflatten_dict(nested)}
-  port = "se_mobilefacenet" if squeezed else "esp_mobilefacenet"
-  check(model.graph.name, port, variables)
-  return variables
-
-
-_STEM = ("stem", "depthwise")
-
-_HALVED = {
-  ("block_12", "expand"),
-  ("block_12", "project"),
-  ("block_12", "prelu_0"),
-  ("head",),
-  ("prelu_2",),
-}
-"""Layers that esp-dl's network has as two, each with half of the channels."""
-
-
-def _halved(names: Sequence[tuple[str, ...]]) -> list[int]:
-  """Of how many parts each layer is made."""
-  return [2 if name in _HALVED else 1 for name in names]
-
-
-def _joined(
-  parts: Sequence[dict[str, np.ndarray]], counts: Sequence[int]
-) -> list[dict[str, np.ndarray]]:
-  """Layers made of several that lie one after the other, by channels."""
-  rest = list(parts)
-  joined: list[dict[str, np.ndarray]] = []
-  for count in counts:
-    taken, rest = rest[:count], rest[count:]
-    if not taken:
-      return joined
-    joined.append(
-      {k: np.concatenate([part[k] for part in taken], -1) for k in taken[0]}
-    )
-  return [*joined, *rest]
-
-
-def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
-  """Puts the rows of a matrix into the order of the module's image.
-
-  Args:
-    kernel: its rows are those of a square image [channels, h, w].
-    channels: of the image.
-
-  Returns:
-    The matrix for an image [h, w, channels]; as it is where the number of
-    rows is another.
-  """
-  side = math.isqrt(len(kernel) // channels)
-  if channels * side * side != len(kernel):
-    return kernel
-  image = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
-  return image.reshape(len(kernel), -1)
-
-
-def convert_mobileface(model: Model) -> dict[str, Any]:
-  """Turns MobileFace Identification V2 into `models.mobileface.MobileFace`.
-
-  Args:
-    model: MobileFace_Identification_V2 of github.com/becauseofAI/MobileFace,
-      as ONNX.
-
-  Returns:
-    The Flax variables, float32.
-
-  Raises:
-    FawkesError: it is another network.
-  """
-  names: list[tuple[str, ...]] = [("stem",)]
-  for i in range(len(mobileface.BLOCKS)):
-    names += [(f"block_{i}", layer) for layer in _BLOCK_LAYERS]
-  params, layers = _named(model, [*names, ("embedding",)])
-  params["embedding"]["kernel"] = channels_last(
-    layers[-1]["kernel"], mobileface.BLOCKS[-1][1]
-  )
-  variables = {"params": params}
-  check(model.graph.name, "mobileface_v2", variables)
+  about = architectures.ARCHITECTURES[architecture]
+  assert about.convert is not None
+  variables = about.convert(model.layers)
+  check(model.graph.name, architecture, variables)
   return variables

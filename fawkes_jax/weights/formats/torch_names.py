@@ -38,7 +38,7 @@ def convert(source: str, state: _State) -> tuple[str, dict[str, Any]]:
     state: the tensors by PyTorch's names, which may share a prefix.
 
   Returns:
-    The architecture, a key of `registry.ARCHITECTURES`, and the variables,
+    The architecture, a key of `architectures.ARCHITECTURES`, and the variables,
     float32.
 
   Raises:

@@ -1,3 +1,4 @@
+import functools
 import re
 import shutil
 
@@ -5,10 +6,14 @@ import numpy as np
 import pytest
 
 from fawkes_jax import types
+from fawkes_jax.weights import catalogue
 from fawkes_jax.weights.formats import dlib
 
+[RESNET] = catalogue.public()["dlib_resnet"].files
 READERS = {
-  dlib.RESNET_FILE: dlib.read_resnet,
+  RESNET.name: functools.partial(
+    dlib.read_resnet, name=RESNET.name, sha256=RESNET.sha256
+  ),
   dlib.MMOD_FILE: dlib.read_mmod,
   dlib.LANDMARK_FILE: dlib.read_shape_predictor,
 }
@@ -23,7 +28,8 @@ def test_changed_byte_is_refused(name, tmp_path):
   with pytest.raises(types.FawkesError, match="sha256") as caught:
     READERS[name](path)
   assert str(path) in str(caught.value)
-  assert dlib.SHA256[name] in str(caught.value)
+  sha256 = (dlib.SHA256 | {RESNET.name: RESNET.sha256})[name]
+  assert sha256 in str(caught.value)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -56,7 +62,7 @@ def test_missing_package_is_reported(monkeypatch):
 
 
 def test_68_landmarks_are_not_known():
-  assert not any("68" in name for name in dlib.SHA256)
+  assert not any("68" in name for name in [*dlib.SHA256, RESNET.name])
 
 
 def test_file_may_lie_anywhere(tmp_path):

@@ -79,7 +79,7 @@ def test_a_missing_file(tmp_path):
 def port(data_dir):
   """The port's variables, from its file in ONNX."""
   path = data_dir / "weights" / "mobileface_v2.onnx"
-  return onnx.convert_mobileface(onnx.read(path))
+  return onnx.convert(onnx.read(path), "mobileface_v2")
 
 
 @pytest.fixture

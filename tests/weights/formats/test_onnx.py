@@ -10,6 +10,7 @@ from fawkes_jax.weights.formats import onnx
 NAMES = (
   "esp_mfn.onnx",
   "foamliu_mobilefacenet.onnx",
+  "ghost05.onnx",
   "mobileface_v2.onnx",
   "mobileface_v3.onnx",
   "yunet_n_dynamic.onnx",
@@ -346,7 +347,16 @@ def test_other_network_is_refused(data_dir):
   path = data_dir / "weights" / "mobileface_v2.onnx"
   got = onnx.read(path)
   with pytest.raises(types.FawkesError, match=r"must have 51 .* got 38"):
-    onnx.convert_mobilefacenet(got)
+    onnx.convert(got, "mobilefacenet")
+
+
+@pytest.mark.data
+def test_another_network_is_no_ghostfacenet(data_dir):
+  got = onnx.read(data_dir / "weights" / "esp_mfn.onnx")
+  with pytest.raises(
+    types.FawkesError, match=r"esp_mfn\.onnx: .* must have 96 conv.* and 41"
+  ):
+    onnx.convert(got, "ghostfacenet")
 
 
 @pytest.mark.data
@@ -361,4 +371,4 @@ def test_other_width_is_refused(data_dir):
     types.FawkesError,
     match=r"v2\.onnx: .* params/embedding/kernel must be \[2048, 256\]",
   ):
-    onnx.convert_mobileface(narrow)
+    onnx.convert(narrow, "mobileface_v2")
