@@ -108,10 +108,10 @@ def disturb(source, output, kills, longest, environment, log, chance) -> None:
 
 def contents(folder) -> dict[str, str]:
   """The digest of every object below an address."""
-  from fawkes_jax.archive import storage
+  from fawkes_jax.archive import local_store, stores
 
-  store = storage.open_store(folder)
-  if isinstance(store, storage.LocalStore):
+  store = stores.open_store(folder)
+  if isinstance(store, local_store.LocalStore):
     names = [
       str(path.relative_to(store.root))
       for path in store.root.rglob("*")
@@ -128,9 +128,9 @@ def contents(folder) -> dict[str, str]:
 
 def rows_of(folder) -> dict[str, dict]:
   """The rows of a manifest, without what differs from run to run."""
-  from fawkes_jax.archive import storage
+  from fawkes_jax.archive import stores
 
-  lines = io.BytesIO(storage.open_store(folder).read("manifest.jsonl"))
+  lines = io.BytesIO(stores.open_store(folder).read("manifest.jsonl"))
   rows = [json.loads(line) for line in lines]
   assert [row["path"] for row in rows] == sorted({row["path"] for row in rows})
   for row in rows:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, scan, storage
+from fawkes_jax.archive import manifest, scan, stores
 from fawkes_jax.archive.source import SourceFile
 
 _AHEAD = 64
@@ -54,7 +54,7 @@ def audit(
   Raises:
     FawkesError: the input cannot be listed.
   """
-  store = storage.open_store(output)
+  store = stores.open_store(output)
 
   def listed() -> Iterator[tuple[SourceFile | None, manifest.Row | None]]:
     if source is None:

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, storage
+from fawkes_jax.archive import files, storage, stores
 from fawkes_jax.archive.source import SourceFile
 
 SUFFIXES = (".txt", ".parquet")
@@ -52,7 +52,7 @@ def scan(address: str) -> Iterator[SourceFile]:
       installed.
   """
   folder, name = posixpath.split(address)
-  store = storage.open_store(folder or ".")
+  store = stores.open_store(folder or ".")
   if name.lower().endswith(".parquet"):
     entries = _parquet(store, name, address)
   else:
@@ -194,4 +194,4 @@ def _fetch(address: str, max_bytes: int) -> bytes:
   if not storage.is_remote(address):
     return files.read_source(Path(address), max_bytes)
   folder, _, name = address.rpartition("/")
-  return storage.open_store(folder).read(name)
+  return stores.open_store(folder).read(name)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, storage
+from fawkes_jax.archive import files, local_store, storage, stores
 from fawkes_jax.archive.rows import STATUSES, Row, Rows
 
 __all__ = (
@@ -80,11 +80,11 @@ class Manifest:
         be read or written. Only the processes of this machine are known, and
         those of others that share a file system with it.
     """
-    self.store = storage.open_store(output)
+    self.store = stores.open_store(output)
     self._process = process
     self._processes = processes
     with contextlib.ExitStack() as stack:
-      if isinstance(self.store, storage.LocalStore):
+      if isinstance(self.store, local_store.LocalStore):
         try:
           _lock(self.store.root, stack, process, processes)
         except OSError as error:
@@ -109,7 +109,7 @@ class Manifest:
     Args:
       name: of the file, as a store has it.
     """
-    if not isinstance(self.store, storage.LocalStore):
+    if not isinstance(self.store, local_store.LocalStore):
       return False
     try:
       changed = (self.store.root / name).lstat().st_ctime_ns
@@ -122,7 +122,7 @@ class Manifest:
 
     None where no run was cut off.
     """
-    if not isinstance(self.store, storage.LocalStore):
+    if not isinstance(self.store, local_store.LocalStore):
       return None
     with contextlib.suppress(OSError):
       names = self.store.names(FOLDER)
@@ -262,7 +262,7 @@ def peek(output: str | os.PathLike) -> tuple[Rows, list[str], bool]:
   Raises:
     types.FawkesError: there is no manifest that can be read.
   """
-  store = storage.open_store(output)
+  store = stores.open_store(output)
   try:
     with reading(output) as (rows, notes):
       return rows, notes, False
@@ -290,9 +290,9 @@ def reading(
     types.FawkesError: a process of this machine writes to the folder, or there
       is no manifest that can be read.
   """
-  store = storage.open_store(output)
+  store = stores.open_store(output)
   with contextlib.ExitStack() as stack:
-    if isinstance(store, storage.LocalStore):
+    if isinstance(store, local_store.LocalStore):
       try:
         _lock_readers(store.root, stack)
       except OSError as error:

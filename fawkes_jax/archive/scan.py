@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fawkes_jax import types
-from fawkes_jax.archive import datasets, files, lists, storage, tars
+from fawkes_jax.archive import (
+  datasets,
+  files,
+  lists,
+  remote_store,
+  storage,
+  tars,
+)
 from fawkes_jax.archive.source import SourceFile
 
 Addresses = str | os.PathLike | Sequence[str | os.PathLike]
@@ -92,7 +99,7 @@ def is_one_file(address: Addresses) -> bool:
   if text.lower().endswith((*lists.SUFFIXES, *tars.SUFFIXES)):
     return False
   if storage.is_remote(text):
-    return storage.RemoteStore(text).is_file()
+    return remote_store.RemoteStore(text).is_file()
   return os.path.isfile(text)
 
 
@@ -205,10 +212,10 @@ def _first_now(
 
 def _remote(address: str) -> Iterator[SourceFile]:
   """The files of a folder in a bucket, or a single one."""
-  store = storage.RemoteStore(address)
+  store = remote_store.RemoteStore(address)
   if store.is_file():
     folder, _, name = store.address.rpartition("/")
-    parent = storage.RemoteStore(folder)
+    parent = remote_store.RemoteStore(folder)
     yield SourceFile(
       relative=name, load=functools.partial(_fetch, parent, name, None)
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, storage, zips
+from fawkes_jax.archive import files, storage, stores, zips
 from fawkes_jax.archive.source import SourceFile
 
 SUFFIXES = (
@@ -52,7 +52,7 @@ def scan(address: str) -> Iterator[SourceFile]:
     OSError: there is none, or they cannot be listed.
   """
   folder, pattern = posixpath.split(address)
-  store = storage.open_store(folder or ".")
+  store = stores.open_store(folder or ".")
   if "*" not in pattern:
     store.open(pattern).close()
     shards = [pattern]
@@ -84,7 +84,7 @@ def _members(store: storage.Store, shard: str) -> Iterator[SourceFile]:
     compressed = _kind(store, shard) is not None
     if compressed:
       path, damage = _unpack(store.address, shard, again=True)
-      place = storage.open_store(os.path.dirname(path))
+      place = stores.open_store(os.path.dirname(path))
       inner = os.path.basename(path)
     else:
       place, inner = store, shard
@@ -152,7 +152,7 @@ def _fetch_unpacked(
 ) -> bytes:
   """Like `_fetch`; also in a process that has not listed the file."""
   path, _ = _unpack(address, shard, again=False)
-  store = storage.open_store(os.path.dirname(path))
+  store = stores.open_store(os.path.dirname(path))
   return _fetch(store, os.path.basename(path), start, size, max_bytes)
 
 
@@ -178,12 +178,12 @@ def _unpack(address: str, shard: str, *, again: bool) -> tuple[str, str | None]:
   Raises:
     OSError: there is no space for it, or the file cannot be read.
   """
-  store = storage.open_store(address)
+  store = stores.open_store(address)
   with _lock:
     version, known = _unpacked.get((address, shard), (None, None))
-    if known and not (again and version != storage.version(store, shard)):
+    if known and not (again and version != stores.version(store, shard)):
       return known
-    version = storage.version(store, shard)
+    version = stores.version(store, shard)
     opener = _kind(store, shard)
     assert opener is not None
     handle, path = tempfile.mkstemp(prefix=files.TEMPORARY_PREFIX)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, storage
+from fawkes_jax.archive import files, storage, stores
 from fawkes_jax.archive.source import SourceFile
 
 SUFFIXES = (".zip",)
@@ -73,18 +73,18 @@ def _modified(member: zipfile.ZipInfo) -> int | None:
 
 def _opened(address: str, name: str, *, again: bool) -> zipfile.ZipFile:
   """A ZIP file whose directory was read, once in a process for all members."""
-  store = storage.open_store(address)
+  store = stores.open_store(address)
   with _lock:
     key = address, name
     if key in _open:
       version, stack, archive = _open[key]
-      if not again or version == storage.version(store, name):
+      if not again or version == stores.version(store, name):
         return archive
       stack.close()
     with contextlib.ExitStack() as stack:
       file = stack.enter_context(store.open(name))
       archive = stack.enter_context(zipfile.ZipFile(file))
-      version = storage.version(store, name)
+      version = stores.version(store, name)
       _open[key] = version, stack.pop_all(), archive
       atexit.register(_open[key][1].close)
     return archive

@@ -16,7 +16,14 @@ import rich.console
 import rich.progress
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, manifest, membership, scan, storage
+from fawkes_jax.archive import (
+  files,
+  manifest,
+  membership,
+  scan,
+  storage,
+  stores,
+)
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import concerns, telemetry, terminal
 from fawkes_jax.faces import cloaker
@@ -116,7 +123,7 @@ def _names_a_photo(options: CloakOptions) -> bool:
 
 def _parent(output: str) -> tuple[storage.Store, str]:
   folder, name = posixpath.split(output)
-  return storage.open_store(folder or "."), name
+  return stores.open_store(folder or "."), name
 
 
 def _take_out(folder: Path, options: CloakOptions) -> None:

@@ -6,7 +6,14 @@ import os
 import socket
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, manifest, membership, scan, storage
+from fawkes_jax.archive import (
+  files,
+  manifest,
+  membership,
+  scan,
+  storage,
+  stores,
+)
 from fawkes_jax.commands import concerns, terminal
 from fawkes_jax.options import StatusOptions
 
@@ -87,7 +94,7 @@ def _rate(seconds: collections.Counter[int]) -> float | None:
 def _states(output: str | os.PathLike) -> list[membership.State]:
   """What the processes of a run that has not ended have said last."""
   try:
-    return membership.read(storage.open_store(output))
+    return membership.read(stores.open_store(output))
   except OSError as error:
     raise types.FawkesError(
       f"--output must be readable, got {files.printable(output)}:"

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, membership, results, scan, storage
+from fawkes_jax.archive import manifest, membership, results, scan, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
@@ -166,7 +166,7 @@ def cloak_albums(
   Raises:
     FawkesError: the output cannot be used.
   """
-  store = storage.open_store(options.output)
+  store = stores.open_store(options.output)
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
     run = album_lib.Run(
       options, cloaker, store, known.get, pool, report, outcomes.Watcher()

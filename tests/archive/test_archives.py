@@ -23,7 +23,7 @@ from pyarrow import parquet
 from tensorflow_datasets.proto import tf_example_pb2
 
 from fawkes_jax import types
-from fawkes_jax.archive import scan, storage
+from fawkes_jax.archive import scan, storage, stores
 
 
 def seen(address):
@@ -39,7 +39,7 @@ def seen(address):
 
 
 def filled(address, names):
-  store = storage.open_store(address)
+  store = stores.open_store(address)
   for name in names:
     store.write(name, name.encode())
   return store
@@ -201,7 +201,7 @@ def tar_of(members):
 
 
 def test_tar_files(address):
-  store = storage.open_store(address)
+  store = stores.open_store(address)
   store.write("s-1.tar", tar_of([("b.jpg", b"1"), ("b.json", b"{}")]))
   store.write("s-0.tar", tar_of([("./z/a.jpg", b"2"), ("a é.jpg", b"3")]))
   store.write("other.tar", tar_of([("a.jpg", b"4")]))
@@ -244,7 +244,7 @@ def zip_of(names):
   ],
 )  # fmt: skip
 def test_archives_are_read_without_unpacking_them(address, suffix, mode):
-  store = storage.open_store(address)
+  store = stores.open_store(address)
   names = ("a.jpg", "d é/b.jpg", "d é/empty.jpg")
   data = zip_of(names) if mode is None else packed(names, mode)
   store.write(f"trip{suffix}", data)

@@ -7,7 +7,7 @@ import pytest
 import servers
 
 from fawkes_jax import types
-from fawkes_jax.archive import membership, storage
+from fawkes_jax.archive import local_store, membership
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def beginning(folder, **changes):
     "wait_seconds": 0.3,
     "counts": dict,
   }
-  return membership.Team(storage.LocalStore(folder), **(fields | changes))
+  return membership.Team(local_store.LocalStore(folder), **(fields | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ def test_what_an_earlier_run_left_is_waited_out(tmp_path):
     with beginning(tmp_path):
       second.meet()
     assert [
-      s.config for s in membership.read(storage.LocalStore(tmp_path))
+      s.config for s in membership.read(local_store.LocalStore(tmp_path))
     ] == [
       "c",
       "c",
@@ -218,4 +218,4 @@ def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
     later.join()
     assert len(looked) == 1
     first.dissolve()
-    assert membership.read(storage.LocalStore(tmp_path)) == []
+    assert membership.read(local_store.LocalStore(tmp_path)) == []

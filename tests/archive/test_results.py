@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, results, storage
+from fawkes_jax.archive import manifest, results, stores
 
 NAMES = ("a b/é.jpg", "x/" + 150 * "long" + "/y.jpg", "empty.jpg")
 
@@ -17,7 +17,7 @@ def content(name):
 
 @pytest.fixture
 def store(address):
-  return storage.open_store(address)
+  return stores.open_store(address)
 
 
 def tars(store):
@@ -64,7 +64,7 @@ def test_tar_files(store):
 
 
 def test_a_tar_file_ends_when_it_is_large_or_old(tmp_path, monkeypatch):
-  store = storage.open_store(tmp_path)
+  store = stores.open_store(tmp_path)
   kept = results.open_results(store, "tar")
   done = []
   monkeypatch.setattr(results, "_TAR_BYTES", 10_000)
@@ -80,7 +80,7 @@ def test_a_tar_file_ends_when_it_is_large_or_old(tmp_path, monkeypatch):
 
 
 def test_a_tar_file_that_cannot_be_written(tmp_path):
-  store = storage.open_store(tmp_path / "out")
+  store = stores.open_store(tmp_path / "out")
   kept = results.open_results(store, "tar")
   kept.after(kept.write("a.jpg", b"1"), lambda: pytest.fail("it does not last"))
   (tmp_path / "out").write_text("a file in the way")

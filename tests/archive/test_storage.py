@@ -7,7 +7,7 @@ import pytest
 import servers
 
 from fawkes_jax import types
-from fawkes_jax.archive import scan, storage
+from fawkes_jax.archive import remote_store, scan, storage, stores
 
 NAMES = ("a b/é 1.jpg", "a b.jpg", "a b/c/x.jpg", "a b0.jpg")
 ORDER = ("a b.jpg", "a b/c/x.jpg", "a b/é 1.jpg", "a b0.jpg")
@@ -15,7 +15,7 @@ ORDER = ("a b.jpg", "a b/c/x.jpg", "a b/é 1.jpg", "a b0.jpg")
 
 @pytest.fixture
 def store(address):
-  return storage.open_store(address)
+  return stores.open_store(address)
 
 
 def test_read_and_write(store, address):
@@ -99,7 +99,7 @@ def test_lines_are_there_when_they_are_synced(store):
 def test_more_keys_than_a_page_has(s3_server):
   files = fsspec.filesystem("s3", skip_instance_cache=True)
   files.pipe({f"photos/many/{i:04}": b"1" for i in range(2001)})
-  found = list(storage.RemoteStore("s3://photos/many").walk())
+  found = list(remote_store.RemoteStore("s3://photos/many").walk())
   assert found == [(f"{i:04}", 1) for i in range(2001)]
 
 
@@ -148,11 +148,11 @@ def test_a_package_that_is_missing(monkeypatch):
 
   monkeypatch.setattr(fsspec, "url_to_fs", missing)
   with pytest.raises(types.FawkesError, match=r"fawkes-jax\[s3\]"):
-    storage.open_store("s3://photos/x")
+    stores.open_store("s3://photos/x")
 
 
 def test_a_failure_that_passes_is_tried_again(monkeypatch):
-  store = storage.open_store("memory://retried")
+  store = stores.open_store("memory://retried")
   store.write("a", b"1")
   tries = []
   real = store._files.cat_file

@@ -6,7 +6,7 @@ import json
 import pytest
 from terminal import run
 
-from fawkes_jax.archive import manifest, membership, storage
+from fawkes_jax.archive import manifest, membership, stores
 
 BEGUN = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
 
@@ -87,7 +87,7 @@ def test_nothing_to_tell(folders):
 def test_several_processes_in_a_bucket(s3_server):
   """What each says of itself; one has been silent for an hour."""
   output = "s3://photos/status"
-  store = storage.open_store(output)
+  store = stores.open_store(output)
   fields = {"processes": 3, "config": "c", "wait_seconds": 1.0}
   now = datetime.datetime.now(datetime.UTC)
   for number in range(3):

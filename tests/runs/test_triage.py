@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import results, storage
+from fawkes_jax.archive import results, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.copying import Copier
@@ -30,7 +30,7 @@ def file(name, data=None, **fields):
 @pytest.fixture
 def begin(cloaker, tmp_path):
   """Makes the triage of a run into a folder, and what it knows by name."""
-  store = storage.open_store(tmp_path / "out")
+  store = stores.open_store(tmp_path / "out")
   kept = results.open_results(store, "tree")
 
   def make(known=None, foreign=(), **changes):
