@@ -45,8 +45,15 @@ class TrainOptions(Options):
     "weights to begin with",
     default=None,
     shown="random ones",
-    more="They are of the same architecture, as a training writes them. A"
-    " twin's blocks then learn together from the start",
+    more="They are of the same architecture, as a training writes them",
+  )
+  apart: float | None = option(
+    "share of the run in which a twin's blocks learn apart",
+    rules.within(0, 1),
+    default=None,
+    shown="0.5; 0 with --initial",
+    more="Then they learn together, each given what the ones before have made",
+    rare=True,
   )
   minutes: float = option(
     "of training at most",
@@ -224,6 +231,16 @@ class TrainOptions(Options):
       min_face_pixels=self.min_face_pixels,
       threads=self.threads,
     )
+
+  @property
+  def share_apart(self) -> float:
+    """The share of the run in which a twin's blocks learn apart.
+
+    Random blocks need that; what an earlier run has taught can do without.
+    """
+    if self.apart is not None:
+      return self.apart
+    return 0.5 if self.initial is None else 0.0
 
   @property
   def model_name(self) -> str:

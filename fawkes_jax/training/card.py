@@ -24,19 +24,19 @@ _MAPPED = (
 
 def _twin(options: TrainOptions) -> str:
   """How a twin has learned."""
-  how = (
-    "began with random weights. In the first half of the run each block learned"
-    " what the teacher's block makes of the teacher's features; in the second"
-    " all learned together."
-  )
+  began = "random weights"
   if options.initial is not None:
+    began = f"the weights of `{_short(options.initial)}` (an earlier run)"
+  how = "All blocks learned together."
+  if options.share_apart:
     how = (
-      f"began with the weights of `{_short(options.initial)}` (an earlier run)."
-      " All blocks learned together."
+      f"In the first {options.share_apart:.0%} of the run each block learned"
+      " what the teacher's block makes of the teacher's features; then all"
+      " learned together."
     )
   return (
-    f"The student has the teacher's architecture and {how} The cosine is that"
-    " of both embeddings around the teacher's mean."
+    f"The student has the teacher's architecture and began with {began}. {how}"
+    " The cosine is that of both embeddings around the teacher's mean."
   )
 
 

@@ -21,11 +21,9 @@ from fawkes_jax.training.schedule import Moment
 from fawkes_jax.training.state import State
 from fawkes_jax.xla import compiler
 
-_APART = 0.5
-"""The share of a run in which the blocks learn apart."""
-
-_JOINED = 0.75
-"""From which share on each is given all that the ones before have made."""
+_JOINING = 0.5
+"""The share of the rest until each is given all that the ones before have
+made."""
 
 _RATE = 15.0
 """Weights move by this times their own size and the learning rate."""
@@ -34,7 +32,7 @@ _RATE = 15.0
 class Twin:
   """See `Learning`: each block does what the teacher's block does.
 
-  A student that an earlier run has taught begins where blocks learn together.
+  They learn apart at first, then together; with --apart=0 together at once.
   """
 
   def __init__(
@@ -94,10 +92,11 @@ class Twin:
     self, state: State, batch: dict[str, Any], moment: Moment
   ) -> tuple[State, dict[str, jax.Array]]:
     """See `Learning`: blocks apart at first, then together."""
-    share = 1.0
-    if self._options.initial is None:  # Blocks that know nothing yet.
-      share = min(1.0, (moment.progress - _APART) / (_JOINED - _APART))
-    if share >= 0:
+    apart = self._options.share_apart
+    if moment.progress >= apart:
+      joining = _JOINING * (1 - apart) if apart else 0.0
+      late = moment.progress - apart
+      share = late / joining if late < joining else 1.0
       batch = batch | {"share": jnp.float32(share)}
       return self._together(state, batch, self._looking, moment)
     rate, step = jnp.float32(moment.rate), jnp.uint32(moment.step)
