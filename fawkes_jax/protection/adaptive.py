@@ -109,7 +109,7 @@ def _projection(
   centre = before.mean(axis=0)
   _, index = np.unique(np.concatenate([labels, labels]), return_inverse=True)
   x = np.concatenate([before, after])
-  means = np.zeros((np.max(index) + 1, x.shape[1]))
+  means = np.zeros((int(np.max(index)) + 1, x.shape[1]))
   np.add.at(means, index, x)
   means /= np.bincount(index)[:, None]
   rest = x - means[index]
