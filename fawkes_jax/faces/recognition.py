@@ -1,12 +1,13 @@
 """Finding and embedding the faces of photo files, for every command."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from fawkes_jax import types
 from fawkes_jax.archive import scan
@@ -14,6 +15,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import embedder
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.faces import finder
+from fawkes_jax.models import architectures
 from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
@@ -39,7 +41,13 @@ class Recognition:
     embedder: of their crops.
   """
 
-  def __init__(self, options: FaceOptions, *, photos: int | None = None):
+  def __init__(
+    self,
+    options: FaceOptions,
+    *,
+    photos: int | None = None,
+    loaded: Mapping[str, architectures.Extractor] | None = None,
+  ):
     """Loads the weights; compiles nothing yet.
 
     Args:
@@ -48,6 +56,7 @@ class Recognition:
         much on a slot without a face as on one with a face; for few photos
         there are fewer slots, a power of two, so that few programs are
         compiled.
+      loaded: by name, extractors of the options that need not be loaded.
 
     Raises:
       FawkesError: weights or the devices cannot be used.
@@ -58,12 +67,11 @@ class Recognition:
     compiler.keep_programs(cache.directory() / "xla")
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
-    few = CPU_FACES if photos is None else 1 << max(photos - 1, 0).bit_length()
-    self.batch_size = options.batch_size or (
-      min(few, CPU_FACES) if on_cpu else 256 * self.mesh.size
-    )
+    self.batch_size = self.slots(CPU_FACES if photos is None else photos)
+    loaded = loaded or {}
     self.extractors = [
-      extractors.load_extractor(name) for name in options.extractors
+      loaded[name] if name in loaded else extractors.load_extractor(name)
+      for name in options.extractors
     ]
     self.finder = finder.Finder(
       detector=builtin.load_detector(),
@@ -79,12 +87,39 @@ class Recognition:
       mesh=self.mesh,
     )
 
+  def slots(self, faces: int) -> int:
+    """How many faces are solved at once, where there are so many."""
+    if self._options.batch_size:
+      return self._options.batch_size
+    if jax.default_backend() != "cpu":
+      return 256 * self.mesh.size
+    return min(1 << max(faces - 1, 0).bit_length(), CPU_FACES)
+
   def embed(
     self, faces: Sequence[finder.AlignedFace]
   ) -> dict[str, Float32[np.ndarray, "n d"]]:
     """The raw embeddings of faces, by extractor."""
     crops = np.stack([face.crop for face in faces])
     return self.embedder.embed(crops, sides(faces))
+
+  def embed_pictures(
+    self, pictures: UInt8[np.ndarray, "n size size 3"]
+  ) -> dict[str, Float32[np.ndarray, "n d"]]:
+    """The raw embeddings of aligned faces in pictures of any size.
+
+    Args:
+      pictures: RGB, the square `geometry.CROP`.
+
+    Returns:
+      By extractor.
+    """
+    side = self._options.crop_size
+    crops = [
+      np.asarray(Image.fromarray(picture).resize((side, side)), np.float32)
+      for picture in pictures
+    ]
+    sides = np.full(len(crops), side, np.float32)
+    return self.embedder.embed(np.stack(crops), sides)
 
   def mean_embedding(
     self, folder: Path, *, flag: str = "input"
