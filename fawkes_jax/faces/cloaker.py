@@ -30,7 +30,7 @@ from fawkes_jax.options import (
   OptionError,
 )
 from fawkes_jax.photos.regions import regions
-from fawkes_jax.weights import averages
+from fawkes_jax.weights import averages, ensembles
 from fawkes_jax.weights import bank as bank_lib
 
 SAME_PERSON = 0.45
@@ -128,7 +128,7 @@ class Cloaker:
         else:
           names.append(str(one))
       options = dataclasses.replace(options, extractors=tuple(names))
-    self.options = options
+    self.options = options = ensembles.resolved(options)
     self.recognition = recognition.Recognition(
       options, photos=photos, loaded=loaded
     )
