@@ -83,7 +83,7 @@ class State(NamedTuple):
       budget, in whole numbers; zero until there is one.
     best_loss: float32 [], the mean of `losses` then; infinite until there is
       one.
-    best_dssim: float32 [], its DSSIM.
+    best_dssim: float32 [], its DSSIM, or what another budget measures.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
       the last before there was a candidate within the budget; and since then
@@ -152,6 +152,7 @@ def step(
   variables: Mapping[str, Any],
   extractors: Sequence[architectures.Extractor],
   options: SolverOptions,
+  goal: objective.Goal = objective.OWN_GOAL,
 ) -> State:
   """One step of descent.
 
@@ -160,6 +161,7 @@ def step(
     variables: by extractor, its weights and centre, see `objective.attack`.
     extractors: whose turn it is, see `turns`; static.
     options: static.
+    goal: what is minimised, within which budget; static.
 
   Returns:
     The state after the step.
@@ -183,8 +185,13 @@ def step(
       extractors,
       options,
       key,
+      goal.loss,
     )
-    dssim = ssim.dssim(problem.original, candidate, state.moments)
+    if goal.budget is None:
+      dssim = ssim.dssim(problem.original, candidate, state.moments)
+    else:
+      changed = problem.original + candidate
+      dssim = goal.budget(problem.original, changed, problem.weights)
     excess = jnp.maximum(dssim / options.rho - 1, 0)
     return attack + state.penalty * excess, (each, dssim, candidate)
 

@@ -10,9 +10,9 @@ from fawkes_jax import types
 from fawkes_jax.imaging import geometry
 from fawkes_jax.models import landmarks, mmod
 
-# A face smaller than this, in pixels of the crop's side, holds too little to
-# measure its DSSIM or to recognise anybody.
-_LEAST_SIDE = 24
+LEAST_SIDE = 24
+"""A face smaller than this, in pixels of the crop's side, holds too little to
+measure its DSSIM or to recognise anybody."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +114,7 @@ class Finder:
     faces = []
     for detection, five in zip(detections, points, strict=True):
       alignment = geometry.align(five, max_side=self.crop_size)
-      if alignment.side < _LEAST_SIDE:
+      if alignment.side < LEAST_SIDE:
         continue
       if geometry.coverage((height, width), alignment).max() < 0.5:
         continue  # All but outside of the photo.

@@ -2,7 +2,7 @@
 
 from fawkes_jax.options.bank import BankOptions
 from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
-from fawkes_jax.options.cloak import Addresses, CloakOptions
+from fawkes_jax.options.cloak import Addresses, CloakerOptions, CloakOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
 from fawkes_jax.options.results import StatusOptions, VerifyOptions
@@ -31,6 +31,7 @@ __all__ = [
   "BankOptions",
   "BenchmarkOptions",
   "CloakOptions",
+  "CloakerOptions",
   "EvaluateOptions",
   "FaceOptions",
   "ModeOptions",

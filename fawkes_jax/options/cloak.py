@@ -22,7 +22,27 @@ _PROCESSES = "several processes, on one or more hosts"
 _PROGRAMS = "how far it is, for other programs"
 
 
-class CloakOptions(FaceOptions):
+class CloakerOptions(FaceOptions):
+  """What a `fawkes_jax.Cloaker` does with faces, wherever they come from."""
+
+  solver: SolverOptions = option(
+    "how a cloak is computed", default=MODES["mid"], hidden=True
+  )
+  target_dir: Path | None = option(
+    "folder of photos of the target person",
+    default=None,
+    more="None takes the farthest identity of the bank for each person",
+    rare=True,
+  )
+  bank: Path | None = option(
+    "target identities, made by `fawkes-jax bank`",
+    default=None,
+    more="None stands for the package's",
+    rare=True,
+  )
+
+
+class CloakOptions(CloakerOptions):
   """A run of `fawkes-jax cloak`."""
 
   input: Addresses = option(
@@ -34,21 +54,6 @@ class CloakOptions(FaceOptions):
   output: str | os.PathLike = option(
     "folder for the results, or s3://...; for one photo also its file",
     more="It gets the cloaked photos and the manifest, see `archive.storage`",
-  )
-  solver: SolverOptions = option(
-    "how a cloak is computed", default=MODES["mid"], hidden=True
-  )
-  target_dir: Path | None = option(
-    "photos of whom the faces shall resemble",
-    default=None,
-    more="None takes the farthest identity of the bank for each person",
-    rare=True,
-  )
-  bank: Path | None = option(
-    "target identities, made by `fawkes-jax bank`",
-    default=None,
-    more="None stands for the package's",
-    rare=True,
   )
   album: int = option(
     "files that are looked through for the same people before the first is"

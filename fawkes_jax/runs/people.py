@@ -1,7 +1,6 @@
 """Whom the faces of an album show, and whom they are cloaked against."""
 
 import dataclasses
-import hashlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -13,10 +12,6 @@ from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
-
-# The least cosine between a face and its person, of centred embeddings and as
-# the mean over the extractors; docs/cloaking.md has the measurement.
-_SAME_PERSON = 0.45
 
 Problem = tuple[tuple[saving.Job, int], solver.Problem]
 """Of a face of a job, by its number."""
@@ -56,7 +51,9 @@ def tell_apart(
   }
   counts = [len(job.faces) for job in jobs]
   people = targets.people(
-    own, np.repeat(np.arange(len(counts)), counts), threshold=_SAME_PERSON
+    own,
+    np.repeat(np.arange(len(counts)), counts),
+    threshold=cloaker_lib.SAME_PERSON,
   )
   starts = itertools.accumulate(counts, initial=0)
   return People(
@@ -96,7 +93,7 @@ def problems(
           own={name: e[first + index] for name, e in people.means.items()},
           target=target,
           grey=job.grey,
-          seed=_seed(seed, job.sha256, index),
+          seed=cloaker_lib.face_seed(seed, job.sha256, index),
           jpeg_tables=job.jpeg_tables,
         ),
       )
@@ -104,9 +101,3 @@ def problems(
         zip(job.faces, chosen, strict=True)
       )
     ]
-
-
-def _seed(seed: int, sha256: str, index: int) -> int:
-  """A face's own seed: the same wherever and whenever it is cloaked."""
-  digest = hashlib.sha256(f"{seed} {sha256} {index}".encode()).digest()
-  return int.from_bytes(digest[:4], "little")

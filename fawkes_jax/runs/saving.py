@@ -11,20 +11,12 @@ from fawkes_jax.archive import files, results
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker as cloaker_lib
-from fawkes_jax.faces import finder, recognition
+from fawkes_jax.faces import finder, fitting, recognition
 from fawkes_jax.imaging import geometry, ssim
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 
-# Saving costs or adds a little: the change is scaled until the saved file is
-# between this fraction of what it aims at and the budget, in so many tries.
-_BUDGET_BAND = 0.95
-_MAX_TRIES = 5
-_AIM = 0.985
-# A face whose embeddings keep this cosine, as the mean over the extractors, is
-# known nearly as well as before; docs/cloaking.md has the measurement.
-_NEARLY_THE_SAME = 0.95
 # A finer encoding is tried where a face gets less than this part of its
 # change, and taken where that makes it so many times as large.
 _STRONG = 0.6
@@ -223,7 +215,9 @@ class Saver:
         ):
           continue
       best, faces = attempt, measured
-      helpless = sum(_is_nothing(s.change) for s in job.solutions.values())
+      helpless = sum(
+        fitting.is_nothing(s.change) for s in job.solutions.values()
+      )
       if bare <= helpless and attempt.weakest >= _STRONG:
         break
     assert best is not None and faces is not None
@@ -232,34 +226,13 @@ class Saver:
   def _fit(self, job: Job, photo: Photo, finer: int) -> "_Attempt":
     """Encodes a photo so that no face exceeds the budget once decoded.
 
-    Resampling and the file's own quantisation swallow some of a change or add
-    to it, so the changes are scaled, each by its own factor; to nothing where
-    the format itself (lossy WebP, HEIC) uses up a very small budget.
+    See `fitting.fit`.
     """
-    rho = self._options.solver.rho
-    solved = np.array([job.solutions[i].dssim for i in range(len(job.faces))])
-    # Use all of the budget where the solver came close to it.
-    wanted = np.where(solved > 0.8 * rho, _AIM * rho, solved)
-    scales = np.ones(len(job.faces))
-    best, most = None, -1.0
-    for tried in range(1, 4 * _MAX_TRIES):
-      attempt = self._attempt(job, photo, scales, finer)
-      dssim = attempt.dssim
-      over = dssim > rho
-      if not over.any() and dssim.sum() > most:
-        best, most = attempt, float(dssim.sum())
-      settled = (dssim >= _BUDGET_BAND * wanted).all()
-      if best is not None and (tried >= _MAX_TRIES or settled):
-        return best
-      # Whoever goes over the budget aims lower, in the end at nothing.
-      wanted = np.where(
-        over, (_AIM if tried < _MAX_TRIES else 0.5) * wanted, wanted
-      )
-      wanted = np.where(wanted > 0.05 * rho, wanted, 0)
-      ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
-      scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
-    # The format alone costs more than the budget allows: no change at all.
-    return self._attempt(job, photo, np.zeros(len(job.faces)), finer)
+    return fitting.fit(
+      lambda scales: self._attempt(job, photo, scales, finer),
+      [job.solutions[i] for i in range(len(job.faces))],
+      self._options.solver.rho,
+    )
 
   def _attempt(
     self,
@@ -288,7 +261,7 @@ class Saver:
         (
           float(scale)
           for i, scale in enumerate(scales)
-          if not _is_nothing(job.solutions[i].change)
+          if not fitting.is_nothing(job.solutions[i].change)
         ),
         default=1.0,
       ),
@@ -341,9 +314,9 @@ class Saver:
         }
         for name in raw
       }
-      why = _why_unprotected(
+      why = fitting.why_unprotected(
         job.solutions[i],
-        photo.format,
+        f"the format {photo.format}",
         float(np.mean([e["cosine"] for e in extractors.values()])),
         changed=bool(attempt.scales[i]),
       )
@@ -359,34 +332,6 @@ class Saver:
         | ({} if why is None else {"unprotected": why})
       )
     return tuple(faces)
-
-
-def _why_unprotected(
-  solution: executor.Solution, kind: str, cosine: float, *, changed: bool
-) -> str | None:
-  """Why a face is as it was for those that are to take it for another's.
-
-  Args:
-    solution: of the solver.
-    kind: the format of the file.
-    cosine: between its embeddings before and after, as saved, as the mean over
-      the extractors.
-    changed: whether the file got any of the solution.
-
-  Returns:
-    None where it is protected.
-  """
-  if cosine <= _NEARLY_THE_SAME:
-    return None
-  if _is_nothing(solution.change):
-    return f"no cloak was found in {solution.steps} steps"
-  if not changed:
-    return f"the format {kind} has no room for a cloak within the budget"
-  return f"the cloak moves it by nearly nothing (cosine {cosine:.2f})"
-
-
-def _is_nothing(change: np.ndarray) -> bool:
-  return not np.any(change)
 
 
 def _is_bare(face: dict) -> bool:
