@@ -49,8 +49,15 @@ COMMANDS = (
     goes_on=True,
   ),
   Command(
+    name="demo",
+    help="cloak a photo that comes with the package",
+    description="Cloaks the portrait of an astronaut, and measures how much it"
+    " still looks like her. Opens nothing: it prints where to look.",
+    options=options.DemoOptions,
+  ),
+  Command(
     name="status",
-    help="say how far cloak is",
+    help="report the progress of cloak",
     description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
     " photos are done; with --input also how many are left. Works while `cloak`"
     " is running, and writes nothing.",
@@ -59,7 +66,7 @@ COMMANDS = (
   ),
   Command(
     name="verify",
-    help="look whether the results of cloak are whole",
+    help="check that the results of cloak are complete",
     description="Reads every result again and compares it with"
     " OUTPUT/manifest.jsonl; with --input also whether every photo has an"
     " outcome and is what it was. Names each file that is missing or altered;"

@@ -3,6 +3,7 @@
 from fawkes_jax.options.bank import BankOptions
 from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
 from fawkes_jax.options.cloak import Addresses, CloakerOptions, CloakOptions
+from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
 from fawkes_jax.options.results import StatusOptions, VerifyOptions
@@ -32,6 +33,7 @@ __all__ = [
   "BenchmarkOptions",
   "CloakOptions",
   "CloakerOptions",
+  "DemoOptions",
   "EvaluateOptions",
   "FaceOptions",
   "ModeOptions",

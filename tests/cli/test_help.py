@@ -9,7 +9,7 @@ import pytest
 from terminal import run
 
 HELP = {
-  (): ("cloak", "bank", "train", "weights", "evaluate", "benchmark"),
+  (): ("cloak", "demo", "bank", "train", "weights", "evaluate", "benchmark"),
   ("cloak",): (
     *("--input", "--output", "--mode", "--target_dir", "--on_no_face"),
     *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
