@@ -37,6 +37,30 @@ class AlignedFace:
   pixels: UInt8[np.ndarray, "side side 3"]
 
   @property
+  def area(self) -> tuple[int, int, int, int]:
+    """The part of the photo that the box and the crop are cut from.
+
+    Left, top, right and bottom.
+    """
+    a, b = self.box, geometry.reach(self.shape, self.alignment)
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+  def cut(
+    self,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    *,
+    corner: tuple[int, int] = (0, 0),
+  ) -> Float32[np.ndarray, "size size 3"]:
+    """The crop from another version of the photo.
+
+    Args:
+      pixels: the photo, or a part of it that has `area`.
+      corner: x and y of the part's first pixel in the photo.
+    """
+    crop = geometry.extract(pixels, self.alignment, corner=corner)
+    return _padded(crop, self.size)
+
+  @property
   def crop(self) -> Float32[np.ndarray, "size size 3"]:
     """The aligned crop, RGB in 0..255."""
     return _padded(self.pixels, self.size)
@@ -91,17 +115,6 @@ class Finder:
     """The side of the smallest face that is looked for, in pixels."""
     height, width = photo.shape[:2]
     return self.detector.smallest_face((height, width), self.min_face_pixels)
-
-  def crops(
-    self, photo: UInt8[np.ndarray, "height width 3"], faces: list[AlignedFace]
-  ) -> Float32[np.ndarray, "n size size 3"]:
-    """The crops of known faces from another version of their photo."""
-    return np.stack(
-      [
-        _padded(geometry.extract(photo, face.alignment), self.crop_size)
-        for face in faces
-      ]
-    )
 
   def _align(
     self, photo: np.ndarray, detections: list[types.Detection]
