@@ -1,5 +1,6 @@
 """From photos to aligned faces: detection, landmarks, crops."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
 
@@ -95,21 +96,22 @@ class Finder:
   min_face_pixels: float | None = None
 
   def find(
-    self, photos: Sequence[UInt8[np.ndarray, "height width 3"]]
+    self,
+    photos: Sequence[UInt8[np.ndarray, "height width 3"]],
+    pool: concurrent.futures.Executor | None = None,
   ) -> list[list[AlignedFace]]:
     """Finds the faces of photos.
 
     Args:
       photos: RGB, upright, of any sizes.
+      pool: of threads that align faces; None for the caller's.
 
     Returns:
       The faces of each photo, by falling confidence.
     """
     found = self.detector.detect(photos, min_face_pixels=self.min_face_pixels)
-    return [
-      self._align(photo, detections)
-      for photo, detections in zip(photos, found, strict=True)
-    ]
+    align = map if pool is None else pool.map
+    return list(align(self._align, photos, found))
 
   def smallest(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
     """The side of the smallest face that is looked for, in pixels."""

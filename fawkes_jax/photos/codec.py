@@ -186,6 +186,15 @@ def _decode(data: bytes, max_pixels: int, *, again: bool = False) -> Photo:
     raise types.PhotoError(f"{rule}: {error}") from error
 
 
+def count_pixels(data: bytes) -> int:
+  """How many pixels a photo has, as its header says; 0 where it has none."""
+  try:
+    with quiet_pillow(), _quiet(data), _open(data) as image:
+      return image.width * image.height
+  except (types.PhotoError, UnidentifiedImageError, *_DAMAGE):
+    return 0
+
+
 def encode(
   photo: Photo,
   patches: Sequence[types.Patch],

@@ -55,20 +55,21 @@ class Looking:
   def through(
     self,
     sources: Sequence[SourceFile],
-    load: Callable[[SourceFile], Any],
+    read: Callable[[SourceFile], Any],
   ) -> Iterator[tuple[SourceFile, Any, saving.Job | None]]:
     """Finds and embeds the faces of photos.
 
     Args:
       sources: their files.
-      load: gives a `Loaded`, or something else where there is nothing to see.
+      read: gives a `Loaded` to be decoded, or something else where there is
+        nothing to see.
 
     Yields:
-      Each source, what `load` gave, and a job where there are faces; instead
+      Each source, what came of it, and a job where there are faces; instead
       of a photo that could not be looked at, a PhotoError.
     """
     ahead = waves(
-      iter(sources), load, threads=self._options.threads, pool=self._pool
+      iter(sources), read, threads=self._options.threads, pool=self._pool
     )
     while True:
       with self._stages.stage("loading"):
@@ -100,7 +101,7 @@ class Looking:
     find = self._cloaker.recognition.finder.find
     with self._stages.stage("finding"):
       found = each(
-        lambda some: find([photo.pixels for photo in some]),
+        lambda some: find([photo.pixels for photo in some], self._pool),
         photos,
         "looking for faces",
       )

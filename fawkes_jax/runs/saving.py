@@ -16,6 +16,7 @@ from fawkes_jax.imaging import geometry, ssim
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec, drafts
 from fawkes_jax.photos.photo import Photo
+from fawkes_jax.runs.room import Room
 
 # Saving costs or adds a little: the change is scaled until the saved file is
 # between this fraction of what it aims at and the budget, in so many tries.
@@ -29,6 +30,13 @@ _NEARLY_THE_SAME = 0.95
 # change, and taken where that makes it so many times as large.
 _STRONG = 0.6
 _WORTHWHILE = 1.25
+
+
+# What a pixel takes while it is saved: the coefficients of a JPEG in 4:2:0,
+# once more as they are written, and once more in libjpeg, are nine bytes. So
+# much may photos take that are saved at the same time, for each thread.
+_BYTES_A_PIXEL = 12
+_ROOM = 192 << 20
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -101,7 +109,7 @@ class Saved:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Attempt:
+class Attempt:
   """A way to encode a photo, and what its faces will be.
 
   Attributes:
@@ -135,6 +143,7 @@ class Saver:
     self._options = options
     self._cloaker = cloaker
     self._results = kept
+    self._room = Room(options.threads * _ROOM)
 
   def write(
     self, source: SourceFile, data: bytes, suffix: str = ""
@@ -165,12 +174,17 @@ class Saver:
       UnprotectedError: no face of it could be protected; nothing is written.
       PhotoError: it cannot be saved.
     """
+    height, width = job.faces[0].shape
+    with self._room.taken(_BYTES_A_PIXEL * height * width):
+      return self._save(job)
+
+  def _save(self, job: Job) -> Saved:
     options = self._options
     data = recognition.read(job.source)
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
     photo = recognition.decode(data, options, again=True)
-    fitting = _Fitting(job, photo, options, self._cloaker)
+    fitting = Fitting(job, photo, options, self._cloaker)
     attempt, faces = fitting.best()
     unprotected = [face["unprotected"] for face in faces if _is_bare(face)]
     if len(unprotected) == len(faces):
@@ -205,7 +219,7 @@ class Saver:
     )
 
 
-class _Fitting:
+class Fitting:
   """Fits the changes of a photo's faces into its file and the budget."""
 
   def __init__(
@@ -241,7 +255,7 @@ class _Fitting:
     self._before = self._draft.preview((), self._areas)
     self._pasted: dict[int, types.Patch] = {}
 
-  def best(self) -> tuple[_Attempt, tuple[dict, ...]]:
+  def best(self) -> tuple[Attempt, tuple[dict, ...]]:
     """How the faces' cloaks get into the file, and what is measured of it.
 
     What the format takes away, or uses up of the budget, a finer encoding
@@ -267,7 +281,7 @@ class _Fitting:
     return best, faces
 
   def encode(
-    self, attempt: _Attempt, faces: tuple[dict, ...]
+    self, attempt: Attempt, faces: tuple[dict, ...]
   ) -> tuple[bytes, tuple[str, ...], tuple[dict, ...]]:
     """Encodes a photo, and looks at what its faces are decoded to.
 
@@ -308,7 +322,7 @@ class _Fitting:
   def _solutions(self) -> list[executor.Solution]:
     return [self._job.solutions[i] for i in range(len(self._job.faces))]
 
-  def _fit(self, finer: int) -> _Attempt:
+  def _fit(self, finer: int) -> Attempt:
     """Scales the changes so that no face exceeds the budget once decoded.
 
     Resampling and the file's own quantisation swallow some of a change or add
@@ -340,14 +354,14 @@ class _Fitting:
     # The format alone costs more than the budget allows: no change at all.
     return self._attempt(np.zeros(len(self._job.faces)), finer)
 
-  def _attempt(self, scales: np.ndarray, finer: int) -> _Attempt:
+  def _attempt(self, scales: np.ndarray, finer: int) -> Attempt:
     """Looks at what faces become with scaled changes."""
     parts = self._draft.preview(self._patches(scales), self._areas, finer=finer)
     return self._seen(scales, finer, parts)
 
   def _seen(
     self, scales: np.ndarray, finer: int, parts: list[np.ndarray]
-  ) -> _Attempt:
+  ) -> Attempt:
     """An attempt, measured on what the faces' areas are decoded to."""
     faces = self._job.faces
     crops = np.stack(
@@ -360,7 +374,7 @@ class _Fitting:
       float(ssim.measure(face.crop, crop, face.weights))
       for face, crop in zip(faces, crops, strict=True)
     ]
-    return _Attempt(
+    return Attempt(
       finer=finer,
       scales=scales,
       patches=self._patches(scales),
@@ -404,7 +418,7 @@ class _Fitting:
     )
     return types.Patch(left=left, top=top, change=change)
 
-  def _measure(self, attempt: _Attempt) -> tuple[dict, ...]:
+  def _measure(self, attempt: Attempt) -> tuple[dict, ...]:
     """An encoded photo's faces for its row, measured on what it decodes to."""
     job = self._job
     raw = self._cloaker.recognition.embedder.embed(
