@@ -292,9 +292,10 @@ def count_faces(
       return str(error)
 
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    for wave in waves(
+    gone: Iterator[list[tuple[SourceFile, Photo | str]]] = waves(
       scan.scan(options.input), read, threads=options.threads, pool=pool
-    ):
+    )
+    for wave in gone:
       photos = [item for _, item in wave if isinstance(item, Photo)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:

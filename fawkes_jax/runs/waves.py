@@ -19,9 +19,9 @@ PHOTOS = 16
 BYTES = 128 << 20
 
 # While a thread decodes, a pixel takes three bytes, and four of Pillow's.
-_BYTES_A_PIXEL = 7
+BYTES_A_PIXEL = 7
 # What is decoded ahead of a wave may take as much, for each thread.
-_AHEAD = 128 << 20
+AHEAD = 128 << 20
 
 Item = TypeVar("Item")
 
@@ -100,7 +100,7 @@ class _Ahead(Generic[Item]):
         done.set_result(item)
         self._decoding.append((source, done, 0))
       else:
-        size = _BYTES_A_PIXEL * item.pixels
+        size = BYTES_A_PIXEL * item.pixels
         if self._decoding and self._taken + size > self._room:
           return
         self._taken += size
@@ -128,7 +128,7 @@ def waves(
     Some sources with their photos, or what else became of them: a few photos
     at most.
   """
-  ahead = _Ahead(read, pool, room=threads * _AHEAD)
+  ahead = _Ahead(read, pool, room=threads * AHEAD)
   wave: list[tuple[SourceFile, Item]] = []
   size = 0
   while True:
