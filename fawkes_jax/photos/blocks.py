@@ -9,7 +9,7 @@ decoded to is known to the bit before there is a file;
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -124,27 +124,37 @@ def quantise(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(steps.swapaxes(1, 2).astype(np.int16))
 
 
-def samples(blocks: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """What blocks are decoded to.
+def samples(
+  parts: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> list[np.ndarray]:
+  """What blocks are decoded to; those of all components in one go.
 
   Args:
-    blocks: int16 [rows, columns, 8, 8].
-    table: uint16 [8, 8].
+    parts: of each component int16 [rows, columns, 8, 8], and its table.
 
   Returns:
-    uint8 [8 * rows, 8 * columns].
+    uint8 [8 * rows, 8 * columns] each.
   """
-  rows, columns = blocks.shape[:2]
-  values = blocks.astype(np.int32) * table.astype(np.int32)
-  # The frequency that is transformed comes first, and all else in one row.
-  first = _inverse(
-    values.transpose(2, 0, 1, 3).reshape(8, -1), _BITS - _BETWEEN
+  values = np.concatenate(
+    [
+      (blocks * table.astype(np.int32)).reshape(-1, 8, 8)
+      for blocks, table in parts
+    ]
   )
-  second = first.reshape(8, rows, columns, 8).transpose(3, 1, 0, 2)
-  last = _inverse(second.reshape(8, -1), _BITS + _BETWEEN + 3)
-  np.clip(last + 128, 0, 255, out=last)
-  pixels = last.astype(np.uint8).reshape(8, 8 * rows, columns)
-  return np.ascontiguousarray(pixels.transpose(1, 2, 0)).reshape(8 * rows, -1)
+  count = len(values)
+  # The frequency that is transformed comes first, and all else in one row.
+  first = _inverse(values.swapaxes(0, 1).reshape(8, -1), _BITS - _BETWEEN)
+  second = first.reshape(8, count, 8).transpose(2, 1, 0).reshape(8, -1)
+  last = _inverse(second, _BITS + _BETWEEN + 3) + 128
+  pixels = np.clip(last, 0, 255, out=last).astype(np.uint8)
+  pixels = pixels.reshape(8, count, 8).transpose(1, 2, 0)
+  decoded = []
+  for blocks, _ in parts:
+    rows, columns = blocks.shape[:2]
+    own, pixels = np.split(pixels, [rows * columns])
+    whole = own.reshape(rows, columns, 8, 8).swapaxes(1, 2)
+    decoded.append(whole.reshape(8 * rows, 8 * columns))
+  return decoded
 
 
 def _inverse(x: np.ndarray, shift: int) -> np.ndarray:
@@ -196,57 +206,77 @@ def pixels(
   """
   left, top, right, bottom = box
   most_rows, most_columns = c.most
-  planes = []
+  windows, coded = [], []
   for i, (v, h) in enumerate(c.sampling):
     rows, columns = most_rows // v, most_columns // h
-    size = -(-c.height * v // most_rows), -(-c.width * h // most_columns)
-    part, first = _around(
+    window = _Window.around(
       (left // columns, top // rows, -(-right // columns), -(-bottom // rows)),
-      size,
-      lambda *where, i=i: samples(block(i, *where), c.tables[i]),
+      (-(-c.height * v // most_rows), -(-c.width * h // most_columns)),
     )
-    # libjpeg repeats the samples of a component of one or two columns.
-    smooth = size[1] > 2
-    full = _upsampled(part, rows, columns, smooth=smooth)
-    y, x = top - rows * first[0], left - columns * first[1]
+    windows.append((window, rows, columns))
+    coded.append((block(i, *window.blocks), c.tables[i]))
+  planes = []
+  for decoded, (window, rows, columns) in zip(
+    samples(coded), windows, strict=True
+  ):
+    full = _upsampled(window.cut(decoded), rows, columns, smooth=window.smooth)
+    y, x = top - rows * window.top, left - columns * window.left
     planes.append(full[y : y + bottom - top, x : x + right - left])
   if len(planes) == 1:
     return np.repeat(planes[0][..., np.newaxis], 3, axis=2)
   return _rgb(*planes)
 
 
-def _around(
-  box: tuple[int, int, int, int],
-  size: tuple[int, int],
-  decode: Callable[[int, int, int, int], np.ndarray],
-) -> tuple[np.ndarray, tuple[int, int]]:
+@dataclasses.dataclass(frozen=True)
+class _Window:
   """A part of a component with one sample more on each side.
 
-  What is outside of the component is like its border.
-
-  Args:
-    box: of the part, in samples.
-    size: height and width of the component.
-    decode: gives the samples of blocks.
-
-  Returns:
-    The samples [h + 2, w + 2], and the row and column of the first one that
-    is not added.
+  Attributes:
+    left: of the part, in samples.
+    top: likewise.
+    inner: left, top, right and bottom with those of the margin that there are.
+    margins: how many are missing, above and below, left and right.
+    smooth: whether libjpeg interpolates the component; it repeats the samples
+      of one that has one or two columns.
   """
-  left, top, right, bottom = box
-  right, bottom = min(right, size[1]), min(bottom, size[0])
-  inner = max(left - 1, 0), max(top - 1, 0)
-  outer = min(right + 1, size[1]), min(bottom + 1, size[0])
-  x, y = inner[0] // 8, inner[1] // 8
-  part = decode(y, -(-outer[1] // 8), x, -(-outer[0] // 8))
-  part = part[
-    inner[1] - 8 * y : outer[1] - 8 * y, inner[0] - 8 * x : outer[0] - 8 * x
-  ]
-  margins = (
-    (1 - (top - inner[1]), 1 - (outer[1] - bottom)),
-    (1 - (left - inner[0]), 1 - (outer[0] - right)),
-  )
-  return np.pad(part, margins, mode="edge"), (top, left)
+
+  left: int
+  top: int
+  inner: tuple[int, int, int, int]
+  margins: tuple[tuple[int, int], tuple[int, int]]
+  smooth: bool
+
+  @classmethod
+  def around(
+    cls, box: tuple[int, int, int, int], size: tuple[int, int]
+  ) -> "_Window":
+    """That of a box in a component of some height and width."""
+    left, top, right, bottom = box
+    right, bottom = min(right, size[1]), min(bottom, size[0])
+    inner = (
+      max(left - 1, 0),
+      max(top - 1, 0),
+      min(right + 1, size[1]),
+      min(bottom + 1, size[0]),
+    )
+    margins = (
+      (1 - (top - inner[1]), 1 - (inner[3] - bottom)),
+      (1 - (left - inner[0]), 1 - (inner[2] - right)),
+    )
+    return cls(left, top, inner, margins, size[1] > 2)
+
+  @property
+  def blocks(self) -> tuple[int, int, int, int]:
+    """Rows from one to another, and columns, of the blocks it lies in."""
+    left, top, right, bottom = self.inner
+    return top // 8, -(-bottom // 8), left // 8, -(-right // 8)
+
+  def cut(self, decoded: np.ndarray) -> np.ndarray:
+    """Its samples out of those blocks; outside it is like the border."""
+    left, top, right, bottom = self.inner
+    y, x = 8 * self.blocks[0], 8 * self.blocks[2]
+    part = decoded[top - y : bottom - y, left - x : right - x]
+    return np.pad(part, self.margins, mode="edge")
 
 
 def _upsampled(
