@@ -33,6 +33,8 @@ from fawkes_jax.options import BenchmarkOptions, CloakOptions
 from fawkes_jax.photos import codec, drafts
 from fawkes_jax.runs import outcomes, pipeline, saving
 
+COUNTS = (1, 2, 4, 8, 16)
+"""Of threads and of processes, as far as there are cores."""
 _EMBEDDING = 64
 
 
@@ -161,7 +163,7 @@ def subjects(
     folder: for photos, before and after.
   """
   cores = len(os.sched_getaffinity(0))
-  several = [n for n in (1, 2, 4, 8, 16) if n <= cores]
+  several = [n for n in COUNTS if n == 1 or n <= cores]
   for kind in _kinds(options, folder):
     run = options.cloak(
       kind.folder, folder / "host-cloaked", options.ensembles[0]
