@@ -29,6 +29,7 @@ from fawkes_jax.commands import concerns, telemetry, terminal
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
+from fawkes_jax.weights import ensembles
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _PREPARING = "preparing, about 20 s on the first run"
@@ -56,6 +57,7 @@ def run(options: CloakOptions) -> int:
   Raises:
     FawkesError: the run cannot begin or go on.
   """
+  options = ensembles.resolved(options)
   console = terminal.console()
   if options.dry_run:
     return _dry_run(options, console)
