@@ -87,6 +87,8 @@ _STRIPPERS: dict[str, Callable[[bytes, Edits, set[str]], bytes]] = {
   "PNG": png.strip,
   "WEBP": webp.strip,
 }
+_STRIP = 64
+"""Rows that are taken from Pillow at once."""
 _SUBSAMPLINGS = {
   (1, 1): "4:4:4",
   (1, 2): "4:2:2",
@@ -504,15 +506,26 @@ def _layers(
   colour = "L" if _is_grey(image) else "RGB"
   alpha = None
   if image.has_transparency_data:
-    layers = np.asarray(image.convert(colour + "A"))
+    layers = _array(image.convert(colour + "A"))
     alpha = orientation.upright_pixels(layers[..., -1], how)
     colours = layers[..., 0] if colour == "L" else layers[..., :3]
   else:
-    colours = np.array(image if image.mode == colour else image.convert(colour))
+    colours = _array(image if image.mode == colour else image.convert(colour))
   colours = orientation.upright_pixels(colours, how)
   if colour == "L":
     colours = np.repeat(colours[..., np.newaxis], 3, axis=2)
   return colours, alpha
+
+
+def _array(image: Image.Image) -> np.ndarray:
+  """A picture's samples, which Pillow would hold three times on the way."""
+  width, height = image.size
+  shape = (height, width, len(image.getbands()))
+  out = np.empty(shape if shape[2] > 1 else shape[:2], np.uint8)
+  for top in range(0, height, _STRIP):
+    bottom = min(top + _STRIP, height)
+    out[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+  return out
 
 
 def _is_lossless(kind: str, data: bytes, info: dict) -> bool:

@@ -82,13 +82,16 @@ class Looking:
         if isinstance(item, Loaded)
       }
       seen = dict(zip(photos, self._look(list(photos.values())), strict=True))
-      for i, (source, item) in enumerate(wave):
+      del photos
+      # Each photo goes as soon as it is done with, before others come.
+      for i, (source, item) in enumerate(_emptied(wave)):
         found = seen.get(i)
         if isinstance(found, types.PhotoError):
           yield source, found, None
         else:
           job = None if found is None else self._job(source, item, found)
           yield source, item, job
+        del item
 
   def smallest_face(self, photo: Photo) -> float:
     """The smallest face that is looked for in a photo, see `manifest.Row`."""
@@ -141,3 +144,10 @@ class Looking:
       raw=found.raw,
       own=found.own,
     )
+
+
+def _emptied(wave: list[Any]) -> Iterator[Any]:
+  """The items of a list, which forgets them."""
+  wave.reverse()
+  while wave:
+    yield wave.pop()
