@@ -265,9 +265,9 @@ def _stages(
   attempt, faces = fitting.best()
   written, _, _ = fitting.encode(attempt, faces)
   areas = [face.area for face in job.faces]
-  kept = results.open_results(
-    stores.open_store(options.output), options.output_format
-  )
+  # Not where runs write, which would find a file that is none of theirs.
+  apart = f"{options.output}-stages"
+  kept = results.open_results(stores.open_store(apart), options.output_format)
   saver = saving.Saver(options, loaded, kept)
   again = recognition.decode(data, options, again=True)
   megabytes = len(data) / 1e6
