@@ -27,8 +27,9 @@ from fawkes_jax.photos import segments
 from fawkes_jax.photos.blocks import Coefficients
 from fawkes_jax.photos.quiet import quiet_natives
 
-# The fastest of jpeglib's, and one that chooses the scans of progressive files.
-_LIBRARY, _PROGRESSIVE = "turbo210", "mozjpeg300"
+# The fastest of jpeglib's, one that every build has, and one that chooses the
+# scans of progressive files.
+_USUAL, _PLAIN, _PROGRESSIVE = "turbo210", "6b", "mozjpeg300"
 _GREY, _YCBCR = 1, 3  # As libjpeg numbers colour spaces.
 
 
@@ -53,7 +54,7 @@ def read(data: bytes, header: segments.Header) -> Coefficients:
   c.planes = [np.empty((*shape, 8, 8), np.int16) for shape in _blocks_of(c)]
   tables, numbers = np.zeros((4, 8, 8), np.uint16), np.zeros(4, np.int16)
   with _library_calls(), _file(data) as path:
-    _library(_LIBRARY).read_jpeg_dct(
+    _usual().read_jpeg_dct(
       path,
       *_pointers(c.planes),
       _pointer(tables),
@@ -78,20 +79,21 @@ def write(c: Coefficients, *, progressive: bool) -> bytes:
   """
   room = 2 * sum(plane.nbytes for plane in c.planes)
   with _library_calls(), _file(room=room) as path:
-    _write(c, path, _LIBRARY, flags=[] if progressive else ["+OPTIMIZE_CODING"])
+    flags = [] if progressive else ["+OPTIMIZE_CODING"]
+    _write(c, path, _usual(), flags=flags)
     if progressive:
       with contextlib.suppress(RuntimeError), _file(room=room) as scans:
         # Not every build of jpeglib has it; one scan does as well.
-        _write(c, scans, _PROGRESSIVE, source=path)
+        _write(c, scans, _library(_PROGRESSIVE), source=path)
         return _content(scans)
-      _write(c, path, _LIBRARY, flags=["+OPTIMIZE_CODING"])
+      _write(c, path, _usual(), flags=["+OPTIMIZE_CODING"])
     return _content(path)
 
 
 def _write(
   c: Coefficients,
   path: str,
-  name: str,
+  library: type[_bind.CJpegLib],
   *,
   source: str | None = None,
   flags: list[str] | None = None,
@@ -101,7 +103,7 @@ def _write(
   shapes = [side for plane in planes for side in plane.shape[:2]]
   factors = [factor for pair in c.sampling for factor in pair]
   colours = _YCBCR if len(planes) == 3 else _GREY
-  _library(name).write_jpeg_dct(
+  library.write_jpeg_dct(
     source,
     path,
     *_pointers(planes),
@@ -140,6 +142,15 @@ def _distinct(tables: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     if not same:
       found.append(table)
   return np.array(found, np.uint16), np.array(numbers, np.int16)
+
+
+@functools.cache
+def _usual() -> type[_bind.CJpegLib]:
+  """The library for all but progressive files."""
+  try:
+    return _library(_USUAL)
+  except RuntimeError:
+    return _library(_PLAIN)
 
 
 @functools.cache

@@ -79,7 +79,7 @@ class Draft:
       return self._editor.preview(patches, boxes, largest_step=step)
     if not any(np.any(patch.change) for patch in patches):
       return _cut(self._photo.pixels, boxes)
-    if self._photo.lossless and not self._photo.grey:
+    if self._photo.lossless:
       return _cut(rasters.changed(self._photo, patches), boxes)
     data = self.encode(patches, finer=finer)
     return read_back(data, boxes, max_pixels=self._max_pixels)

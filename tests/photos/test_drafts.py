@@ -90,8 +90,9 @@ def test_so_it_is_however_the_camera_was_held(astronaut, orientation, width):
   assert all(map(np.array_equal, seen, real))
 
 
-def test_grey_photos(astronaut):
-  one = draft(save(astronaut[..., 0]))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_photos(astronaut, kind):
+  one = draft(save(astronaut[..., 0], kind))
   seen = one.preview(patches(), BOXES)
   real = decoded(one.encode(patches()), BOXES)
   assert all(map(np.array_equal, seen, real))
