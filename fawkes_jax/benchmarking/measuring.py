@@ -9,9 +9,9 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from fawkes_jax import types
-from fawkes_jax.benchmarking import archiving, device, rounds, solving
+from fawkes_jax.benchmarking import archiving, device, hosting, rounds, solving
 from fawkes_jax.faces import cloaker
-from fawkes_jax.options import PARTS, BenchmarkOptions
+from fawkes_jax.options import USUAL_PARTS, BenchmarkOptions
 
 
 def parts(options: BenchmarkOptions) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def parts(options: BenchmarkOptions) -> tuple[str, ...]:
     FawkesError: a part was asked for by name that needs photos.
   """
   if options.data or importlib.util.find_spec("skimage"):
-    return options.parts or PARTS
+    return options.parts or USUAL_PARTS
   wanted = set(options.parts or ()) - {"solver"}
   if wanted:
     raise types.FawkesError(
@@ -39,7 +39,7 @@ def subjects(
 
   Args:
     options: of the run.
-    parts: of `PARTS`.
+    parts: of `options.PARTS`.
     folder: for photos, before and after.
 
   Yields:
@@ -50,7 +50,7 @@ def subjects(
     FawkesError: something cannot be loaded.
   """
   solvers = list(solving.subjects(options)) if "solver" in parts else []
-  if set(parts) - {"solver"}:
+  if set(parts) - ({"solver"} if options.data else {"solver", "host"}):
     photos = archiving.gather(options, folder / "photos")
   if {"detector", "pipeline"} & set(parts):
     cloak = options.cloak(
@@ -65,6 +65,8 @@ def subjects(
     yield from archiving.coding(photos, options)
   if "pipeline" in parts:
     yield archiving.Pipeline(options=cloak, loaded=loaded)
+  if "host" in parts:
+    yield from hosting.subjects(options, folder)
 
 
 def profile(results: Sequence[rounds.Result], folder: Path) -> None:

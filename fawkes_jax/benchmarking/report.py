@@ -17,6 +17,8 @@ _TITLES = {
   "detector": "Finding faces",
   "codecs": "Reading and writing photos",
   "pipeline": "Everything together",
+  "host stages": "What each photo costs the processor",
+  "host": "Everything but what devices do",
   "device": "What one device can do",
 }
 
@@ -45,6 +47,12 @@ def summary(
       row = _solver(result, options, results)
     elif part == "pipeline":
       row = _pipeline(result, options)
+    elif part == "host":
+      row = {
+        **result.facts,
+        **{unit: result.spread(unit) for unit in _units(result)},
+        "problem": result.problem,
+      }
     else:
       row = {unit: result.spread(unit) for unit in _units(result)}
     tables.setdefault(part, []).append({**result.subject.title, **row})

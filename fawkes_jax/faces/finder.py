@@ -1,5 +1,6 @@
 """From photos to aligned faces: detection, landmarks, crops."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
 
@@ -37,6 +38,30 @@ class AlignedFace:
   pixels: UInt8[np.ndarray, "side side 3"]
 
   @property
+  def area(self) -> tuple[int, int, int, int]:
+    """The part of the photo that the box and the crop are cut from.
+
+    Left, top, right and bottom.
+    """
+    a, b = self.box, geometry.reach(self.shape, self.alignment)
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+  def cut(
+    self,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    *,
+    corner: tuple[int, int] = (0, 0),
+  ) -> Float32[np.ndarray, "size size 3"]:
+    """The crop from another version of the photo.
+
+    Args:
+      pixels: the photo, or a part of it that has `area`.
+      corner: x and y of the part's first pixel in the photo.
+    """
+    crop = geometry.extract(pixels, self.alignment, corner=corner)
+    return _padded(crop, self.size)
+
+  @property
   def crop(self) -> Float32[np.ndarray, "size size 3"]:
     """The aligned crop, RGB in 0..255."""
     return _padded(self.pixels, self.size)
@@ -71,37 +96,27 @@ class Finder:
   min_face_pixels: float | None = None
 
   def find(
-    self, photos: Sequence[UInt8[np.ndarray, "height width 3"]]
+    self,
+    photos: Sequence[UInt8[np.ndarray, "height width 3"]],
+    pool: concurrent.futures.Executor | None = None,
   ) -> list[list[AlignedFace]]:
     """Finds the faces of photos.
 
     Args:
       photos: RGB, upright, of any sizes.
+      pool: of threads that align faces; None for the caller's.
 
     Returns:
       The faces of each photo, by falling confidence.
     """
     found = self.detector.detect(photos, min_face_pixels=self.min_face_pixels)
-    return [
-      self._align(photo, detections)
-      for photo, detections in zip(photos, found, strict=True)
-    ]
+    align = map if pool is None else pool.map
+    return list(align(self._align, photos, found))
 
   def smallest(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
     """The side of the smallest face that is looked for, in pixels."""
     height, width = photo.shape[:2]
     return self.detector.smallest_face((height, width), self.min_face_pixels)
-
-  def crops(
-    self, photo: UInt8[np.ndarray, "height width 3"], faces: list[AlignedFace]
-  ) -> Float32[np.ndarray, "n size size 3"]:
-    """The crops of known faces from another version of their photo."""
-    return np.stack(
-      [
-        _padded(geometry.extract(photo, face.alignment), self.crop_size)
-        for face in faces
-      ]
-    )
 
   def _align(
     self, photo: np.ndarray, detections: list[types.Detection]

@@ -171,9 +171,15 @@ def load_photo(source: SourceFile, options: FaceOptions) -> Photo:
   return decode(read(source), options)
 
 
-def decode(data: bytes, options: FaceOptions) -> Photo:
-  """Decodes a photo as the options say; raises PhotoError."""
-  return codec.decode(
+def decode(data: bytes, options: FaceOptions, *, again: bool = False) -> Photo:
+  """Decodes a photo as the options say; raises PhotoError.
+
+  Args:
+    data: its file.
+    options: of the run.
+    again: whether it has been decoded before, see `codec.reopen`.
+  """
+  return (codec.reopen if again else codec.decode)(
     data,
     max_pixels=options.max_pixels,
     convert=isinstance(options, CloakOptions) and options.convert,

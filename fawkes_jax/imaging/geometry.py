@@ -105,6 +105,11 @@ class Alignment:
     """Pixels of the photo a pixel of the crop; at least 1."""
     return abs(self.axis)
 
+  def seen_from(self, left: int, top: int) -> "Alignment":
+    """The same in a part of the photo that begins at a pixel."""
+    origin = self.origin - complex(left, top)
+    return dataclasses.replace(self, origin=origin)
+
   @property
   def extent(self) -> float:
     """The crop's side in pixels of the photo."""
@@ -180,7 +185,10 @@ def align_arcface(
 
 
 def extract(
-  pixels: UInt8[np.ndarray, "height width 3"], alignment: Alignment
+  pixels: UInt8[np.ndarray, "height width 3"],
+  alignment: Alignment,
+  *,
+  corner: tuple[int, int] = (0, 0),
 ) -> Float32[np.ndarray, "side side 3"]:
   """Cuts the aligned crop of one face out of a photo.
 
@@ -188,13 +196,41 @@ def extract(
   with cubic convolution. What lies outside the photo is black, as in dlib.
 
   Args:
-    pixels: the photo, RGB in 0..255.
-    alignment: where the face is.
+    pixels: the photo, RGB in 0..255, or a part of it that has its `reach`.
+    alignment: where the face is in the photo.
+    corner: x and y of the part's first pixel in the photo.
 
   Returns:
     The crop, whole numbers in 0..255.
   """
-  return _sample(Image.fromarray(pixels), alignment)
+  alignment = alignment.seen_from(*corner)
+  left, top, right, bottom = reach(pixels.shape[:2], alignment)
+  part = np.ascontiguousarray(pixels[top:bottom, left:right])
+  return _sample(part, alignment.seen_from(left, top))
+
+
+def reach(
+  shape: tuple[int, int], alignment: Alignment
+) -> tuple[int, int, int, int]:
+  """The part of a photo that a crop is made of.
+
+  Args:
+    shape: height and width of the photo.
+    alignment: where the face is.
+
+  Returns:
+    Left, top, right and bottom, inside the photo; empty where the crop lies
+    outside.
+  """
+  left, top, right, bottom = _box(shape, alignment)
+  # Filters look a few pixels of the smaller picture further.
+  margin = math.ceil(8 * alignment.scale)
+  return (
+    max(left - margin, 0),
+    max(top - margin, 0),
+    min(right + margin, shape[1]),
+    min(bottom + margin, shape[0]),
+  )
 
 
 def coverage(
@@ -277,18 +313,29 @@ def paste(
   return left, top, _transform(channels, (width, height), data)
 
 
-def _sample(image: Image.Image, alignment: Alignment) -> np.ndarray:
-  """The crop of a Pillow RGB image; black outside."""
-  side, scale = alignment.side, alignment.scale
+def _box(
+  shape: tuple[int, int], alignment: Alignment
+) -> tuple[int, int, int, int]:
+  """The part of a photo that lies under a crop, and a little around it."""
   x, y = _crop_grid(alignment, corners_only=True)
-  margin = 4 * scale
-  left = max(math.floor(x.min() - margin), 0)
-  top = max(math.floor(y.min() - margin), 0)
-  right = min(math.ceil(x.max() + margin) + 1, image.width)
-  bottom = min(math.ceil(y.max() + margin) + 1, image.height)
-  if right <= left or bottom <= top:
+  margin = 4 * alignment.scale
+  left = min(max(math.floor(x.min() - margin), 0), shape[1])
+  top = min(max(math.floor(y.min() - margin), 0), shape[0])
+  right = max(min(math.ceil(x.max() + margin) + 1, shape[1]), left)
+  bottom = max(min(math.ceil(y.max() + margin) + 1, shape[0]), top)
+  return left, top, right, bottom
+
+
+def _sample(
+  part: UInt8[np.ndarray, "height width 3"], alignment: Alignment
+) -> np.ndarray:
+  """The crop of a photo's part; black outside."""
+  side, scale = alignment.side, alignment.scale
+  left, top, right, bottom = box = _box(part.shape[:2], alignment)
+  width, height = right - left, bottom - top
+  if not width or not height:
     return np.zeros((side, side, 3), np.float32)
-  box, width, height = (left, top, right, bottom), right - left, bottom - top
+  image = Image.fromarray(part)
   zoom_x = zoom_y = 1.0
   if scale > 1.01:
     small = max(1, round(width / scale)), max(1, round(height / scale))

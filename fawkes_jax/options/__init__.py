@@ -1,7 +1,7 @@
 """Options of the commands: declared once, validated where they are built."""
 
 from fawkes_jax.options.bank import BankOptions
-from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
+from fawkes_jax.options.benchmark import PARTS, USUAL_PARTS, BenchmarkOptions
 from fawkes_jax.options.cloak import Addresses, CloakerOptions, CloakOptions
 from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
@@ -28,6 +28,7 @@ __all__ = [
   "PARTS",
   "PRECISIONS",
   "TWIN",
+  "USUAL_PARTS",
   "Addresses",
   "BankOptions",
   "BenchmarkOptions",

@@ -15,8 +15,11 @@ from fawkes_jax.options.solver import (
   changed,
 )
 
-PARTS = ("solver", "detector", "codecs", "pipeline")
-"""What `fawkes-jax benchmark` can measure; see docs/performance.md."""
+USUAL_PARTS = ("solver", "detector", "codecs", "pipeline")
+"""What `fawkes-jax benchmark` measures unless it is told."""
+
+PARTS = (*USUAL_PARTS, "host")
+"""What it can measure; see docs/performance.md."""
 
 
 class BenchmarkOptions(ModeOptions, PhotoOptions):
@@ -33,7 +36,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     f"of {', '.join(PARTS)}",
     rules.some_of(*PARTS),
     default=None,
-    shown="all, with photos",
+    shown="all but host, with photos",
   )
   solver_changes: tuple[tuple[str, Any], ...] = option(
     "what the solver does otherwise than in the mode", default=(), hidden=True
@@ -86,6 +89,12 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     "target identities, made by `fawkes-jax bank`",
     default=None,
     more="None stands for the package's",
+    rare=True,
+  )
+  faces_per_second: float = option(
+    "that one accelerator solves, to say how many cores feed it",
+    rules.within(0.001, 1e6),
+    default=100.0,
     rare=True,
   )
   price_per_hour: float | None = option(

@@ -121,7 +121,7 @@ class Run:
     """
     jobs, finished = [], []
     self._triage.begin(album)
-    for source, item, job in self._looking.through(album, self._triage.load):
+    for source, item, job in self._looking.through(album, self._triage.read):
       self._watcher.looked()
       finishing.collect()
       if job is not None:
@@ -153,7 +153,7 @@ class Run:
     """
     again = [
       job
-      for _, _, job in self._looking.through(finished, self._triage.load_again)
+      for _, _, job in self._looking.through(finished, self._triage.read_again)
       if job
     ]
     everybody = sorted([*jobs, *again], key=lambda job: job.source.relative)

@@ -55,20 +55,21 @@ class Looking:
   def through(
     self,
     sources: Sequence[SourceFile],
-    load: Callable[[SourceFile], Any],
+    read: Callable[[SourceFile], Any],
   ) -> Iterator[tuple[SourceFile, Any, saving.Job | None]]:
     """Finds and embeds the faces of photos.
 
     Args:
       sources: their files.
-      load: gives a `Loaded`, or something else where there is nothing to see.
+      read: gives a `Loaded` to be decoded, or something else where there is
+        nothing to see.
 
     Yields:
-      Each source, what `load` gave, and a job where there are faces; instead
+      Each source, what came of it, and a job where there are faces; instead
       of a photo that could not be looked at, a PhotoError.
     """
     ahead = waves(
-      iter(sources), load, threads=self._options.threads, pool=self._pool
+      iter(sources), read, threads=self._options.threads, pool=self._pool
     )
     while True:
       with self._stages.stage("loading"):
@@ -81,13 +82,16 @@ class Looking:
         if isinstance(item, Loaded)
       }
       seen = dict(zip(photos, self._look(list(photos.values())), strict=True))
-      for i, (source, item) in enumerate(wave):
+      del photos
+      # Each photo goes as soon as it is done with, before others come.
+      for i, (source, item) in enumerate(_emptied(wave)):
         found = seen.get(i)
         if isinstance(found, types.PhotoError):
           yield source, found, None
         else:
           job = None if found is None else self._job(source, item, found)
           yield source, item, job
+        del item
 
   def smallest_face(self, photo: Photo) -> float:
     """The smallest face that is looked for in a photo, see `manifest.Row`."""
@@ -100,7 +104,7 @@ class Looking:
     find = self._cloaker.recognition.finder.find
     with self._stages.stage("finding"):
       found = each(
-        lambda some: find([photo.pixels for photo in some]),
+        lambda some: find([photo.pixels for photo in some], self._pool),
         photos,
         "looking for faces",
       )
@@ -140,3 +144,10 @@ class Looking:
       raw=found.raw,
       own=found.own,
     )
+
+
+def _emptied(wave: list[Any]) -> Iterator[Any]:
+  """The items of a list, which forgets them."""
+  wave.reverse()
+  while wave:
+    yield wave.pop()

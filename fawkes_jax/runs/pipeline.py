@@ -8,6 +8,7 @@ for itself.
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions
+from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import album as album_lib
 from fawkes_jax.runs import outcomes
-from fawkes_jax.runs.waves import waves
+from fawkes_jax.runs.waves import Ready, waves
 from fawkes_jax.weights import ensembles
 
 # Names that are noted at once.
@@ -275,16 +277,27 @@ def count_faces(
   """
   find = recognition.Recognition(options).finder.find
 
-  def load(source: SourceFile) -> Photo | str:
+  def read(source: SourceFile) -> Ready[Photo | str] | Photo | str:
     try:
-      return recognition.load_photo(source, options)
+      data = recognition.read(source)
+    except types.PhotoError as error:
+      return str(error)
+    return Ready(
+      pixels=codec.count_pixels(data),
+      decode=functools.partial(decode, data),
+    )
+
+  def decode(data: bytes) -> Photo | str:
+    try:
+      return recognition.decode(data, options)
     except types.PhotoError as error:
       return str(error)
 
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    for wave in waves(
-      scan.scan(options.input), load, threads=options.threads, pool=pool
-    ):
+    gone: Iterator[list[tuple[SourceFile, Photo | str]]] = waves(
+      scan.scan(options.input), read, threads=options.threads, pool=pool
+    )
+    for wave in gone:
       photos = [item for _, item in wave if isinstance(item, Photo)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:

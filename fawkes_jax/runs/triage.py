@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -12,11 +13,13 @@ from fawkes_jax.archive import manifest, others, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions
+from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.failures import one_photo
 from fawkes_jax.runs.ledger import Ledger
+from fawkes_jax.runs.waves import Ready
 
 # Files of other kinds lie in photo folders without harm; a file with one of
 # these names that is not an image is damaged.
@@ -92,8 +95,10 @@ class Triage:
     """Tells which files are read next."""
     self._names = frozenset(source.relative for source in album)
 
-  def load(self, source: SourceFile) -> Loaded | outcomes.Outcome:
-    """Reads a photo, unless there is nothing left to do for it."""
+  def read(
+    self, source: SourceFile
+  ) -> Ready[Loaded | outcomes.Outcome] | outcomes.Outcome:
+    """Reads a photo's file, unless there is nothing left to do for it."""
     if (refused := self._refused(source)) is not None:
       return refused
     sha256 = None
@@ -105,21 +110,42 @@ class Triage:
       sha256 = hashlib.sha256(data).hexdigest()
       if (settled := self._settled(source, sha256)) is not None:
         return settled
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error, source_sha256=sha256)
+    return Ready(
+      pixels=codec.count_pixels(data),
+      decode=functools.partial(self._decode, source, data, sha256),
+    )
+
+  def read_again(self, source: SourceFile) -> Ready[Loaded | None] | None:
+    """Reads the file of a photo that is finished, for the sake of others."""
+    with contextlib.suppress(types.PhotoError), one_photo("reading it"):
+      data = recognition.read(source)
+      return Ready(
+        pixels=codec.count_pixels(data),
+        decode=functools.partial(self._decode_again, data),
+      )
+    return None
+
+  def _decode(
+    self, source: SourceFile, data: bytes, sha256: str
+  ) -> Loaded | outcomes.Outcome:
+    """Decodes a photo, or says what else its file is."""
+    try:
       with one_photo("decoding it"):
         photo = recognition.decode(data, self._options)
       self._check_name(source, photo)
       return Loaded(photo=photo, sha256=sha256)
     except types.OtherFileError as error:
-      if source.suffix in _PHOTO_SUFFIXES or sha256 is None:
+      if source.suffix in _PHOTO_SUFFIXES:
         return self._ledger.failure(source, error, source_sha256=sha256)
       return self._copier.other(source, str(error), sha256, io.BytesIO(data))
     except types.PhotoError as error:
       return self._ledger.failure(source, error, source_sha256=sha256)
 
-  def load_again(self, source: SourceFile) -> Loaded | None:
-    """Reads a photo that is finished, for the sake of others."""
-    with contextlib.suppress(types.PhotoError), one_photo("reading it"):
-      photo = recognition.load_photo(source, self._options)
+  def _decode_again(self, data: bytes) -> Loaded | None:
+    with contextlib.suppress(types.PhotoError), one_photo("decoding it"):
+      photo = recognition.decode(data, self._options)
       return Loaded(photo=photo, sha256="")
     return None
 
