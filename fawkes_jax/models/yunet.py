@@ -1,0 +1,277 @@
+"""YuNet, and networks of its class: boxes and five landmarks in one pass.
+
+Every cell of three grids, of 8, 16 and 32 pixels, says whether the centre of a
+face is in it, where its box is, and where eyes, nose and the corners of the
+mouth are.
+
+Source: "YuNet: A Tiny Millisecond-level Face Detector" (Wu, Peng and Yu, 2023;
+github.com/ShiqiYu/libfacedetection.train). Its separable convolutions are a
+matrix a pixel and a depthwise convolution behind it.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
+
+from fawkes_jax.models import layers
+from fawkes_jax.models.onnx import folding
+
+STRIDES = (8, 16, 32)
+"""Pixels of the image from one cell to the next, by grid."""
+
+MULTIPLE = 32
+"""Heights and widths of images are multiples of this."""
+
+_MOMENTUM = 0.98
+_EPSILON = 1e-5
+
+
+class Grid(NamedTuple):
+  """What the cells of one grid say of an image.
+
+  Attributes:
+    scores: [n, rows, columns, s], logits; a face is as likely as the geometric
+      mean of their logistic functions.
+    boxes: [n, rows, columns, 4], the centre of the box from the cell's upper
+      left corner, x and y, then the logarithms of its width and height; all in
+      cells.
+    points: [n, rows, columns, 10], x and y of each landmark from the cell's
+      upper left corner, in cells: the eyes, the nose, the corners of the mouth,
+      from left to right in the picture.
+  """
+
+  scores: Float32[Array, "n r c s"]
+  boxes: Float32[Array, "n r c 4"]
+  points: Float32[Array, "n r c 10"]
+
+
+class _Norm(nn.Module):
+  """Batch normalisation whose sums are fast on a CPU."""
+
+  train: bool
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    width = x.shape[-1]
+    mean = self.variable("batch_stats", "mean", jnp.zeros, width)
+    variance = self.variable("batch_stats", "variance", jnp.ones, width)
+    scale = self.param("scale", nn.initializers.ones, (width,))
+    bias = self.param("bias", nn.initializers.zeros, (width,))
+    if not self.train:
+      factor = scale * jax.lax.rsqrt(variance.value + _EPSILON)
+      factor = factor.astype(x.dtype)
+      shift = (bias - mean.value * factor).astype(x.dtype)
+      return layers.scale_and_shift(x, factor, shift)
+    count = x.size // width
+    now = layers.channel_sums(x) / count
+    spread = layers.channel_sums(jnp.square(x)) / count - jnp.square(now)
+    spread = jnp.maximum(spread, 0)
+    if not self.is_initializing():
+      for kept, new in ((mean, now), (variance, spread)):
+        new = jax.lax.stop_gradient(new)
+        kept.value = _MOMENTUM * kept.value + (1 - _MOMENTUM) * new
+    factor = scale * jax.lax.rsqrt(spread + _EPSILON)
+    return layers.scale_and_shift(x, factor, bias - now * factor)
+
+
+class _Separable(nn.Module):
+  """A matrix a pixel, then a depthwise 3x3 convolution.
+
+  Attributes:
+    width: channels of the result.
+    normalised: whether batch normalisation follows.
+    train: whether it takes the batch's own statistics.
+    active: whether a ReLU follows.
+    shortcut: whether the input is added, where it has as many channels.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  normalised: bool = False
+  train: bool = False
+  active: bool = True
+  shortcut: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+    y = layers.Convolution(self.width, dtype=self.dtype, name="pointwise")(x)
+    y = layers.Convolution(
+      self.width, size=3, depthwise=True, dtype=self.dtype, name="depthwise"
+    )(y)
+    if self.normalised:
+      y = _Norm(self.train, name="norm")(y)
+    if self.active:
+      y = nn.relu(y)
+    return x + y if self.shortcut and x.shape == y.shape else y
+
+
+def _halved(x: jax.Array) -> jax.Array:
+  """The maxima of squares of 2x2 places."""
+  return layers.max_pool(x, (2, 2), (2, 2))
+
+
+def _doubled(x: jax.Array) -> jax.Array:
+  """Each place as a square of 2x2."""
+  n, rows, columns, width = x.shape
+  x = jnp.broadcast_to(
+    x[:, :, None, :, None], (n, rows, 2, columns, 2, width)
+  )
+  return x.reshape(n, 2 * rows, 2 * columns, width)
+
+
+class YuNet(nn.Module):
+  """A detector of faces; by default YuNet with its 75,856 weights.
+
+  Attributes:
+    stem: channels after the first convolution.
+    stages: of the separable convolutions at every 4th, 8th, 16th and 32nd
+      pixel, the channels of each.
+    neck: channels of what the grids are read from.
+    scores: how many numbers say that there is a face.
+    normalised: whether it has batch normalisation, that is, can be trained.
+    shortcuts: whether convolutions that keep the number of channels add to
+      their input.
+    dtype: the type of the computation.
+  """
+
+  stem: int = 16
+  stages: tuple[tuple[int, ...], ...] = (
+    (16, 64, 64, 64),
+    (64, 64),
+    (64, 64),
+    (64, 64),
+  )
+  neck: int = 64
+  scores: int = 2
+  normalised: bool = False
+  shortcuts: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "n h w 3"], train: bool = False
+  ) -> tuple[Grid, ...]:
+    """Looks for faces.
+
+    Args:
+      images: RGB in 0..255; height and width are multiples of `MULTIPLE`.
+      train: whether batch normalisation takes the batch's own statistics and
+        updates the collection "batch_stats".
+
+    Returns:
+      The grids of `STRIDES`.
+    """
+
+    def separable(
+      x: jax.Array, width: int, name: str, *, shortcut: bool = False
+    ) -> jax.Array:
+      return _Separable(
+        width,
+        normalised=self.normalised,
+        train=train,
+        shortcut=shortcut,
+        dtype=self.dtype,
+        name=name,
+      )(x)
+
+    x = images.astype(self.dtype)
+    if self.normalised:
+      x = (x - 127.5) / 64
+    x = layers.Convolution(
+      self.stem, size=3, stride=2, dtype=self.dtype, name="stem"
+    )(x)
+    if self.normalised:
+      x = _Norm(train, name="stem_norm")(x)
+    x = separable(nn.relu(x), self.stem, "stem_separable")
+    features = []
+    for i, widths in enumerate(self.stages):
+      x = _halved(x)
+      for j, width in enumerate(widths):
+        x = separable(
+          x, width, f"stage_{i}_{j}", shortcut=self.shortcuts and j > 0
+        )
+      features.append(x)
+    x = None
+    grids = []
+    for i in (2, 1, 0):
+      own = features[i + 1]
+      if x is not None:
+        if own.shape[-1] != self.neck:
+          own = layers.Convolution(
+            self.neck, dtype=self.dtype, name=f"narrow_{i}"
+          )(own)
+        own = own + _doubled(x)
+      x = separable(own, self.neck, f"lateral_{i}")
+      grids.append(self._read(separable(x, self.neck, f"shared_{i}"), i))
+    return tuple(reversed(grids))
+
+  def _read(self, x: jax.Array, grid: int) -> Grid:
+    """What the cells of a grid say; called while the module is applied."""
+    y = _Separable(
+      self.scores + 14, active=False, dtype=self.dtype, name=f"head_{grid}"
+    )(x)
+    y = y.astype(jnp.float32)
+    return Grid(
+      y[..., : self.scores],
+      y[..., self.scores : self.scores + 4],
+      y[..., self.scores + 4 :],
+    )
+
+
+def likelihood(scores: Float[Array, "*places s"]) -> Float[Array, "*places"]:
+  """How likely there is a face, 0..1.
+
+  Args:
+    scores: of a `Grid`.
+  """
+  return jnp.exp(jax.nn.log_sigmoid(scores).mean(axis=-1))
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns YuNet in ONNX into the variables of `YuNet`.
+
+  Args:
+    network: YuNet of github.com/ShiqiYu/libfacedetection.train.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  both = ("pointwise", "depthwise")
+  names: list[folding.Name] = [("stem",)]
+  names += [("stem_separable", part) for part in both]
+  for i, widths in enumerate(YuNet.stages):
+    for j, _ in enumerate(widths):
+      names += [(f"stage_{i}_{j}", part) for part in both]
+  names += [(f"lateral_{i}", part) for i in (2, 1, 0) for part in both]
+  names += [(f"shared_{i}", part) for i in range(3) for part in both]
+  # The graph has all matrices of the heads before their convolutions.
+  for part, heads in (
+    ("pointwise", ("class", "box", "object", "points")),
+    ("depthwise", ("class", "object", "box", "points")),
+  ):
+    names += [(f"{head}_{i}", part) for head in heads for i in range(3)]
+  params = network.named(names)
+  for i in range(3):
+    # The heads' layers side by side are one of more channels.
+    parts = [
+      params.pop(f"{head}_{i}") for head in ("class", "object", "box", "points")
+    ]
+    params[f"head_{i}"] = {
+      part: {
+        key: np.concatenate([head[part][key] for head in parts], axis=-1)
+        for key in ("kernel", "bias")
+      }
+      for part in both
+    }
+  # It was trained on blue, green and red.
+  params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
+  return {"params": params}
