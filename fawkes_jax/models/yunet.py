@@ -9,6 +9,7 @@ github.com/ShiqiYu/libfacedetection.train). Its separable convolutions are a
 matrix a pixel and a depthwise convolution behind it.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -111,6 +112,41 @@ class _Separable(nn.Module):
     return x + y if self.shortcut and x.shape == y.shape else y
 
 
+class _Stem(nn.Module):
+  """A 3x3 convolution of stride 2 as one product, which is fast on a CPU.
+
+  Attributes:
+    width: channels of the result.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q d"]:
+    depth = x.shape[-1]
+    kernel = self.param(
+      "kernel", nn.initializers.lecun_normal(), (3, 3, depth, self.width)
+    )
+    bias = self.param("bias", nn.initializers.zeros, (self.width,))
+    half = x.shape[1] // 2, x.shape[2] // 2
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    views = layers.windows(x, (3, 3), half, (2, 2), (1, 1))
+    places = jnp.concatenate(list(views), axis=-1)
+    y = places @ kernel.astype(self.dtype).reshape(-1, self.width)
+    return layers.add_bias(y, bias.astype(self.dtype))
+
+
+def _squares(x: jax.Array) -> jax.Array:
+  """Squares of 2x2 places as channels."""
+  n, rows, columns, depth = x.shape
+  x = x.reshape(n, rows // 2, 2, columns // 2, 2, depth)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(
+    n, rows // 2, columns // 2, 4 * depth
+  )
+
+
 def _halved(x: jax.Array) -> jax.Array:
   """The maxima of squares of 2x2 places."""
   return layers.max_pool(x, (2, 2), (2, 2))
@@ -119,9 +155,7 @@ def _halved(x: jax.Array) -> jax.Array:
 def _doubled(x: jax.Array) -> jax.Array:
   """Each place as a square of 2x2."""
   n, rows, columns, width = x.shape
-  x = jnp.broadcast_to(
-    x[:, :, None, :, None], (n, rows, 2, columns, 2, width)
-  )
+  x = jnp.broadcast_to(x[:, :, None, :, None], (n, rows, 2, columns, 2, width))
   return x.reshape(n, 2 * rows, 2 * columns, width)
 
 
@@ -137,6 +171,8 @@ class YuNet(nn.Module):
     normalised: whether it has batch normalisation, that is, can be trained.
     shortcuts: whether convolutions that keep the number of channels add to
       their input.
+    squares: whether the way to every 4th pixel makes channels of squares of 2x2
+      places, not a convolution and maxima.
     dtype: the type of the computation.
   """
 
@@ -151,6 +187,7 @@ class YuNet(nn.Module):
   scores: int = 2
   normalised: bool = False
   shortcuts: bool = False
+  squares: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -183,15 +220,18 @@ class YuNet(nn.Module):
     x = images.astype(self.dtype)
     if self.normalised:
       x = (x - 127.5) / 64
-    x = layers.Convolution(
-      self.stem, size=3, stride=2, dtype=self.dtype, name="stem"
-    )(x)
+    x = _Stem(self.stem, dtype=self.dtype, name="stem")(x)
     if self.normalised:
       x = _Norm(train, name="stem_norm")(x)
-    x = separable(nn.relu(x), self.stem, "stem_separable")
+    x = nn.relu(x)
+    if self.squares:
+      x = _squares(x)
+    else:
+      x = _halved(separable(x, self.stem, "stem_separable"))
     features = []
     for i, widths in enumerate(self.stages):
-      x = _halved(x)
+      if i:
+        x = _halved(x)
       for j, width in enumerate(widths):
         x = separable(
           x, width, f"stage_{i}_{j}", shortcut=self.shortcuts and j > 0
@@ -231,6 +271,96 @@ def likelihood(scores: Float[Array, "*places s"]) -> Float[Array, "*places"]:
     scores: of a `Grid`.
   """
   return jnp.exp(jax.nn.log_sigmoid(scores).mean(axis=-1))
+
+
+class Faces(NamedTuple):
+  """Faces of an image, by falling score.
+
+  Attributes:
+    boxes: left, top, right, bottom in pixels; 0 is the first pixel's left edge.
+    points: x and y of five landmarks, likewise.
+    scores: 0..1.
+  """
+
+  boxes: Float32[np.ndarray, "n 4"]
+  points: Float32[np.ndarray, "n 5 2"]
+  scores: Float32[np.ndarray, " n"]
+
+
+def decode(
+  grids: Sequence[Grid], *, threshold: float, overlap: float
+) -> list[Faces]:
+  """Reads the faces out of grids.
+
+  Args:
+    grids: what a network says of a batch of images.
+    threshold: the least likelihood of a face.
+    overlap: of boxes whose intersection is more than this part of their union,
+      the likeliest remains.
+
+  Returns:
+    The faces of each image.
+  """
+  likely = [np.asarray(likelihood(grid.scores)) for grid in grids]
+  boxes, points = (
+    [np.asarray(getattr(grid, name)) for grid in grids]
+    for name in ("boxes", "points")
+  )
+  found = []
+  for i in range(len(likely[0])):
+    parts = []
+    for grid, stride in enumerate(STRIDES):
+      places = np.argwhere(likely[grid][i] >= threshold)
+      at = tuple(places.T)
+      corners = places[:, ::-1].astype(np.float32)
+      box, point = boxes[grid][i][at], points[grid][i][at]
+      centre = corners + box[:, :2]
+      half = np.exp(np.minimum(box[:, 2:], 8)) / 2
+      parts.append(
+        Faces(
+          np.concatenate([centre - half, centre + half], axis=1) * stride,
+          (point.reshape(-1, 5, 2) + corners[:, None]) * stride,
+          likely[grid][i][at],
+        )
+      )
+    all_of_them = Faces(*map(np.concatenate, zip(*parts, strict=True)))
+    kept = suppress(all_of_them.boxes, all_of_them.scores, overlap)
+    found.append(Faces(*(array[kept] for array in all_of_them)))
+  return found
+
+
+def suppress(
+  boxes: Float[np.ndarray, "n 4"],
+  scores: Float[np.ndarray, " n"],
+  overlap: float,
+) -> list[int]:
+  """Keeps the best of overlapping boxes.
+
+  Args:
+    boxes: left, top, right, bottom.
+    scores: the higher the better.
+    overlap: see `decode`.
+
+  Returns:
+    The indices of those that remain, by falling score.
+  """
+  kept: list[int] = []
+  for i in np.argsort(-scores, kind="stable"):
+    if not (overlaps(boxes[i], boxes[kept]) > overlap).any():
+      kept.append(int(i))
+  return kept
+
+
+def overlaps(
+  box: Float[np.ndarray, "4"], others: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, " n"]:
+  """The intersections of a box with others over their unions."""
+  shared = np.maximum(
+    np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
+  ).prod(axis=1)
+  areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+  union = areas + (box[2:] - box[:2]).prod() - shared
+  return shared / np.maximum(union, 1e-9)
 
 
 def convert(network: folding.Layers) -> dict[str, Any]:
@@ -275,3 +405,13 @@ def convert(network: folding.Layers) -> dict[str, Any]:
   # It was trained on blue, green and red.
   params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
   return {"params": params}
+
+
+OURS = YuNet(
+  scores=1,
+  stages=((32, 32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)),
+  normalised=True,
+  shortcuts=True,
+  squares=True,
+)
+"""The architecture of the package's own detector: 163,951 weights."""

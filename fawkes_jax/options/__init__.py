@@ -14,6 +14,7 @@ from fawkes_jax.options.solver import (
   SolverOptions,
 )
 from fawkes_jax.options.train import TWIN, TrainOptions
+from fawkes_jax.options.train_detector import TrainDetectorOptions
 from fawkes_jax.options.weights import (
   WeightsFetchOptions,
   WeightsImportOptions,
@@ -38,6 +39,7 @@ __all__ = [
   "PhotoOptions",
   "SolverOptions",
   "StatusOptions",
+  "TrainDetectorOptions",
   "TrainOptions",
   "VerifyOptions",
   "WeightsFetchOptions",
