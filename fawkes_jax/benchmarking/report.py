@@ -15,6 +15,7 @@ Row = dict[str, Any]
 _TITLES = {
   "solver": "Solver",
   "detector": "Finding faces",
+  "detection": "Which faces are found",
   "codecs": "Reading and writing photos",
   "pipeline": "Everything together",
   "device": "What one device can do",
@@ -45,6 +46,8 @@ def summary(
       row = _solver(result, options, results)
     elif part == "pipeline":
       row = _pipeline(result, options)
+    elif part == "detection":
+      row = {**result.facts, "s a photo": result.spread("s a photo")}
     else:
       row = {unit: result.spread(unit) for unit in _units(result)}
     tables.setdefault(part, []).append({**result.subject.title, **row})

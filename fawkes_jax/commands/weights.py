@@ -14,7 +14,7 @@ from fawkes_jax.options import (
   WeightsImportOptions,
   WeightsListOptions,
 )
-from fawkes_jax.weights import catalogue, extractors, install
+from fawkes_jax.weights import catalogue, detectors, extractors, install
 
 Options = WeightsListOptions | WeightsFetchOptions | WeightsImportOptions
 
@@ -44,20 +44,25 @@ def run(options: Options) -> int:
 def _list(console: rich.console.Console) -> None:
   """Shows what is known and what is here."""
   known, kept = catalogue.recognisers(), catalogue.kept()
+  here = {path.name for path in catalogue.folder().glob("*")}
   table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for column in ("name", "licence", "use", "LFW", "state"):
     table.add_column(column, overflow="fold", no_wrap=column != "licence")
   for name, record in known.items():
     if record.built_in:
       state = "built in"
-    elif name in kept:
+    elif name in kept or (record.finds_faces and record.files[0].name in here):
       state = "in the cache"
     else:
       state = "to fetch" if record.fetchable else "to import"
     table.add_row(
       name,
       record.licence,
-      "research only" if record.research_only else "free",
+      "research only"
+      if record.research_only
+      else "finds faces"
+      if record.finds_faces
+      else "free",
       "" if record.lfw is None else f"{record.lfw} %",
       state,
     )
@@ -96,7 +101,14 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
         accept_research_licence=options.accept_research_licence,
         report=report,
       )
-    _show(console, extractors.load_extractor(name), fresh=fresh)
+    if catalogue.public()[name].finds_faces:
+      detectors.load(name)
+      console.print(
+        f"{name} {'is' if fresh else 'was'} in"
+        f" {files.printable(catalogue.folder())}, for --detector={name}"
+      )
+    else:
+      _show(console, extractors.load_extractor(name), fresh=fresh)
 
 
 def _import(

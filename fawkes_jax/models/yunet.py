@@ -9,6 +9,9 @@ github.com/ShiqiYu/libfacedetection.train). Its separable convolutions are a
 matrix a pixel and a depthwise convolution behind it.
 """
 
+import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, UInt8
 
-from fawkes_jax.models import layers
+from fawkes_jax import types
+from fawkes_jax.models import layers, resizing
 from fawkes_jax.models.onnx import folding
+from fawkes_jax.xla import compiler
 
 STRIDES = (8, 16, 32)
 """Pixels of the image from one cell to the next, by grid."""
@@ -405,6 +410,166 @@ def convert(network: folding.Layers) -> dict[str, Any]:
   # It was trained on blue, green and red.
   params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
   return {"params": params}
+
+
+@functools.cache
+def _program() -> jax.stages.Wrapped:
+  """Looks for faces in images; the module is static."""
+  return compiler.jit(_looked, static_argnames="module")
+
+
+def _looked(
+  variables: Any, images: Float[Array, "n h w 3"], *, module: YuNet
+) -> tuple[Grid, ...]:
+  return module.apply(variables, images)  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detector:
+  """Finds faces and their landmarks in photos of any size.
+
+  Photos are searched at a scale at which the smallest face that is looked for
+  has `least_side` pixels, in canvases of a coarse ladder of sizes, so that
+  photos of many sizes need few compilations.
+
+  Attributes:
+    name: for reports.
+    module: the network.
+    variables: its weights.
+    threshold: the least likelihood of a face, 0..1.
+    overlap: see `decode`.
+    least_side: the side of the smallest face that the network finds well.
+    max_pixels: a photo is never searched at more pixels than this, which bounds
+      memory. It prevails over the smallest face; `smallest_face` says what is
+      looked for.
+    batch_size: as many photos of one size of canvas are searched at once. On a
+      CPU one is fastest.
+  """
+
+  name: str
+  module: YuNet
+  variables: Any
+  threshold: float = 0.6
+  overlap: float = 0.3
+  least_side: float = 16.0
+  max_pixels: int = 4_000_000
+  batch_size: int = 1
+
+  def detect(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    min_face_pixels: float | None = None,
+  ) -> list[list[types.Detection]]:
+    """Finds the faces of photos.
+
+    Args:
+      photos: uint8 [h, w, 3], RGB, upright, of any sizes.
+      min_face_pixels: the side of the smallest faces to look for, in pixels of
+        the photo. Halving it makes the search four times as expensive. None
+        means `default_min_face` of each photo.
+
+    Returns:
+      For each photo its faces, by falling score, with landmarks. Right and
+      bottom of a box are the last pixels inside, and it may reach outside the
+      photo.
+
+    Raises:
+      ValueError: `min_face_pixels` is not positive.
+    """
+    if min_face_pixels is not None and min_face_pixels <= 0:
+      raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
+    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
+    canvases: dict[tuple[int, int], list[int]] = {}
+    for i, (height, width) in enumerate(sizes):
+      bucket = canvas_side(height), canvas_side(width)
+      canvases.setdefault(bucket, []).append(i)
+    variables = jax.device_put(self.variables)
+    found: list[list[types.Detection]] = [[] for _ in photos]
+    for bucket, members in canvases.items():
+      while members:
+        count = self.batch_size if len(members) >= self.batch_size else 1
+        chunk, members = members[:count], members[count:]
+        images = np.zeros((count, *bucket, 3), np.uint8)
+        for i, image in zip(chunk, images, strict=True):
+          height, width = sizes[i]
+          image[:height, :width] = resizing.resized(photos[i], sizes[i])
+        grids = jax.device_get(
+          _program()(variables, jax.device_put(images), module=self.module)
+        )
+        read = decode(grids, threshold=self.threshold, overlap=self.overlap)
+        for i, faces in zip(chunk, read, strict=True):
+          found[i] = _in_photo(faces, sizes[i], photos[i].shape[:2])
+    return found
+
+  def smallest_face(
+    self, shape: tuple[int, int], min_face_pixels: float | None = None
+  ) -> float:
+    """The side of the smallest face that is looked for.
+
+    Args:
+      shape: height and width of a photo, in pixels.
+      min_face_pixels: see `detect`.
+
+    Returns:
+      Pixels of the photo.
+    """
+    return (
+      self.least_side * shape[0] / self._search_size(shape, min_face_pixels)[0]
+    )
+
+  def _search_size(
+    self, shape: tuple[int, ...], min_face_pixels: float | None
+  ) -> tuple[int, int]:
+    """Height and width at which a photo is searched."""
+    height, width = shape
+    smallest = min_face_pixels or default_min_face(height, width)
+    scale = min(
+      self.least_side / smallest,
+      math.sqrt(self.max_pixels / (height * width)),
+    )
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def default_min_face(height: int, width: int) -> float:
+  """The smallest face worth looking for in a photo of some size.
+
+  Args:
+    height: of the photo, in pixels.
+    width: of the photo, in pixels.
+
+  Returns:
+    Pixels: 1/64 of the longer side, but at least 16.
+  """
+  return max(16.0, max(height, width) / 64)
+
+
+def canvas_side(side: int) -> int:
+  """Rounds a side up to 128 * 2 ** (k / 4), in multiples of `MULTIPLE`."""
+  step = max(0, math.ceil(4 * math.log2(side / 128) - 1e-9))
+  return MULTIPLE * math.ceil(128 / MULTIPLE * 2 ** (step / 4) - 1e-9)
+
+
+def _in_photo(
+  faces: Faces, size: tuple[int, int], shape: tuple[int, ...]
+) -> list[types.Detection]:
+  """Faces of a canvas as faces of the photo in it."""
+  ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
+  inside = (faces.boxes[:, :2] < size[::-1]).all(axis=1)
+  return [
+    types.Detection(
+      # From edges to the last pixels inside.
+      box=box * np.tile(ratio, 2) - np.array([0, 0, 1, 1], np.float32),
+      score=float(score),
+      points=points * ratio - np.float32(0.5),
+    )
+    for box, points, score in zip(
+      faces.boxes[inside],
+      faces.points[inside],
+      faces.scores[inside],
+      strict=True,
+    )
+  ]
 
 
 OURS = YuNet(

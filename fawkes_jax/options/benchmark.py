@@ -15,7 +15,7 @@ from fawkes_jax.options.solver import (
   changed,
 )
 
-PARTS = ("solver", "detector", "codecs", "pipeline")
+PARTS = ("solver", "detector", "codecs", "pipeline", "detection")
 """What `fawkes-jax benchmark` can measure; see docs/performance.md."""
 
 
@@ -33,7 +33,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     f"of {', '.join(PARTS)}",
     rules.some_of(*PARTS),
     default=None,
-    shown="all, with photos",
+    shown="all, with photos; detection if {data} has annotations.tsv",
   )
   solver_changes: tuple[tuple[str, Any], ...] = option(
     "what the solver does otherwise than in the mode", default=(), hidden=True
@@ -66,6 +66,13 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     rules.each(rules.within(1, 65_536)),
     default=None,
     shown="one, and all",
+  )
+  detectors: tuple[str, ...] = option(
+    "compared by the part detection: names or files as {detector} takes them,"
+    " with commas",
+    rules.several("names or files"),
+    default=("dlib",),
+    rare=True,
   )
   rounds: int = option(
     "in which everything is measured once", rules.within(1, 1000), default=5
@@ -131,6 +138,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
       extractors=ensemble,
       bank=self.bank,
       crop_size=self.crop_size,
+      detector=self.detector,
       min_face_pixels=self.min_face_pixels,
       max_pixels=self.max_pixels,
       batch_size=sizes[0] if len(sizes) == 1 else None,

@@ -202,6 +202,7 @@ class CloakOptions(FaceOptions):
       "bank",
       "album",
       "crop_size",
+      "detector",
       "min_face_pixels",
       "on_no_face",
       "strip_location",

@@ -12,14 +12,14 @@ class TrainDetectorOptions(Options):
   data: Path = option(
     "folder with annotations.tsv, the boxes of the faces of its photos",
     rules.Rule(says="a folder", keeps=Path.is_dir),
-    more="Its columns are file, left, top, right, bottom and perhaps difficulty;"
-    " where that says ignore, nothing is learned",
+    more="Its columns are file, left, top, right, bottom and perhaps"
+    " difficulty; where that says ignore, nothing is learned",
   )
   output: Path = option(
     "folder for the results",
     more="It gets the weights, a model card and the state",
   )
-  single_faces: tuple[Path, ...] = option(
+  single_faces: tuple[str, ...] = option(
     "folders with faces.tsv, a box and five landmarks for each of their photos,"
     " with commas",
     default=(),
@@ -35,6 +35,13 @@ class TrainDetectorOptions(Options):
     rules.one_of("yunet"),
     default="yunet",
     more="It says where landmarks are, and its features are learned first",
+  )
+  threshold: float = option(
+    "likelihood from which on what the detector says is a face",
+    rules.within(0, 1),
+    default=0.5,
+    more="It is written into the file",
+    rare=True,
   )
   name: str = option("of the files written", default="detector")
   minutes: float = option(

@@ -24,6 +24,7 @@ _MAY_CHANGE = (
   "name",
   "data_note",
   "minutes",
+  "threshold",
   "report_minutes",
   "pairs",
   "threads",

@@ -65,6 +65,11 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
   record = catalogue.public().get(name)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {name}, which finds faces"
+      " (--detector)"
+    )
   if record and record.built_in:
     [file] = record.files
     return _port(record, Path(file.name), file.sha256, options)

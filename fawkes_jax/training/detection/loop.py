@@ -4,23 +4,19 @@ import concurrent.futures
 import dataclasses
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import rich.console
 
+from fawkes_jax.faces import annotations
 from fawkes_jax.models import yunet
 from fawkes_jax.options import TrainDetectorOptions
 from fawkes_jax.training import state as state_lib
-from fawkes_jax.training.detection import (
-  annotations,
-  losses,
-  scenes,
-  teaching,
-)
+from fawkes_jax.training.detection import losses, scenes, teaching
 from fawkes_jax.training.state import Checkpoint, State
 from fawkes_jax.weights import detectors
 from fawkes_jax.xla import compiler
@@ -72,7 +68,7 @@ class Loop:
     self._singles = [
       single
       for folder in options.single_faces
-      for single in annotations.single_faces(folder)
+      for single in annotations.single_faces(Path(folder))
     ]
     self._studio = scenes.Studio(
       self._photos,

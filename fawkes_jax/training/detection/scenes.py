@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int8, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
-from fawkes_jax.training.detection.annotations import Annotated
+from fawkes_jax.faces.annotations import Annotated
 
 MOST_FACES = 64
 """Faces of a scene that are learned from; any further ones are ignored."""

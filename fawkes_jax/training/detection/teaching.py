@@ -13,8 +13,8 @@ import safetensors.numpy
 from PIL import Image
 
 from fawkes_jax.archive import files
+from fawkes_jax.faces.annotations import Annotated
 from fawkes_jax.models import yunet
-from fawkes_jax.training.detection.annotations import Annotated
 from fawkes_jax.xla import compiler
 
 _SCALES = (1, 2)

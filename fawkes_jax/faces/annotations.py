@@ -10,6 +10,12 @@ from jaxtyping import Bool, Float32
 
 from fawkes_jax import types
 
+BOXES = "annotations.tsv"
+"""The table of a folder of photos with many faces each."""
+
+FACES = "faces.tsv"
+"""The table of a folder of photos with one face each."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Annotated:
@@ -45,7 +51,7 @@ def photos(folder: Path) -> list[Annotated]:
   Raises:
     FawkesError: the table cannot be read, or names what is not there.
   """
-  table = folder / "annotations.tsv"
+  table = folder / BOXES
   by_file: dict[str, list[tuple[list[float], dict[str, str]]]] = {}
   for row, box in _rows(table, ("left", "top", "right", "bottom")):
     by_file.setdefault(row["file"], []).append((box, row))
@@ -92,7 +98,7 @@ def single_faces(folder: Path) -> list[Annotated]:
       points=np.array(numbers[4:], np.float32).reshape(1, 5, 2),
       ignored=np.zeros(1, bool),
     )
-    for row, numbers in _rows(folder / "faces.tsv", names)
+    for row, numbers in _rows(folder / FACES, names)
   ]
 
 
