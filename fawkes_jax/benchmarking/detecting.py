@@ -1,7 +1,7 @@
 """Which faces detectors find in annotated photos, and how long they take."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,18 +104,23 @@ def figures(
     wrong += len(detections) - len(matched)
   hit, width = np.array(hits, bool), np.array(widths)
 
-  def recall(wanted: Callable[[int], bool]) -> float | None:
-    chosen = [i for i in range(len(hit)) if wanted(i)]
-    return float(hit[chosen].mean()) if chosen else None
+  def recall(wanted: Sequence[bool] | np.ndarray) -> float | None:
+    chosen = hit[np.array(wanted, bool)]
+    return float(chosen.mean()) if len(chosen) else None
 
-  rows: dict[str, Any] = {"faces": len(hit), "recall": recall(lambda _: True)}
+  rows: dict[str, Any] = {
+    "faces": len(hit),
+    "recall": recall(np.ones(len(hit), bool)),
+  }
   for name in ("easy", "medium", "hard"):
-    rows[name] = recall(lambda i, n=name: labels[i].get("difficulty") == n)
+    rows[name] = recall([label.get("difficulty") == name for label in labels])
   for low, high in _WIDTHS:
-    name = f"{low} px" if high is None else f"{low}-{high} px"
-    rows[name] = recall(lambda i, a=low, b=high: a <= width[i] < (b or np.inf))
+    name = f"{low}- px" if high is None else f"{low}-{high} px"
+    rows[name] = recall((width >= low) & (width < (high or np.inf)))
   for name, kinds in _SKINS.items():
-    rows[name] = recall(lambda i, k=kinds: labels[i].get("perceived_skin") in k)
+    rows[name] = recall(
+      [label.get("perceived_skin") in kinds for label in labels]
+    )
   rows["precision"] = right / max(right + wrong, 1)
   return rows
 

@@ -89,7 +89,7 @@ def single_faces(folder: Path) -> list[Annotated]:
   Raises:
     FawkesError: the table cannot be read.
   """
-  names = ("left", "top", "right", "bottom")
+  names: tuple[str, ...] = ("left", "top", "right", "bottom")
   names += ("lex", "ley", "rex", "rey", "nx", "ny", "lmx", "lmy", "rmx", "rmy")
   return [
     Annotated(

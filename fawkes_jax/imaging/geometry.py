@@ -162,9 +162,10 @@ def align_centres(
     max_side: as in `align`.
 
   Returns:
-    The alignment; that by dlib's landmarks is the same on average, and off by
-    2.4 % of the crop's side, 7 % in scale and 5.4 degrees for a single face of
-    Labeled Faces in the Wild (standard deviations over NUMBER).
+    The alignment. By YuNet's points it was that by dlib's landmarks on average
+    (0.7 % larger, 0.8 degrees, 0.2 % of the crop's side); a single face was off
+    by 2.3 % of the side, 6.7 % in scale and 4.7 degrees (standard deviations
+    over 879 faces of Labeled Faces in the Wild).
 
   Raises:
     ValueError: all points coincide.

@@ -242,11 +242,10 @@ class YuNet(nn.Module):
           x, width, f"stage_{i}_{j}", shortcut=self.shortcuts and j > 0
         )
       features.append(x)
-    x = None
-    grids = []
+    grids: list[Grid] = []
     for i in (2, 1, 0):
       own = features[i + 1]
-      if x is not None:
+      if grids:
         if own.shape[-1] != self.neck:
           own = layers.Convolution(
             self.neck, dtype=self.dtype, name=f"narrow_{i}"

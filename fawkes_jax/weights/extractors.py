@@ -106,6 +106,10 @@ def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
       f"--surrogates must be readable, got {path}: {error.strerror}"
     ) from error
   record = catalogue.by_sha256(sha256)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {path}, which finds faces"
+    )
   if record and record.has_port:
     return _port(record, path, sha256, options)
   if path.suffix in _ONLY:

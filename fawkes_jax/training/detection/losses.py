@@ -39,7 +39,7 @@ def detection(
   Returns:
     The parts of the loss, "score", "box" and "points".
   """
-  sums = {"score": 0.0, "box": 0.0, "points": 0.0}
+  sums = {name: jnp.float32(0) for name in ("score", "box", "points")}
   found = jnp.float32(0)
   for grid, stride, sizes in zip(grids, yunet.STRIDES, _SIZES, strict=True):
     parts, count = _of_grid(grid, stride, sizes, boxes, points, kinds)

@@ -83,11 +83,11 @@ class Studio:
     )
 
   def _scene(self, rng: np.random.Generator) -> tuple[np.ndarray, "_Faces"]:
-    photo = self._photos[rng.integers(len(self._photos))]
+    photo = self._photos[int(rng.integers(len(self._photos)))]
     image, faces = self._view(photo, rng)
     if self._singles and rng.random() < 0.4:
       for _ in range(rng.integers(1, 7)):
-        single = self._singles[rng.integers(len(self._singles))]
+        single = self._singles[int(rng.integers(len(self._singles)))]
         image, faces = self._paste(image, faces, single, rng)
     if rng.random() < 0.2:
       _cover(image, faces, rng)
