@@ -9,7 +9,7 @@ import numpy as np
 
 from fawkes_jax import version
 from fawkes_jax.archive import datasets
-from fawkes_jax.options import TWIN, TrainOptions
+from fawkes_jax.options import TWIN, TrainDetectorOptions, TrainOptions
 from fawkes_jax.training import loop
 
 # Flags of the command that say nothing about the weights.
@@ -115,7 +115,7 @@ def text(options: TrainOptions, result: loop.Result) -> str:
     f" {result.seconds / 60:.1f} minutes on {jax.device_count()} x"
     f" {jax.devices()[0].device_kind}.",
     "",
-    f"    {_command(options)}",
+    f"    {command('train', options)}",
     "",
     "| option | value |",
     "|---|---|",
@@ -147,9 +147,14 @@ def _shown(value: object) -> str:
   return _short(value) if isinstance(value, str | Path) else str(value)
 
 
-def _command(options: TrainOptions) -> str:
-  """The command with the options that are not the default."""
-  words = ["fawkes-jax", "train"]
+def command(name: str, options: TrainOptions | TrainDetectorOptions) -> str:
+  """The command with the options that are not the default.
+
+  Args:
+    name: of the command.
+    options: of its run.
+  """
+  words = ["fawkes-jax", name]
   for field in dataclasses.fields(options):
     value = getattr(options, field.name)
     if field.name != "data_note" and value != field.default:
