@@ -1,5 +1,7 @@
 """`fawkes-jax weights`: lists, fetches and imports recognisers."""
 
+from collections.abc import Sequence
+
 import rich.box
 import rich.console
 import rich.progress
@@ -14,7 +16,13 @@ from fawkes_jax.options import (
   WeightsImportOptions,
   WeightsListOptions,
 )
-from fawkes_jax.weights import catalogue, detectors, extractors, install
+from fawkes_jax.weights import (
+  catalogue,
+  detectors,
+  ensembles,
+  extractors,
+  install,
+)
 
 Options = WeightsListOptions | WeightsFetchOptions | WeightsImportOptions
 
@@ -80,7 +88,8 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
     rich.progress.DownloadColumn(),
     rich.progress.TransferSpeedColumn(),
   )
-  for name in options.names:
+  failures: list[str] = []
+  for name in _named(options.names):
     with rich.progress.Progress(*columns, console=console) as progress:
       tasks: dict[str, rich.progress.TaskID] = {}
 
@@ -95,20 +104,34 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
           tasks[file] = progress.add_task(file)
         progress.update(tasks[file], completed=done, total=total)
 
-      fresh = install.fetch(
-        name,
-        mirror=options.mirror,
-        accept_research_licence=options.accept_research_licence,
-        report=report,
-      )
-    if catalogue.public()[name].finds_faces:
-      detectors.load(name)
-      console.print(
-        f"{name} {'is' if fresh else 'was'} in"
-        f" {files.printable(catalogue.folder())}, for --detector={name}"
-      )
-    else:
-      _show(console, extractors.load_extractor(name), fresh=fresh)
+      try:
+        fresh = install.fetch(
+          name,
+          mirror=options.mirror,
+          accept_research_licence=options.accept_research_licence,
+          report=report,
+        )
+        use = _tried(name)
+      except types.FawkesError as error:
+        failures.append(str(error))
+        continue
+    _show(console, name, use, fresh=fresh)
+  if failures:  # What could be fetched is there: it can be called again.
+    raise types.FawkesError("\n".join(failures))
+  if ensembles.FREE in options.names:
+    console.print(
+      f"--surrogates={ensembles.FREE} now stands for"
+      f" {', '.join(ensembles.free())}"
+    )
+
+
+def _named(names: Sequence[str]) -> list[str]:
+  """The recognisers that are to be fetched, each once."""
+  parts = [
+    ensembles.fetchable() if name == ensembles.FREE else [name]
+    for name in names
+  ]
+  return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _import(
@@ -127,19 +150,30 @@ def _import(
     architecture=options.architecture,
     preprocessing=options.preprocessing,
   )
-  _show(console, extractor, fresh=True)
+  _show(console, extractor.name, _use(extractor), fresh=True)
+
+
+def _tried(name: str) -> str:
+  """What can be done with what was fetched, which is loaded to see that."""
+  if catalogue.public()[name].finds_faces:
+    return f"for --detector={detectors.load(name).name}"
+  return _use(extractors.load_extractor(name))
+
+
+def _use(extractor: architectures.Extractor) -> str:
+  """What can be done with a recogniser."""
+  size = extractor.input_size
+  return (
+    f"faces of {size} x {size} pixels, for"
+    f" --surrogates=dlib_resnet,{extractor.name}"
+  )
 
 
 def _show(
-  console: rich.console.Console,
-  extractor: architectures.Extractor,
-  *,
-  fresh: bool,
+  console: rich.console.Console, name: str, use: str, *, fresh: bool
 ) -> None:
   """Says what there is now, and how to use it."""
-  name, size = extractor.name, extractor.input_size
   console.print(
     f"{name} {'is' if fresh else 'was'} in"
-    f" {files.printable(catalogue.folder())}: faces of {size} x {size} pixels,"
-    f" for --surrogates=dlib_resnet,{name}"
+    f" {files.printable(catalogue.folder())}: {use}"
   )

@@ -22,6 +22,7 @@ from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import album as album_lib
 from fawkes_jax.runs import outcomes
 from fawkes_jax.runs.waves import waves
+from fawkes_jax.weights import ensembles
 
 # Names that are noted at once.
 _MANY = 4096
@@ -51,6 +52,7 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: the folders, the weights, the
       manifest, or another process. A single photo never raises.
   """
+  options = ensembles.resolved(options)
   sources = begin(options)
   if sources is None:
     return {}

@@ -25,6 +25,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import outcomes, pipeline
+from fawkes_jax.weights import ensembles
 from fawkes_jax.xla import memory
 
 # What a task should keep an accelerator busy with, beside the album's own size.
@@ -131,6 +132,7 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: Ray, the folders, the weights,
       the manifest, or no machine for too long. A single photo never raises.
   """
+  options = ensembles.resolved(options)
   sources = pipeline.begin(options)
   if sources is None:
     return

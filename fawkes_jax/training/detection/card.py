@@ -2,9 +2,8 @@
 
 import jax
 
-from fawkes_jax import version
+from fawkes_jax import reports, version
 from fawkes_jax.options import TrainDetectorOptions
-from fawkes_jax.training import card
 from fawkes_jax.training.detection import loop
 
 
@@ -19,6 +18,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
     The card.
   """
   weights = sum(leaf.size for leaf in jax.tree.leaves(result.variables))
+  command = reports.command("train_detector", options, untold=("output",))
   return "\n".join(
     [
       f"# {options.name}",
@@ -50,7 +50,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       f" {result.seconds / 60:.1f} minutes on {jax.device_count()} x"
       f" {jax.devices()[0].device_kind}.",
       "",
-      f"    {card.command('train_detector', options)}",
+      f"    {command}",
       "",
       "How well it finds faces, `fawkes-jax benchmark --parts=detection` says.",
       "",
