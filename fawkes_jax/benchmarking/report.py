@@ -15,6 +15,7 @@ Row = dict[str, Any]
 _TITLES = {
   "solver": "Solver",
   "detector": "Finding faces",
+  "detection": "Which faces are found",
   "codecs": "Reading and writing photos",
   "pipeline": "Everything together",
   "host stages": "What each photo costs the processor",
@@ -53,6 +54,8 @@ def summary(
         **{unit: result.spread(unit) for unit in _units(result)},
         "problem": result.problem,
       }
+    elif part == "detection":
+      row = {**result.facts, "s a photo": result.spread("s a photo")}
     else:
       row = {unit: result.spread(unit) for unit in _units(result)}
     tables.setdefault(part, []).append({**result.subject.title, **row})

@@ -91,6 +91,16 @@ COMMANDS = (
     goes_on=True,
   ),
   Command(
+    name="train_detector",
+    help="train a detector of faces of one's own",
+    description="Teaches a small network to find faces and their landmarks in"
+    " annotated photos, and writes its weights and a model card to OUTPUT. Run"
+    " again, it continues where it stopped. Needs YuNet: `fawkes-jax weights"
+    " fetch yunet`.",
+    options=options.TrainDetectorOptions,
+    goes_on=True,
+  ),
+  Command(
     name="evaluate",
     help="measure what cloaks protect against",
     description="Cloaks photos of some of the people of a folder, lets trackers"

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from fawkes_jax import types
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import landmarks, mmod
+from fawkes_jax.models import landmarks, mmod, yunet
 
 LEAST_SIDE = 24
 """A face smaller than this, in pixels of the crop's side, holds too little to
@@ -83,15 +83,16 @@ class Finder:
   """Finds and aligns the faces of photos.
 
   Attributes:
-    detector: finds boxes.
-    landmark_model: finds five points in each box.
+    detector: finds boxes, and perhaps landmarks.
+    landmark_model: finds dlib's five points in each box; None where the
+      detector finds landmarks.
     crop_size: the largest crop's side in pixels.
     min_face_pixels: the smallest face that is looked for; None for the
       detector's own rule.
   """
 
-  detector: mmod.Detector
-  landmark_model: landmarks.LandmarkModel
+  detector: mmod.Detector | yunet.Detector
+  landmark_model: landmarks.LandmarkModel | None
   crop_size: int
   min_face_pixels: float | None = None
 
@@ -124,11 +125,10 @@ class Finder:
     if not detections:
       return []
     height, width = photo.shape[:2]
-    boxes = np.stack([d.box for d in detections])
-    points = self.landmark_model.predict(photo, boxes)
     faces = []
-    for detection, five in zip(detections, points, strict=True):
-      alignment = geometry.align(five, max_side=self.crop_size)
+    for detection, alignment in zip(
+      detections, self._alignments(photo, detections), strict=True
+    ):
       if alignment.side < LEAST_SIDE:
         continue
       if geometry.coverage((height, width), alignment).max() < 0.5:
@@ -151,6 +151,23 @@ class Finder:
         )
       )
     return faces
+
+  def _alignments(
+    self, photo: np.ndarray, detections: list[types.Detection]
+  ) -> list[geometry.Alignment]:
+    """By the landmarks of the detector, or else of the landmark model."""
+    if self.landmark_model is None:
+      return [
+        geometry.align_centres(
+          np.asarray(detection.points), max_side=self.crop_size
+        )
+        for detection in detections
+      ]
+    boxes = np.stack([detection.box for detection in detections])
+    return [
+      geometry.align(five, max_side=self.crop_size)
+      for five in self.landmark_model.predict(photo, boxes)
+    ]
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from fawkes_jax.models import architectures
 from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
-from fawkes_jax.weights import builtin, cache, extractors
+from fawkes_jax.weights import builtin, cache, detectors, extractors
 from fawkes_jax.xla import compiler
 
 MAX_FILE_BYTES = 1 << 30
@@ -74,8 +74,12 @@ class Recognition:
       for name in options.extractors
     ]
     self.finder = finder.Finder(
-      detector=builtin.load_detector(),
-      landmark_model=builtin.load_landmark_model(),
+      detector=detectors.load(options.detector),
+      landmark_model=(
+        builtin.load_landmark_model()
+        if options.detector == detectors.DLIB
+        else None
+      ),
       crop_size=options.crop_size,
       min_face_pixels=options.min_face_pixels,
     )

@@ -15,6 +15,7 @@ from fawkes_jax.options.solver import (
   SolverOptions,
 )
 from fawkes_jax.options.train import TWIN, TrainOptions
+from fawkes_jax.options.train_detector import TrainDetectorOptions
 from fawkes_jax.options.weights import (
   WeightsFetchOptions,
   WeightsImportOptions,
@@ -42,6 +43,7 @@ __all__ = [
   "PhotoOptions",
   "SolverOptions",
   "StatusOptions",
+  "TrainDetectorOptions",
   "TrainOptions",
   "VerifyOptions",
   "WeightsFetchOptions",

@@ -18,7 +18,7 @@ from fawkes_jax.options.solver import (
 USUAL_PARTS = ("solver", "detector", "codecs", "pipeline")
 """What `fawkes-jax benchmark` measures unless it is told."""
 
-PARTS = (*USUAL_PARTS, "host")
+PARTS = (*USUAL_PARTS, "detection", "host")
 """What it can measure; see docs/performance.md."""
 
 
@@ -36,7 +36,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     f"of {', '.join(PARTS)}",
     rules.some_of(*PARTS),
     default=None,
-    shown="all but host, with photos",
+    shown="all but host, with photos; detection if {data} has annotations.tsv",
   )
   solver_changes: tuple[tuple[str, Any], ...] = option(
     "what the solver does otherwise than in the mode", default=(), hidden=True
@@ -69,6 +69,13 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     rules.each(rules.within(1, 65_536)),
     default=None,
     shown="one, and all",
+  )
+  detectors: tuple[str, ...] = option(
+    "compared by the part detection: names or files as {detector} takes them,"
+    " with commas",
+    rules.several("names or files"),
+    default=("dlib",),
+    rare=True,
   )
   rounds: int = option(
     "in which everything is measured once", rules.within(1, 1000), default=5
@@ -140,6 +147,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
       extractors=ensemble,
       bank=self.bank,
       crop_size=self.crop_size,
+      detector=self.detector,
       min_face_pixels=self.min_face_pixels,
       max_pixels=self.max_pixels,
       batch_size=sizes[0] if len(sizes) == 1 else None,

@@ -207,6 +207,7 @@ class CloakOptions(CloakerOptions):
       "bank",
       "album",
       "crop_size",
+      "detector",
       "min_face_pixels",
       "on_no_face",
       "strip_location",

@@ -69,7 +69,7 @@ class EvaluateOptions(FaceOptions):
     ),
     default=("dlib",),
   )
-  detector: Path | None = option(
+  tracker_detector: Path | None = option(
     "YuNet in an .onnx file, for the recognisers in files",
     default=None,
     more="It finds the faces for them; None stands for dlib's detector",

@@ -66,6 +66,11 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
   record = catalogue.public().get(name)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {name}, which finds faces"
+      " (--detector)"
+    )
   if record and record.built_in:
     [file] = record.files
     return _port(record, Path(file.name), file.sha256, options)
@@ -104,6 +109,10 @@ def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
   except OSError as error:
     raise _unusable("readable", f"{path}: {error.strerror}") from error
   record = catalogue.by_sha256(sha256)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {path}, which finds faces"
+    )
   if record and record.has_port:
     return _port(record, path, sha256, options)
   if path.suffix in _ONLY:

@@ -366,3 +366,20 @@ def test_paste_then_extract(name):
   assert error.max() < 2.1
   assert error.mean() < 0.6
   assert np.abs(change[inside]).max() > 10
+
+
+def test_both_kinds_of_landmarks_place_the_same_crop():
+  """Of a face that is as the templates say."""
+  arcface = geometry.ARCFACE_POINTS / 112 * geometry.ARCFACE.side + (
+    geometry.ARCFACE.left,
+    geometry.ARCFACE.top,
+  )
+  turn = np.array([[40, -25], [25, 40]])  # By 32 degrees, 47 pixels a unit.
+  ours, theirs = (
+    points @ turn.T + (300, 200) for points in (arcface, geometry.MEAN_FACE)
+  )
+  by_centres = geometry.align_centres(ours, max_side=192)
+  by_corners = geometry.align(theirs, max_side=192)
+  assert by_centres.side == by_corners.side == 94
+  assert abs(by_centres.origin - by_corners.origin) < 1e-6
+  assert abs(by_centres.axis - by_corners.axis) < 1e-9

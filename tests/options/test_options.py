@@ -87,6 +87,7 @@ CHANGES = {
   "bank": Path("bank.safetensors"),
   "album": 7,
   "crop_size": 128,
+  "detector": "yunet",
   "min_face_pixels": 40.0,
   "on_no_face": "skip",
   "strip_location": True,
