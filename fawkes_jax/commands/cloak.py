@@ -27,7 +27,7 @@ from fawkes_jax.archive import (
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.commands import concerns, telemetry, terminal
 from fawkes_jax.faces import cloaker
-from fawkes_jax.options import CloakOptions
+from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
 from fawkes_jax.weights import ensembles
 
@@ -43,6 +43,14 @@ _SAME_KIND = {
 
 # Plain lines, where there is no terminal, at most this often (seconds).
 _LINE_EVERY = 10.0
+
+
+# Measured in mode mid, see docs/protection.md, "With free recognisers".
+_MORE = (
+  "  more networks protect better: the strongest recogniser of our measurements"
+  " knew 88 % of photos cloaked like this, 54 % after `fawkes-jax weights fetch"
+  " free` and with --surrogates=free"
+)
 
 
 def run(options: CloakOptions) -> int:
@@ -88,6 +96,8 @@ def _run(
     else:
       pipeline.cloak_archive(options, watcher)
   summary.show(console, dataclasses.replace(options, output=shown))
+  if summary.counts["faces"] and options.extractors == FaceOptions.extractors:
+    console.print(_MORE)
   return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
 
 
