@@ -47,7 +47,7 @@ _REFUSED_FRAMES = {
 }
 _EOI = b"\xff\xd9"
 # A marker among coded data, where 0 and restarts are none.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.S)
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.S)
 
 
 def refusal(data: bytes) -> str | None:
