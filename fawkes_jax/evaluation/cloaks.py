@@ -73,7 +73,7 @@ class Wardrobe:
     Args:
       options: of the run.
       everybody: who takes part.
-      bars: show how far it is.
+      bars: show progress.
     """
     self._options = options
     self._people = everybody

@@ -55,7 +55,7 @@ class Gallery:
     Args:
       tables: keep what was computed.
       detections: of faces.
-      bars: show how far it is.
+      bars: show progress.
     """
     self._tables = tables
     self._detections = detections

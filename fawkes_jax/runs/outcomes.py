@@ -1,4 +1,4 @@
-"""What a run tells of itself: the outcome of each file, and how it goes."""
+"""Events a run reports to its observers: outcomes of files, and progress."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Averaged faces, from which a network is shown whom the bank holds.
+"""Averaged faces, which stand for the people of the bank.
 
 The bank (`weights/bank.py`) has embeddings of its identities for the extractors
 that the package knows. For any other one they are computed from what lies in
