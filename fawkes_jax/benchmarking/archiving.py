@@ -156,7 +156,7 @@ class Pipeline(rounds.Subject):
   Attributes:
     part: see `Subject`.
     title: see there.
-    options: of each run.
+    options: the options of each run.
     loaded: what each run uses.
   """
 

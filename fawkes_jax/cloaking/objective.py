@@ -136,7 +136,7 @@ def attack(
     variables: by extractor, its "weights" and its "centre".
     extractors: which of them, static.
     options: static.
-    key: of the random views.
+    key: the key of the random views.
     loss: static; None for `away_from_own`.
 
   Returns:

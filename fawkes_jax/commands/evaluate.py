@@ -9,7 +9,7 @@ def run(options: EvaluateOptions) -> int:
   """Runs experiments and writes their results.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

@@ -27,7 +27,7 @@ def run(options: StatusOptions) -> int:
   """Counts outcomes, and files that have none yet.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

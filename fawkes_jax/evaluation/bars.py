@@ -32,7 +32,7 @@ class Bars:
     """A bar of a run of the pipeline.
 
     Args:
-      title: of the bar.
+      title: the title of the bar.
       photos: how many are cloaked.
 
     Yields:

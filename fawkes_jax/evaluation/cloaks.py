@@ -71,7 +71,7 @@ class Wardrobe:
     """Cloaks nothing yet.
 
     Args:
-      options: of the run.
+      options: the options of the run.
       everybody: who takes part.
       bars: show progress.
     """
@@ -153,7 +153,7 @@ def relation(identity: str, surrogates: Sequence[str]) -> str:
   """What cloaks have seen of a recogniser.
 
   Args:
-    identity: of the recogniser.
+    identity: the identity of the recogniser.
     surrogates: the networks that the cloaks are made against.
 
   Returns:

@@ -394,8 +394,8 @@ def _each(
   """The rows of every recipe and tracker, kept between runs.
 
   Args:
-    study: of the run.
-    name: of what the rows say.
+    study: the study of the run.
+    name: the name of what the rows say.
     rows: makes them.
     *parts: plain data that they depend on, beside people, cloaks, trackers
       and heads.

@@ -20,7 +20,7 @@ class Features:
 
   Attributes:
     x: the features, [n, d].
-    labels: of the people they show, [n].
+    labels: the labels of the people they show, [n].
   """
 
   x: Float[np.ndarray, "n d"]

@@ -130,7 +130,7 @@ class Memory:
     """A result, computed where it is not known.
 
     Args:
-      name: of what is computed, for the file.
+      name: the name of what is computed, for the file.
       parts: plain data: all that the result depends on.
       compute: makes the result, of plain data.
     """

@@ -34,7 +34,7 @@ def summary(
   """Everything as plain data.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     everybody: who took part.
     experiments: the tables by experiment.
 

@@ -45,7 +45,7 @@ class Watcher:
     """The archive was listed to its end; called from a thread.
 
     Args:
-      files: of this process's share; on process 0 those of all.
+      files: the files of this process's share; on process 0 those of all.
     """
 
   def prepares(self, begins: bool) -> None:

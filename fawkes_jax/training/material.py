@@ -63,7 +63,7 @@ def load(options: TrainOptions, *, console: rich.console.Console) -> Material:
   """Finds the faces, divides them, and lets the teachers look at them.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     console: where progress is shown.
 
   Returns:

@@ -16,7 +16,7 @@ def draw_pairs(
   """Draws pairs of faces, half of them of one person.
 
   Args:
-    identities: of all faces.
+    identities: the identities of all faces.
     rows: the faces to draw from.
     count: how many pairs of each kind.
     seed: the same seed draws the same.

@@ -27,7 +27,7 @@ class AveragedFaces:
 
   Attributes:
     faces: RGB, the square `geometry.CROP`, one group a row.
-    groups: of each identity of the bank.
+    groups: the groups of each identity of the bank.
   """
 
   faces: UInt8[np.ndarray, "g size size 3"]

@@ -12,7 +12,7 @@ def checkpoint(name: str) -> Path:
   """Where a file that travels with the package lies, there or not.
 
   Args:
-    name: of a file in `checkpoints/`, of the installed package or of a
+    name: the name of a file in `checkpoints/`, of the installed package or of a
       checkout; "" for the folder itself.
   """
   package = Path(str(importlib.resources.files("fawkes_jax")))
