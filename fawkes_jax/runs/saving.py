@@ -12,7 +12,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import finder, fitting, recognition
-from fawkes_jax.imaging import geometry, ssim
+from fawkes_jax.imaging import geometry
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
@@ -100,7 +100,7 @@ class _Attempt:
     data: the file.
     pixels: that it is decoded to.
     crops: of its faces.
-    dssim: of each face.
+    dssim: the DSSIM of each face, or what another budget measures.
     scales: of the changes, by face.
     lost: in words, what of the photo is not in it.
     weakest: the smallest scale of a face that the solver has changed.
@@ -247,7 +247,7 @@ class Saver:
     cloaked = codec.decode(data, max_pixels=self._options.max_pixels)
     crops = self._cloaker.recognition.finder.crops(cloaked.pixels, job.faces)
     dssim = [
-      float(ssim.measure(face.crop, crop, face.weights))
+      self._cloaker.cost(face, crop)
       for face, crop in zip(job.faces, crops, strict=True)
     ]
     return _Attempt(
