@@ -1,4 +1,4 @@
-"""What the commands that measure write: JSON, Markdown, pictures."""
+"""Writes the reports of measurements: JSON, Markdown, pictures."""
 
 import dataclasses
 import importlib.metadata

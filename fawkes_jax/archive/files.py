@@ -1,4 +1,4 @@
-"""Sources are read whole; outputs appear atomically."""
+"""Reads sources whole, and makes outputs appear atomically."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""The speed of all that photos go through before and after the solver."""
+"""Measures the stages before and after the solver."""
 
 import collections
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""What a cloak strives for in the embedding spaces of the extractors.
+"""The objective of a cloak in the embedding spaces of the extractors.
 
 Embeddings are compared after subtracting the mean over many identities and
 scaling to length one: then different people are near a right angle in every

@@ -1,4 +1,4 @@
-"""`fawkes-jax demo`: cloaks a photo that the package brings."""
+"""`fawkes-jax demo`: cloaks a photo that comes with the package."""
 
 import dataclasses
 import shutil

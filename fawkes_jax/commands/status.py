@@ -1,4 +1,4 @@
-"""`fawkes-jax status`: how far a run is, while it runs or afterwards."""
+"""`fawkes-jax status`: reports the progress of a run."""
 
 import collections
 import datetime

@@ -1,4 +1,4 @@
-"""`fawkes-jax verify`: looks whether an output folder is whole."""
+"""`fawkes-jax verify`: checks that an output folder is complete."""
 
 import collections
 

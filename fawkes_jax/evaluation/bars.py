@@ -1,4 +1,4 @@
-"""How far an evaluation is: bars in a terminal, lines elsewhere."""
+"""Progress of an evaluation: bars in a terminal, lines elsewhere."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence

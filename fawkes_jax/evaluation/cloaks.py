@@ -1,4 +1,4 @@
-"""What people publish: photos that the pipeline has cloaked, once and kept."""
+"""Cloaked photos of the people of an evaluation, made once and kept."""
 
 import contextlib
 import dataclasses

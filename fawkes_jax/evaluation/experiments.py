@@ -1,4 +1,4 @@
-"""The experiments: each makes tables, lists of rows, of a study.
+"""The experiments: functions from a study to tables.
 
 A cell of a row is a word, a number, None, a list of names, or a rate with its
 confidence interval as a dict of `metrics.Rate`'s attributes. "PSR" is the

@@ -1,4 +1,4 @@
-"""What trackers make of photos, computed once and kept."""
+"""Features that trackers compute of photos, computed once and kept."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What is kept between runs, so that none computes anything twice."""
+"""Keeps results between runs, so that nothing is computed twice."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Who takes part in an evaluation, and where their photos lie."""
+"""Chooses the people of an evaluation, and finds their photos."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""What is written of an evaluation: JSON, Markdown, plots."""
+"""Writes the results of an evaluation: JSON, Markdown, plots."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

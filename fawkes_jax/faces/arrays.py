@@ -1,4 +1,4 @@
-"""Images as people hold them in Python, and what a cloaker makes of them."""
+"""Images and results of the Python API."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

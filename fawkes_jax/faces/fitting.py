@@ -1,4 +1,4 @@
-"""Fits the changes of faces into the pixels that carry them, and the budget."""
+"""Scales the changes of faces so that the saved faces stay within the budget."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar

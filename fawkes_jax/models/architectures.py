@@ -1,4 +1,4 @@
-"""The face feature extractors that the package knows, the only list of them.
+"""The list of the face feature extractors that the package knows.
 
 An extractor is a name, a pure function, its weights and what it takes:
 which square of the face frame it looks at, at which size. All take RGB images

@@ -1,4 +1,4 @@
-"""What the values of options must be, and the error where one is not."""
+"""Rules for the values of options, and the error for values that break them."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What is done to the metadata of a photo."""
+"""The edits to the metadata of a photo."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Patches added up to regions that do not overlap."""
+"""Adds overlapping patches up to disjoint regions."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The model card: what a student is made of, and what it reached."""
+"""The model card of a student."""
 
 import dataclasses
 

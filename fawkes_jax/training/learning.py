@@ -1,4 +1,4 @@
-"""What a run asks of a way of learning."""
+"""The interface of a way of learning."""
 
 from typing import Any, Protocol
 

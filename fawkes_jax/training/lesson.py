@@ -1,4 +1,4 @@
-"""What is done with one batch: faces are changed, then steps are taken."""
+"""Trains on one batch: changes its faces, then takes steps."""
 
 from collections.abc import Callable
 from typing import Any

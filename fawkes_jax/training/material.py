@@ -1,4 +1,4 @@
-"""What a run learns from: faces, who serves what, and what teachers say."""
+"""The material of a training run: faces, and the embeddings of its teachers."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Telling whether two faces are one person: the usual check of an extractor."""
+"""Face verification: whether two faces show one person."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int

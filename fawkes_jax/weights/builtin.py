@@ -1,4 +1,4 @@
-"""What a plain install brings: checkpoints, and dlib's finder of faces."""
+"""The files of a plain install: checkpoints, and dlib's face detector."""
 
 import importlib.resources
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Puts recognisers where `load_extractor` finds them by their names."""
+"""Installs recognisers, so that `load_extractor` finds them by name."""
 
 import contextlib
 import dataclasses

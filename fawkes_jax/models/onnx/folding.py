@@ -1,4 +1,4 @@
-"""Layers of networks in ONNX as modules have them, normalisations folded in."""
+"""Reads layers of ONNX networks, with normalisations folded into them."""
 
 import dataclasses
 import math
