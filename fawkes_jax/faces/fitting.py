@@ -1,4 +1,4 @@
-"""Scales the changes of faces so that the saved faces stay within the budget."""
+"""Scales the changes of faces so that saved faces stay within the budget."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
