@@ -111,7 +111,12 @@ class Cloaker:
       FawkesError: an argument breaks its rule; or weights, the target bank or
         the target's photos cannot be used.
     """
-    options = options or CloakerOptions()
+    options = CloakerOptions() if options is None else options
+    if not isinstance(options, CloakerOptions):
+      raise types.FawkesError(
+        f"options must be CloakerOptions, got {options!r}; a mode is given by"
+        ' its name: Cloaker(mode="mid")'
+      )
     if mode is not None:
       options = dataclasses.replace(
         options, solver=MODES[ModeOptions(mode=mode).mode]
