@@ -5,12 +5,14 @@ import posixpath
 import re
 from pathlib import Path
 
+from fawkes_jax import options
 from fawkes_jax.cli import generate, subcommands
 from fawkes_jax.cli import solver as solver_flags
 from fawkes_jax.options import ModeOptions, SolverOptions, declared
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = "<!-- commands -->"
+OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 REPOSITORY = re.compile(r"\]\(((?:\.\./)+(?:launch|README)[^)]*)\)")
 
 
@@ -19,6 +21,7 @@ def on_page_markdown(markdown, *, page, config, files):
   del config, files
   if COMMANDS in markdown:
     markdown = markdown.replace(COMMANDS, commands())
+  markdown = OPTIONS.sub(lambda match: fields(match[1]), markdown)
   folder = posixpath.dirname(page.file.src_uri)
   for link in set(REPOSITORY.findall(markdown)):
     path = posixpath.normpath(posixpath.join("docs", folder, link))
@@ -37,6 +40,29 @@ def commands():
     for command in subcommands.COMMANDS
     for line in _section(command, "fawkes-jax", 2)
   )
+
+
+def fields(name):
+  """The fields of a class of options, which are made from declarations."""
+  kind = getattr(options, name)
+  about = (kind.__doc__ or "").partition("\n\nAttributes:")[0]
+  rows = []
+  for field in dataclasses.fields(kind):
+    option = declared.of(field)
+    default = generate.default_of(field) or ""
+    if field.default is dataclasses.MISSING:
+      default = "must be given"
+    elif not default and field.default is not None:
+      default = repr(field.default)
+    if isinstance(field.default, SolverOptions):
+      default = 'MODES["mid"]'
+    rows.append(f"| `{field.name}` | {_cell(option.doc)} | {_cell(default)} |")
+  head = ["| field | what it is | default |", "|---|---|---|"]
+  return "\n".join([f"### {name}", "", about, "", *head, *rows, ""])
+
+
+def _cell(text):
+  return text.replace("|", "\\|")
 
 
 def _section(command, before, level):
@@ -76,5 +102,4 @@ def _row(kind, field, option, shown=None):
   if default is None:
     required = field.default is dataclasses.MISSING
     default = "must be given" if required else ""
-  text = option.doc.replace("|", "\\|")
-  return f"| `{name}` | {text} | {default.replace('|', chr(92) + '|')} |"
+  return f"| `{name}` | {_cell(option.doc)} | {_cell(default)} |"

@@ -58,9 +58,9 @@ COMMANDS = (
   Command(
     name="status",
     help="report the progress of cloak",
-    description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
-    " photos are done; with --input also how many are left. Works while `cloak`"
-    " is running, and writes nothing.",
+    description="Counts the outcomes in OUTPUT/manifest.jsonl and reports how"
+    " many photos are done per second, and with --input also how many are left."
+    " Works while `cloak` is running, and writes nothing.",
     options=options.StatusOptions,
     places=True,
   ),
@@ -83,8 +83,8 @@ COMMANDS = (
   ),
   Command(
     name="train",
-    help="train a small extractor of one's own",
-    description="Teaches a small network the embeddings of other extractors,"
+    help="train a small recogniser of your own",
+    description="Teaches a small network the embeddings of other recognisers,"
     " identities, or both, and writes its weights and a model card to OUTPUT."
     " Run again, it continues where it stopped.",
     options=options.TrainOptions,
@@ -102,7 +102,7 @@ COMMANDS = (
   ),
   Command(
     name="evaluate",
-    help="measure what cloaks protect against",
+    help="measure how well cloaks protect",
     description="Cloaks photos of some of the people of a folder, lets trackers"
     " in their own runtimes train on them, and writes to OUTPUT how often they"
     " know these people in clean photos, and more. Run again, it continues"
@@ -121,13 +121,13 @@ COMMANDS = (
   Command(
     name="weights",
     help="list, fetch or import more recognisers to cloak against",
-    description="Adds recognisers to those that --surrogates takes.",
+    description="Adds recognisers that --surrogates can name.",
     actions=(
       Command(
         name="list",
-        help="show all that is known, and what is here",
-        description="Shows the recognisers that the package brings, those that"
-        " can be added, and those that were.",
+        help="show the recognisers that are known, and which are installed",
+        description="Shows the recognisers that come with the package, those"
+        " that you can add, and those that you have added.",
         options=options.WeightsListOptions,
       ),
       Command(
@@ -140,8 +140,8 @@ COMMANDS = (
       ),
       Command(
         name="import",
-        help="add a recogniser from a file of one's own",
-        description="Tries a recogniser and copies it into the cache directory:"
+        help="add a recogniser from a file of your own",
+        description="Tests a recogniser and copies it into the cache directory:"
         " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
         " facenet-pytorch or a student, or the files of the list.",
         options=options.WeightsImportOptions,

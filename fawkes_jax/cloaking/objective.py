@@ -1,4 +1,4 @@
-"""What a cloak strives for in the embedding spaces of the extractors.
+"""The objective of a cloak in the embedding spaces of the extractors.
 
 Embeddings are compared after subtracting the mean over many identities and
 scaling to length one: then different people are near a right angle in every
@@ -136,7 +136,7 @@ def attack(
     variables: by extractor, its "weights" and its "centre".
     extractors: which of them, static.
     options: static.
-    key: of the random views.
+    key: the key of the random views.
     loss: static; None for `away_from_own`.
 
   Returns:

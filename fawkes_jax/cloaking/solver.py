@@ -73,7 +73,7 @@ class State(NamedTuple):
 
   Attributes:
     problem: the face.
-    moments: of the original, for the DSSIM.
+    moments: the moments of the original, for the DSSIM.
     change: float32 [size, size, 3], the free variable.
     adam: the optimiser's state.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
@@ -157,7 +157,7 @@ def step(
   """One step of descent.
 
   Args:
-    state: of one face.
+    state: the state of one face.
     variables: by extractor, its weights and centre, see `objective.attack`.
     extractors: whose turn it is, see `turns`; static.
     options: static.

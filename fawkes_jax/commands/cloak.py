@@ -139,7 +139,7 @@ def _parent(output: str) -> tuple[storage.Store, str]:
 
 
 def _take_out(folder: Path, options: CloakOptions) -> None:
-  """Puts the result of a single photo where it shall be.
+  """Moves the result of a single photo to where it belongs.
 
   Raises:
     types.FawkesError: it cannot be written.

@@ -1,4 +1,4 @@
-"""`fawkes-jax demo`: cloaks a photo that the package brings."""
+"""`fawkes-jax demo`: cloaks a photo that comes with the package."""
 
 import dataclasses
 import shutil
@@ -29,7 +29,7 @@ def run(options: DemoOptions) -> int:
   """Cloaks the photo and says what this protects against.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0, or 1 if the photo could not be protected.

@@ -83,7 +83,7 @@ class Executor(Generic[Key]):
     """Compiles nothing yet.
 
     Args:
-      extractors: whom the cloaks are computed against.
+      extractors: that the cloaks are made against.
       centres: by extractor, its mean embedding.
       options: the solver's.
       slots: how many faces at once; rounded up to a multiple of the number of

@@ -1,4 +1,4 @@
-"""Images as people hold them in Python, and what a cloaker makes of them."""
+"""Images and results of the Python API."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Face:
     cosine: by extractor, the cosine between the embedding of the cloaked face
       and that of the original, around the mean of many people: 1 where it is
       the same person to that extractor, 0 where it is anybody.
-    steps: of the solver.
+    steps: the steps of the solver.
     unprotected: why the face is about as recognisable as before; None where it
       is protected.
   """
@@ -96,7 +96,7 @@ def pictures(images: Any, *, name: str = "images") -> list[Picture]:
     images: a sequence of arrays, or one array with a first axis for them. Each
       is [height, width] or [height, width, 1] for greyscale, or has three
       channels for RGB or four for RGBA; uint8, or floating point in 0..1.
-    name: of the argument, for messages.
+    name: the name of the argument, for messages.
 
   Raises:
     FawkesError: one of them is something else; names the argument.
@@ -129,7 +129,7 @@ def embeddings(
   Args:
     given: by extractor, raw embeddings [d] or [n, d].
     like: the embeddings of the faces that they are for.
-    name: of the argument, for messages.
+    name: the name of the argument, for messages.
 
   Raises:
     FawkesError: they are none for these faces; names the argument.

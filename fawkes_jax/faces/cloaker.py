@@ -76,7 +76,7 @@ class Cloaker:
     options: what it does.
     recognition: what finds and embeds faces.
     centres: by extractor, the mean identity of the bank.
-    executor: of the solver, for these options.
+    executor: the executor of the solver, for these options.
     candidates: by extractor, normalised embeddings of the possible targets,
       one identity a row.
     target_names: what each of them is called.
@@ -111,7 +111,12 @@ class Cloaker:
       FawkesError: an argument breaks its rule; or weights, the target bank or
         the target's photos cannot be used.
     """
-    options = options or CloakerOptions()
+    options = CloakerOptions() if options is None else options
+    if not isinstance(options, CloakerOptions):
+      raise types.FawkesError(
+        f"options must be CloakerOptions, got {options!r}; a mode is given by"
+        ' its name: Cloaker(mode="mid")'
+      )
     if mode is not None:
       options = dataclasses.replace(
         options, solver=MODES[ModeOptions(mode=mode).mode]
@@ -308,7 +313,7 @@ class Cloaker:
       target: index into `candidates`; or by extractor, another one's normalised
         embedding.
       grey: whether its photo is greyscale.
-      seed: of its random views, 0..2**32 - 1.
+      seed: the seed of its random views, 0..2**32 - 1.
       jpeg_tables: the quantisation tables of its file; None where that is no
         JPEG, to prepare for one of quality 75.
 
@@ -515,9 +520,9 @@ class _Attempt:
 
   Attributes:
     pixels: uint8 [height, width, 3].
-    crops: of its faces.
+    crops: the crops of its faces.
     dssim: of each face, or what another budget measures.
-    scales: of the changes, by face.
+    scales: the scales of the changes, by face.
   """
 
   pixels: np.ndarray
@@ -530,9 +535,9 @@ def face_seed(seed: int, sha256: str, index: int) -> int:
   """A face's own seed: the same wherever and whenever it is cloaked.
 
   Args:
-    seed: of the run.
-    sha256: of the photo.
-    index: of the face in it.
+    seed: the seed of the run.
+    sha256: the SHA-256 of the photo.
+    index: the index of the face in it.
   """
   digest = hashlib.sha256(f"{seed} {sha256} {index}".encode()).digest()
   return int.from_bytes(digest[:4], "little")

@@ -1,4 +1,4 @@
-"""Fits the changes of faces into the pixels that carry them, and the budget."""
+"""Scales the changes of faces so that saved faces stay within the budget."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -42,7 +42,7 @@ def fit(
 
   Args:
     attempt: carries the changes, times a scale for each face, and measures.
-    solutions: of the faces.
+    solutions: the solutions of the faces.
     rho: the budget.
 
   Returns:
@@ -79,7 +79,7 @@ def why_unprotected(
   """Why a face is as it was for those that are to take it for another's.
 
   Args:
-    solution: of the solver.
+    solution: the solution of the solver.
     carrier: what the change is saved in, in words.
     cosine: between its embeddings before and after, as saved, as the mean over
       the extractors.

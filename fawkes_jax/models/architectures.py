@@ -1,4 +1,4 @@
-"""The face feature extractors that the package knows, the only list of them.
+"""The list of the face feature extractors that the package knows.
 
 An extractor is a name, a pure function, its weights and what it takes:
 which square of the face frame it looks at, at which size. All take RGB images
@@ -284,7 +284,7 @@ def architecture_of(module: Any) -> str | None:
   """The key of `ARCHITECTURES` that a module is of, whatever its type.
 
   Args:
-    module: of an extractor.
+    module: the module of an extractor.
 
   Returns:
     The key; None where the module is of none.
@@ -308,7 +308,7 @@ def build(
   Args:
     architecture: a key of `ARCHITECTURES`.
     variables: the weights.
-    name: of the extractor; None for the architecture's.
+    name: the name of the extractor; None for the architecture's.
     **options: attributes of the module, such as `dtype`.
 
   Returns:

@@ -19,7 +19,7 @@ Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
 """Of an archive, or of several."""
 
 _PROCESSES = "several processes, on one or more hosts"
-_PROGRAMS = "how far it is, for other programs"
+_PROGRAMS = "progress, for other programs"
 
 
 class CloakerOptions(FaceOptions):
@@ -48,23 +48,23 @@ class CloakOptions(CloakerOptions):
   input: Addresses = option(
     "folder of photos, here or in a bucket (s3://..., gs://...); or one photo,"
     " a .txt or .parquet list of addresses, .zip, .tar, .tar.gz, or tfds:NAME;"
-    " several times for several",
+    " give it several times for several inputs",
     more="See `archive.scan`",
   )
   output: str | os.PathLike = option(
-    "folder for the results, or s3://...; for one photo also its file",
+    "folder for the results, or s3://...; for a single photo, also a file",
     more="It gets the cloaked photos and the manifest, see `archive.storage`",
   )
   album: int = option(
-    "files that are looked through for the same people before the first is"
-    " cloaked; more protect better",
+    "number of files among which the same people are looked for before the"
+    " first is cloaked; more files protect better",
     rules.within(1, 1_000_000),
     default=128,
     more="They are taken in the order of their names",
     rare=True,
   )
   output_format: str = option(
-    "a file for each photo, or tar files of many",
+    "write a file for each photo (tree), or tar files of many photos (tar)",
     rules.one_of("tree", "tar"),
     default="tree",
   )
@@ -74,21 +74,21 @@ class CloakOptions(CloakerOptions):
     default="copy",
   )
   others: str | None = option(
-    "what to do with files that are no photos, such as sidecars and videos",
+    "what to do with files that are not photos, such as sidecars and videos",
     rules.one_of("copy", "skip"),
     default=None,
-    shown="copy; with --strip_location or --strip_names skip",
+    shown="copy, or skip with --strip_location or --strip_names",
     more="None copies them, unless `strip_location` or `strip_names` is set,"
     " as they may hold such too",
   )
-  strip_location: bool = option("take GPS out of the metadata", default=False)
+  strip_location: bool = option("remove GPS from the metadata", default=False)
   strip_names: bool = option(
-    "take names of people, regions of faces and keywords out of the metadata",
+    "remove names of people, face regions and keywords from the metadata",
     default=False,
   )
   convert: bool = option(
-    "of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits, GIF, the"
-    " first frame of an animation ...) write NAME.png or NAME.jpg",
+    "write pictures that cannot be cloaked as they are (AVIF, JPEG XL, CMYK, 16"
+    " bits, GIF, the first frame of an animation ...) as NAME.png or NAME.jpg",
     default=False,
   )
   retry_failed: bool = option(
@@ -100,7 +100,7 @@ class CloakOptions(CloakerOptions):
     "only count faces and estimate the time", default=False
   )
   num_processes: int = option(
-    "that share the archive, each with its own share",
+    "number of processes sharing the archive",
     rules.within(1, 9999),
     default=1,
     more="Album k is that of process k modulo their number",
@@ -108,10 +108,13 @@ class CloakOptions(CloakerOptions):
     rare=True,
   )
   process_id: int = option(
-    "which of them this is, from 0", default=0, group=_PROCESSES, rare=True
+    "number of this process, counted from 0",
+    default=0,
+    group=_PROCESSES,
+    rare=True,
   )
   wait_minutes: float = option(
-    "for another one that gives no sign of life",
+    "minutes to wait for a silent process before giving up",
     rules.within(0, 100_000),
     default=30.0,
     group=_PROCESSES,
@@ -131,33 +134,33 @@ class CloakOptions(CloakerOptions):
     rare=True,
   )
   engine: str = option(
-    "ray: the devices of a Ray cluster, instead of this machine's",
+    "local: use the devices of this machine; ray: those of a Ray cluster",
     rules.one_of("local", "ray"),
     default="local",
     group=_PROCESSES,
     rare=True,
   )
   ray_address: str | None = option(
-    "of the cluster, such as auto",
+    "address of the Ray cluster, such as auto",
     # Ray's client cannot stream results.
     rules.Rule(
       says="auto or host:port, on a machine of the cluster",
       keeps=lambda value: not value.startswith("ray://"),
     ),
     default=None,
-    shown="one that is started on this machine",
+    shown="a cluster that is started on this machine",
     group=_PROCESSES,
     rare=True,
   )
   metrics_port: int | None = option(
-    "serve Prometheus's metrics on this port",
+    "port on which to serve metrics for Prometheus",
     rules.within(1, 65_535),
     default=None,
     group=_PROGRAMS,
     rare=True,
   )
   json_logs: bool = option(
-    "write events to standard error, one JSON object a line",
+    "write events to standard error, one JSON object per line",
     default=False,
     group=_PROGRAMS,
     rare=True,

@@ -1,4 +1,4 @@
-"""Whom the faces of an album show, and whom they are cloaked against."""
+"""The people of an album, and their targets."""
 
 import dataclasses
 import itertools

@@ -41,8 +41,9 @@ def cloak_archive(
   Args:
     options: of the run.
     watcher: is told what happens.
-    cloaker: of the same options, but for the folders, from an earlier run,
-      which need not be loaded and compiled again.
+    cloaker: a `Cloaker` of the same options, but for the folders, which need
+      not be loaded and compiled again; perhaps with a loss or a budget of its
+      own. Rows then say as `dssim` what the budget measures.
 
   Returns:
     How many seconds the run spent on each stage: "solving" is how long there

@@ -12,7 +12,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import finder, fitting, recognition
-from fawkes_jax.imaging import geometry, ssim
+from fawkes_jax.imaging import geometry
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec, drafts
 from fawkes_jax.photos.photo import Photo
@@ -110,7 +110,7 @@ class Attempt:
     patches: the scaled changes.
     parts: of the photo, by face: what its `area` is decoded to.
     crops: of the faces.
-    dssim: of each face.
+    dssim: the DSSIM of each face, or what another budget measures.
     weakest: the smallest scale of a face that the solver has changed.
   """
 
@@ -342,7 +342,7 @@ class Fitting:
       ]
     )
     dssim = [
-      float(ssim.measure(face.crop, crop, face.weights))
+      self._cloaker.cost(face, crop)
       for face, crop in zip(faces, crops, strict=True)
     ]
     return Attempt(

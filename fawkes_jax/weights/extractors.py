@@ -81,7 +81,7 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
     return dataclasses.replace(_from_file(files[name], options), name=name)
   if record:
     adds = "fetch " if record.fetchable else "import FILE --name="
-    raise _unusable(f"here (fawkes-jax weights {adds}{name})", name)
+    raise _unusable(f"installed (fawkes-jax weights {adds}{name})", name)
   built_in = [r.name for r in catalogue.public().values() if r.built_in]
   raise _unusable(
     f"of {', '.join([*built_in, *files])}, or files that end in"

@@ -190,6 +190,8 @@ def test_wrong_arguments_are_named(cloaker, tiny):
     cloaker.cloak_crops([GOOD], own={"dlib": np.zeros(64)})
   with pytest.raises(error, match=r"target\['tiny'\] must have the shape \[64"):
     cloaker.cloak_crops([GOOD], target={"tiny": np.zeros(9)})
+  with pytest.raises(error, match=r"^options must be .* got 'high'; a mode"):
+    fawkes_jax.Cloaker("high")
   with pytest.raises(error, match=r"^mode must be low, mid or high, got loud"):
     fawkes_jax.Cloaker(mode="loud")
   with pytest.raises(error, match=r"^extractors must be of .*, got nobody"):
