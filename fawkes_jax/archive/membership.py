@@ -2,7 +2,7 @@
 
 They share nothing but the output folder. Each keeps a small file there,
 `.manifest/process-0003.json`, and writes it again every few seconds: which run
-it takes part in, and its progress. Clocks are never compared across machines: a
+it takes part in, and how far it is. Nobody looks at a clock but its own: a
 process is alive as long as its file changes.
 """
 
@@ -34,7 +34,7 @@ class State:
     host: the machine that it runs on.
     beat: how often it has said so.
     time: when, UTC, in ISO 8601, by its own clock.
-    counts: its progress.
+    counts: how far it is.
   """
 
   process: int
@@ -90,7 +90,7 @@ class Team:
       process: its number, from 0.
       processes: how many there are.
       config: the fingerprint of its configuration.
-      wait_seconds: how long to wait for a silent process before giving up.
+      wait_seconds: for another process that gives no sign of life.
       counts: gives how far this process is; called from a thread.
       watch: called on process 0 of several with what all of them say: now and
         then from a thread, and when all are done.
@@ -201,7 +201,7 @@ class Team:
       time.sleep(BEAT_SECONDS / 4)
 
   def wait_for_first(self) -> None:
-    """Waits until process 0 has left, or has been silent for too long."""
+    """Waits until process 0 has left, or gives no sign of life any more."""
     patience = _Patience(self._wait_seconds)
     while True:
       first = next((s for s in self._read() if s.process == 0), None)

@@ -1,4 +1,4 @@
-"""Groups faces by person, and chooses the target of each person.
+"""Whose faces these are, and whom they shall look like to a machine.
 
 The Fawkes paper (section 4.2) cloaks all photos of a user together: the target
 is, of many candidate identities, the one whose images are farthest from all of
