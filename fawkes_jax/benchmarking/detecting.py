@@ -141,7 +141,7 @@ def _matched(
     for wanted in (free & ~photo.ignored, photo.ignored):
       likely = np.where(wanted, shared, 0)
       if len(likely) and likely.max() >= SAME:
-        best = int(likely.argmax())
+        best = int(np.argmax(likely))
         free[best] = False
         matched[index] = best
         break

@@ -114,7 +114,7 @@ def _joined(photo: Annotated, found: yunet.Faces) -> Annotated:
     other &= shared < _SAME / 2
     likely = np.where(shared > _SAME, found.scores, 0)
     if len(likely) and likely.max() > 0:
-      points[i] = found.points[likely.argmax()]
+      points[i] = found.points[np.argmax(likely)]
   boxes = found.boxes[other]
   return dataclasses.replace(
     photo,
