@@ -4,7 +4,7 @@ The bank (`weights/bank.py`) has embeddings of its identities for the extractors
 that the package knows. For any other one they are computed from what lies in
 `checkpoints/averaged_faces.safetensors`: its identities in groups of four or
 more people who look alike, and the mean picture of each group, which shows
-nobody (`checkpoints/make_averaged_faces.py` makes it).
+nobody (`docs/make_averaged_faces.py` makes it).
 """
 
 import dataclasses
