@@ -62,7 +62,7 @@ class TrainOptions(Options):
     more="They count over all runs that continue one another",
   )
   steps: int | None = option(
-    "longest training time, in minutes",
+    "largest number of training steps",
     rules.within(1, 10**9),
     default=None,
     shown="as many as the minutes allow",

@@ -45,13 +45,13 @@ class TrainDetectorOptions(Options):
   )
   name: str = option("of the files written", default="detector")
   minutes: float = option(
-    "of training at most",
+    "longest training time, in minutes",
     rules.within(0, 100_000, open_low=True),
     default=60.0,
     more="They count over all runs that continue one another",
   )
   steps: int | None = option(
-    "of training at most",
+    "largest number of training steps",
     rules.within(1, 10**9),
     default=None,
     shown="as many as the minutes allow",
