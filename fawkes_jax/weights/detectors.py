@@ -22,11 +22,16 @@ from fawkes_jax.models import mmod, yunet
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
 
+OWN = "own"
+"""The name of the package's own detector, which travels with it."""
+
 DLIB = "dlib"
 """The name of dlib's detector, whose landmarks are a model of their own."""
 
 YUNET = "yunet"
 """The name of YuNet's own weights, and of its record in the catalogue."""
+
+_OWN_FILE = "detector.safetensors"
 
 # Any size: the network takes images of all sizes.
 _TRACED = (320, 320)
@@ -39,7 +44,8 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
   """Loads a detector with its weights.
 
   Args:
-    name: `DLIB`, `YUNET`, or the path of a file that ends in .safetensors.
+    name: `OWN`, `DLIB`, `YUNET`, or the path of a file that ends in
+      .safetensors.
 
   Returns:
     The detector.
@@ -47,6 +53,8 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
   Raises:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
+  if name == OWN:
+    return _from_file(builtin.checkpoint(_OWN_FILE), name)
   if name == DLIB:
     return builtin.load_detector()
   if name == YUNET:
@@ -54,16 +62,17 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
       name=name, module=yunet.YuNet(), variables=load_yunet()
     )
   if Path(name).suffix == ".safetensors":
-    variables, threshold = _read(Path(name))
-    return yunet.Detector(
-      name=Path(name).stem,
-      module=yunet.OURS,
-      variables=variables,
-      threshold=threshold,
-    )
+    return _from_file(Path(name), Path(name).stem)
   raise types.FawkesError(
-    f"--detector must be {DLIB}, {YUNET} or a file that ends in .safetensors,"
-    f" got {name}"
+    f"--detector must be {OWN}, {DLIB}, {YUNET} or a file that ends in"
+    f" .safetensors, got {name}"
+  )
+
+
+def _from_file(path: Path, name: str) -> yunet.Detector:
+  variables, threshold = _read(path)
+  return yunet.Detector(
+    name=name, module=yunet.OURS, variables=variables, threshold=threshold
   )
 
 
