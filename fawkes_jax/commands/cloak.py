@@ -79,7 +79,7 @@ def _run(
   """Cloaks photos, and says that the results are where they are shown."""
   summary = _Summary()
   watchers = [summary, *telemetry.watchers(options)]
-  with _Progress(console) as progress:
+  with Progress(console) as progress:
     watcher = telemetry.Several([*watchers, progress])
     if options.engine == "ray":
       ray_cluster.cloak_archive(options, watcher)
@@ -170,7 +170,7 @@ def _dry_run(options: CloakOptions, console: rich.console.Console) -> int:
   faces = photos = total = 0
   reasons: collections.Counter[str] = collections.Counter()
   started = time.monotonic()
-  with _Progress(console) as progress:
+  with Progress(console) as progress:
 
     def report(_: SourceFile, found: int | str) -> None:
       nonlocal faces, photos, total
@@ -306,7 +306,7 @@ def _statuses(counts: collections.Counter[str]) -> str:
   )
 
 
-class _Progress(outcomes.Watcher):
+class Progress(outcomes.Watcher):
   """A progress bar on a terminal, plain lines elsewhere.
 
   Process 0 of several shows how far all are together.
@@ -328,7 +328,7 @@ class _Progress(outcomes.Watcher):
         console=console,
       )
 
-  def __enter__(self) -> "_Progress":
+  def __enter__(self) -> "Progress":
     if self._bar:
       self._bar.start()
       self._task = self._bar.add_task(_PREPARING, total=None)

@@ -2,10 +2,14 @@
 
 from fawkes_jax.options.bank import BankOptions
 from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
-from fawkes_jax.options.cloak import Addresses, CloakOptions
+from fawkes_jax.options.cloak import Addresses, CloakOptions, IndexOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
-from fawkes_jax.options.results import StatusOptions, VerifyOptions
+from fawkes_jax.options.results import (
+  ForgetOptions,
+  StatusOptions,
+  VerifyOptions,
+)
 from fawkes_jax.options.rules import OptionError
 from fawkes_jax.options.solver import (
   MODES,
@@ -33,6 +37,8 @@ __all__ = [
   "CloakOptions",
   "EvaluateOptions",
   "FaceOptions",
+  "ForgetOptions",
+  "IndexOptions",
   "ModeOptions",
   "OptionError",
   "PhotoOptions",

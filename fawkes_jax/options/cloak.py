@@ -1,4 +1,4 @@
-"""Options of `fawkes-jax cloak`."""
+"""Options of `fawkes-jax index` and `fawkes-jax cloak`."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,8 @@ from fawkes_jax.options.faces import FaceOptions
 from fawkes_jax.options.solver import MODES, SolverOptions
 
 # Larger with each version that makes something else of a photo with the same
-# options: 2 looks for smaller faces.
-_RULES = 2
+# options: 2 looks for smaller faces; 3 knows the people of the whole archive.
+_RULES = 3
 
 Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
 """Of an archive, or of several."""
@@ -22,8 +22,8 @@ _PROCESSES = "several processes, on one or more hosts"
 _PROGRAMS = "how far it is, for other programs"
 
 
-class CloakOptions(FaceOptions):
-  """A run of `fawkes-jax cloak`."""
+class IndexOptions(FaceOptions):
+  """A run of `fawkes-jax index`."""
 
   input: Addresses = option(
     "folder of photos, here or in a bucket (s3://..., gs://...); or one photo,"
@@ -34,9 +34,6 @@ class CloakOptions(FaceOptions):
   output: str | os.PathLike = option(
     "folder for the results, or s3://...; for one photo also its file",
     more="It gets the cloaked photos and the manifest, see `archive.storage`",
-  )
-  solver: SolverOptions = option(
-    "how a cloak is computed", default=MODES["mid"], hidden=True
   )
   target_dir: Path | None = option(
     "photos of whom the faces shall resemble",
@@ -50,13 +47,47 @@ class CloakOptions(FaceOptions):
     more="None stands for the package's",
     rare=True,
   )
-  album: int = option(
-    "files that are looked through for the same people before the first is"
-    " cloaked; more protect better",
-    rules.within(1, 1_000_000),
-    default=128,
-    more="They are taken in the order of their names",
+  convert: bool = option(
+    "of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits, GIF, the"
+    " first frame of an animation ...) write NAME.png or NAME.jpg",
+    default=False,
+  )
+  num_processes: int = option(
+    "that share the archive, each with its own share",
+    rules.within(1, 9999),
+    default=1,
+    more="Sixteen files in a row are of one, the next ones of the next",
+    group=_PROCESSES,
     rare=True,
+  )
+  process_id: int = option(
+    "which of them this is, from 0", default=0, group=_PROCESSES, rare=True
+  )
+  wait_minutes: float = option(
+    "for another one that gives no sign of life",
+    rules.within(0, 100_000),
+    default=30.0,
+    group=_PROCESSES,
+    rare=True,
+  )
+
+  def __post_init__(self) -> None:
+    """Checks the options; see `Options`."""
+    super().__post_init__()
+    rules.check(self, "process_id", rules.within(0, self.num_processes - 1))
+
+
+class CloakOptions(IndexOptions):
+  """A run of `fawkes-jax cloak`."""
+
+  solver: SolverOptions = option(
+    "how a cloak is computed", default=MODES["mid"], hidden=True
+  )
+  keep_index: bool = option(
+    "keep the embeddings of all faces beside the manifest, so that later runs"
+    " need not look for them again; they are biometric data",
+    default=False,
+    more="`fawkes-jax forget` removes them",
   )
   output_format: str = option(
     "a file for each photo, or tar files of many",
@@ -81,11 +112,6 @@ class CloakOptions(FaceOptions):
     "take names of people, regions of faces and keywords out of the metadata",
     default=False,
   )
-  convert: bool = option(
-    "of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits, GIF, the"
-    " first frame of an animation ...) write NAME.png or NAME.jpg",
-    default=False,
-  )
   retry_failed: bool = option(
     "try photos again that failed in an earlier run",
     default=False,
@@ -93,24 +119,6 @@ class CloakOptions(FaceOptions):
   )
   dry_run: bool = option(
     "only count faces and estimate the time", default=False
-  )
-  num_processes: int = option(
-    "that share the archive, each with its own share",
-    rules.within(1, 9999),
-    default=1,
-    more="Album k is that of process k modulo their number",
-    group=_PROCESSES,
-    rare=True,
-  )
-  process_id: int = option(
-    "which of them this is, from 0", default=0, group=_PROCESSES, rare=True
-  )
-  wait_minutes: float = option(
-    "for another one that gives no sign of life",
-    rules.within(0, 100_000),
-    default=30.0,
-    group=_PROCESSES,
-    rare=True,
   )
   distributed: bool = option(
     "let JAX find the processes, as on a TPU slice of several hosts",
@@ -161,7 +169,6 @@ class CloakOptions(FaceOptions):
   def __post_init__(self) -> None:
     """Checks the options; see `Options`."""
     super().__post_init__()
-    rules.check(self, "process_id", rules.within(0, self.num_processes - 1))
     rules.require(
       self,
       "coordinator_address",
@@ -200,7 +207,6 @@ class CloakOptions(FaceOptions):
       "extractors",
       "target_dir",
       "bank",
-      "album",
       "crop_size",
       "min_face_pixels",
       "on_no_face",

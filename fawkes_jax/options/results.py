@@ -1,4 +1,4 @@
-"""Options of `fawkes-jax status` and `fawkes-jax verify`."""
+"""Options of what looks at an output: status, verify and forget."""
 
 import os
 
@@ -29,3 +29,9 @@ class StatusOptions(ResultOptions):
 
 class VerifyOptions(ResultOptions):
   """A run of `fawkes-jax verify`."""
+
+
+class ForgetOptions(Options):
+  """A run of `fawkes-jax forget`."""
+
+  output: str | os.PathLike = option("folder written by cloak, or s3://...")

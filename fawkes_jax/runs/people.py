@@ -1,112 +1,367 @@
-"""Whom the faces of an album show, and whom they are cloaked against."""
+"""Whom the faces of an archive show, and whom they are cloaked against.
 
-import dataclasses
+A tracker learns a person from several photos; so all photos of a person are
+cloaked against what they have in common, and towards one target. Who is who is
+found out once for the whole archive, by the process that leads the others, and
+written beside the index: two tables, of people and of the faces that are
+theirs.
+"""
+
+import collections
 import hashlib
-import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int
+import pyarrow as pa
+from jaxtyping import Float32, Int64
 
+from fawkes_jax import types
+from fawkes_jax.archive import files, manifest, storage
+from fawkes_jax.archive import index as index_lib
 from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.faces import cloaker as cloaker_lib
+from fawkes_jax.faces import grouping
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
 
-# The least cosine between a face and its person, of centred embeddings and as
-# the mean over the extractors; docs/cloaking.md has the measurement.
-_SAME_PERSON = 0.45
+SAME_PERSON = 0.47
+"""The least mean cosine between the faces of two groups that are of one person,
+of centred embeddings; docs/cloaking.md has the measurement."""
+_SAME_PHOTO = 0.98
+"""Faces that are nearer than this are one photograph, cut or saved anew."""
+_MOST = 64
+"""So many photos of a person make its mean, those that differ most."""
+_FACES = f"{index_lib.FOLDER}/people-faces.parquet"
+_PEOPLE = f"{index_lib.FOLDER}/people.parquet"
+_BLOCK = 65_536
 
 Problem = tuple[tuple[saving.Job, int], solver.Problem]
 """Of a face of a job, by its number."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class People:
-  """The people of an album.
-
-  Attributes:
-    means: by extractor, what each face has in common with its person's others.
-    targets: of each face, its number among the cloaker's.
-    first: by job, the number of its first face.
-  """
-
-  means: dict[str, Float32[np.ndarray, "n d"]]
-  targets: Int[np.ndarray, " n"]
-  first: dict[saving.Job, int]
-
-
-def tell_apart(
-  jobs: Sequence[saving.Job], cloaker: cloaker_lib.Cloaker
-) -> People:
-  """Groups the faces of an album by person, and chooses their targets.
+def arrange(
+  index: index_lib.Index,
+  store: storage.Store,
+  cloaker: cloaker_lib.Cloaker,
+  rows: manifest.Rows,
+) -> None:
+  """Finds out who is who in an archive, and writes it down.
 
   Args:
-    jobs: the photos with faces, in the order of their names: results do not
-      depend on which of them were looked at first.
+    index: of the faces of all photos.
+    store: the output folder.
     cloaker: of the run.
-
-  Returns:
-    The people.
-  """
-  own = {
-    name: np.concatenate([job.own[name] for job in jobs])
-    for name in cloaker.candidates
-  }
-  counts = [len(job.faces) for job in jobs]
-  people = targets.people(
-    own, np.repeat(np.arange(len(counts)), counts), threshold=_SAME_PERSON
-  )
-  starts = itertools.accumulate(counts, initial=0)
-  return People(
-    means=targets.identities(own, people),
-    targets=targets.choose(own, people, cloaker.candidates),
-    first=dict(zip(jobs, starts, strict=False)),
-  )
-
-
-def problems(
-  job: saving.Job, people: People, cloaker: cloaker_lib.Cloaker, *, seed: int
-) -> list[Problem]:
-  """What the solver is to do for the faces of a photo.
-
-  Args:
-    job: gets the names of the targets, and the time.
-    people: of its album.
-    cloaker: of the run.
-    seed: of the run.
-
-  Returns:
-    A problem a face.
+    rows: of the manifest; a person keeps the target that its photos have.
 
   Raises:
-    PhotoError: one cannot be stated.
+    FawkesError: the folder cannot be used.
   """
-  first = people.first[job]
-  chosen = people.targets[first : first + len(job.faces)]
-  job.target_names = [cloaker.target_names[target] for target in chosen]
-  job.started = time.monotonic()
-  with one_photo("preparing its faces"):
-    return [
-      (
-        (job, index),
-        cloaker.problem(
-          face,
-          own={name: e[first + index] for name, e in people.means.items()},
-          target=target,
-          grey=job.grey,
-          seed=_seed(seed, job.sha256, index),
-          jpeg_tables=job.jpeg_tables,
-        ),
-      )
-      for index, (face, target) in enumerate(
-        zip(job.faces, chosen, strict=True)
-      )
-    ]
+  photos = list(index.photos())
+  counts = np.array([count for _, count in photos], np.int64)
+  total = int(counts.sum())
+  whose = np.repeat(np.arange(len(photos)), counts)
+  # Grouping uses the vectors up, as there is no room for two of each.
+  labels = grouping.groups(
+    _codes(index, cloaker, total), whose, threshold=SAME_PERSON
+  )
+  vectors = _codes(index, cloaker, total)
+  chosen = _differing(vectors, labels)
+  goals = _goals(vectors, labels, chosen, cloaker)
+  del vectors
+  for person, target in _former(index, rows, labels, counts, cloaker):
+    goals[person] = target
+  means = _means(index, cloaker, labels, chosen, len(goals))
+  people = pa.table(
+    {
+      "person": np.arange(len(goals), dtype=np.int32),
+      "target": goals.astype(np.int32),
+      "photos": np.bincount(labels, minlength=len(goals)).astype(np.int32),
+      "differing": np.bincount(
+        labels, weights=chosen, minlength=len(goals)
+      ).astype(np.int32),
+      **{
+        f"mean {name}": pa.FixedSizeListArray.from_arrays(
+          pa.array(mean.reshape(-1)), mean.shape[1]
+        )
+        for name, mean in means.items()
+      },
+    }
+  )
+  offsets = np.concatenate([[0], np.cumsum(counts)])
+  faces = pa.table(
+    {
+      "sha256": [sha256 for sha256, _ in photos],
+      "people": pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(labels, pa.int32())
+      ),
+    }
+  )
+  try:
+    index_lib.write(store, _PEOPLE, people, {})
+    index_lib.write(store, _FACES, faces, {})
+  except OSError as error:
+    raise types.FawkesError(
+      f"{store.address}/{index_lib.FOLDER} cannot be written:"
+      f" {files.reason(error)}"
+    ) from error
+
+
+class People:
+  """The people of an archive.
+
+  Attributes:
+    targets: of each person, its number among the cloaker's.
+    photos: how many of each person there are.
+    differing: how many of them its mean is made of.
+  """
+
+  def __init__(
+    self,
+    cloaker: cloaker_lib.Cloaker,
+    store: storage.Store | None,
+    *,
+    seed: int,
+  ):
+    """Reads who is who.
+
+    Args:
+      cloaker: of the run.
+      store: the output folder; None where nobody is known.
+      seed: of the run.
+
+    Raises:
+      FawkesError: it cannot be read.
+    """
+    self._cloaker = cloaker
+    self._seed = seed
+    self._sha256 = np.zeros(0, "S64")
+    self._first = np.zeros(1, np.int64)
+    self._people = self.targets = self.photos = self.differing = np.zeros(
+      0, np.int32
+    )
+    self._means: dict[str, np.ndarray] = {}
+    if store is None:
+      return
+    try:
+      people, _ = index_lib.read(store, _PEOPLE)
+      faces, _ = index_lib.read(store, _FACES)
+    except OSError as error:
+      raise types.FawkesError(
+        f"{store.address}/{index_lib.FOLDER} cannot be read:"
+        f" {files.reason(error)}"
+      ) from error
+    self.targets, self.photos, self.differing = (
+      people[name].to_numpy() for name in ("target", "photos", "differing")
+    )
+    self._means = {
+      name: index_lib.numbers(people[f"mean {name}"])
+      for name in cloaker.candidates
+    }
+    self._sha256 = np.array(faces["sha256"].to_pylist(), "S64")
+    whose = faces["people"].combine_chunks()
+    self._first = whose.offsets.to_numpy()
+    self._people = whose.flatten().to_numpy()
+
+  def __len__(self) -> int:
+    return len(self.targets)
+
+  def of(self, sha256: str) -> np.ndarray | None:
+    """The person of each face of a photo; None where it is not known."""
+    key = np.bytes_(sha256.encode())
+    place = int(np.searchsorted(self._sha256, key))
+    if place == len(self._sha256) or self._sha256[place] != key:
+      return None
+    return self._people[self._first[place] : self._first[place + 1]]
+
+  def problems(self, job: saving.Job) -> list[Problem]:
+    """What the solver is to do for the faces of a photo.
+
+    One that nobody has seen before is cloaked for itself.
+
+    Args:
+      job: gets the names of the targets.
+
+    Returns:
+      A problem a face.
+
+    Raises:
+      PhotoError: one cannot be stated.
+    """
+    cloaker, own = self._cloaker, job.own
+    people = self.of(job.sha256)
+    if people is None:
+      goals = [
+        targets.farthest(
+          {name: e[i : i + 1] for name, e in own.items()}, cloaker.candidates
+        )
+        for i in range(len(job.faces))
+      ]
+    else:
+      goals = self.targets[people].tolist()
+      own = {
+        name: _normalised(mean[people].astype(np.float32))
+        for name, mean in self._means.items()
+      }
+    job.target_names = [cloaker.target_names[goal] for goal in goals]
+    with one_photo("preparing its faces"):
+      return [
+        (
+          (job, index),
+          cloaker.problem(
+            face,
+            own={name: e[index] for name, e in own.items()},
+            target=goal,
+            grey=job.grey,
+            seed=_seed(self._seed, job.sha256, index),
+            jpeg_tables=job.jpeg_tables,
+          ),
+        )
+        for index, (face, goal) in enumerate(zip(job.faces, goals, strict=True))
+      ]
 
 
 def _seed(seed: int, sha256: str, index: int) -> int:
   """A face's own seed: the same wherever and whenever it is cloaked."""
   digest = hashlib.sha256(f"{seed} {sha256} {index}".encode()).digest()
   return int.from_bytes(digest[:4], "little")
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+  lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+  return rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+
+
+def _centred(
+  raw: Mapping[str, np.ndarray], cloaker: cloaker_lib.Cloaker
+) -> dict[str, Float32[np.ndarray, "n d"]]:
+  """Embeddings of the index as they are compared."""
+  return {
+    name: _normalised(e.astype(np.float32) - cloaker.centres[name])
+    for name, e in raw.items()
+  }
+
+
+def _codes(
+  index: index_lib.Index, cloaker: cloaker_lib.Cloaker, total: int
+) -> Float32[np.ndarray, "n c"]:
+  """All faces of an index as vectors, in the order of their places."""
+  names = sorted(cloaker.candidates)
+  length = sum(cloaker.candidates[name].shape[1] for name in names)
+  maker = grouping.Coder(length, faces=total)
+  vectors = np.empty((total, maker.length), np.float32)
+  for places, raw in index.shards(names):
+    vectors[places] = maker.codes(_centred(raw, cloaker))
+  return vectors
+
+
+def _differing(
+  vectors: Float32[np.ndarray, "n c"], labels: Int64[np.ndarray, " n"]
+) -> np.ndarray:
+  """Which faces the means are made of.
+
+  Of a photograph that is there more than once, one; and of many, those that
+  are farthest from one another.
+  """
+  chosen = np.ones(len(labels), bool)
+  for rows in _members(labels):
+    if len(rows) > 1:
+      chosen[rows] = False
+      chosen[rows[_spread(vectors[rows])]] = True
+  return chosen
+
+
+def _spread(vectors: Float32[np.ndarray, "n c"]) -> list[int]:
+  """Vectors that differ: first the nearest to the mean, then the farthest."""
+  likeness = vectors @ vectors.sum(axis=0)
+  picked: list[int] = [int(np.argmax(np.round(likeness, 5)))]
+  nearest = vectors @ vectors[picked[0]]
+  while len(picked) < _MOST:
+    farthest = int(np.argmin(np.round(nearest, 5)))
+    if nearest[farthest] > _SAME_PHOTO or farthest in picked:
+      break
+    picked.append(farthest)
+    nearest = np.maximum(nearest, vectors @ vectors[farthest])
+  return picked
+
+
+def _members(labels: Int64[np.ndarray, " n"]) -> Iterator[np.ndarray]:
+  """The faces of each person."""
+  if len(labels):
+    order = np.argsort(labels, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def _goals(
+  vectors: Float32[np.ndarray, "n c"],
+  labels: Int64[np.ndarray, " n"],
+  chosen: np.ndarray,
+  cloaker: cloaker_lib.Cloaker,
+) -> Int64[np.ndarray, " p"]:
+  """The target of each person, by `targets.farthest`'s rule."""
+  names = sorted(cloaker.candidates)
+  length = sum(cloaker.candidates[name].shape[1] for name in names)
+  maker = grouping.Coder(length, faces=len(labels))
+  candidates = maker.codes(cloaker.candidates)
+  people = int(labels.max(initial=-1)) + 1
+  nearest = np.full((people, len(candidates)), -np.inf, np.float32)
+  some = np.flatnonzero(chosen)
+  for start in range(0, len(some), _BLOCK):
+    part = some[start : start + _BLOCK]
+    np.maximum.at(nearest, labels[part], vectors[part] @ candidates.T)
+  return np.argmin(np.round(nearest, 5), axis=1)
+
+
+def _former(
+  index: index_lib.Index,
+  rows: manifest.Rows,
+  labels: Int64[np.ndarray, " n"],
+  counts: Int64[np.ndarray, " m"],
+  cloaker: cloaker_lib.Cloaker,
+) -> Iterator[tuple[int, int]]:
+  """People some of whose photos are cloaked already, and their targets."""
+  numbers = {name: i for i, name in enumerate(cloaker.target_names)}
+  first = dict(
+    zip(
+      (sha256 for sha256, _ in index.photos()),
+      np.cumsum(counts) - counts,
+      strict=True,
+    )
+  )
+  votes: dict[int, collections.Counter[int]] = collections.defaultdict(
+    collections.Counter
+  )
+  for row in rows:
+    place = first.get(row.source_sha256 or "")
+    if row.status != "cloaked" or place is None:
+      continue
+    for person, face in zip(labels[place:], row.faces, strict=False):
+      target = numbers.get(str(face.get("target")))
+      if target is not None:
+        votes[int(person)][target] += 1
+  for person, counted in votes.items():
+    most = max(counted.values())
+    yield person, min(t for t, count in counted.items() if count == most)
+
+
+def _means(
+  index: index_lib.Index,
+  cloaker: cloaker_lib.Cloaker,
+  labels: Int64[np.ndarray, " n"],
+  chosen: np.ndarray,
+  people: int,
+) -> dict[str, np.ndarray]:
+  """The mean embedding of each person, by extractor, as half floats.
+
+  Sums are of double precision, so that they do not depend on their order once
+  they are rounded.
+  """
+  means = {}
+  for name in sorted(cloaker.candidates):
+    length = cloaker.candidates[name].shape[1]
+    sums = np.zeros((people, length), np.float64)
+    for places, raw in index.shards([name]):
+      own = _centred(raw, cloaker)[name]
+      taken = chosen[places]
+      np.add.at(sums, labels[places[taken]], own[taken])
+    means[name] = _normalised(sums).astype(np.float16)
+  return means

@@ -11,7 +11,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import manifest, others, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
-from fawkes_jax.options import CloakOptions
+from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes
 from fawkes_jax.runs.copying import Copier
@@ -46,9 +46,42 @@ class Loaded:
   sha256: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+  """The digest of a photo whose faces are known: it need not be decoded."""
+
+  sha256: str
+
+
 def is_photo_name(name: str | os.PathLike) -> bool:
   """Whether a file of the name is a photo, or a damaged one."""
   return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES
+
+
+def load(
+  source: SourceFile,
+  options: FaceOptions,
+  *,
+  known: Callable[[str], bool] = lambda sha256: False,
+) -> Loaded | Known:
+  """Reads and decodes a photo.
+
+  Args:
+    source: its file.
+    options: how it is decoded.
+    known: whether it need not be decoded, by its sha256.
+
+  Raises:
+    PhotoError: it cannot be read or decoded.
+  """
+  with one_photo("reading it"):
+    data = recognition.read(source)
+  sha256 = hashlib.sha256(data).hexdigest()
+  if known(sha256):
+    return Known(sha256=sha256)
+  with one_photo("decoding it"):
+    photo = recognition.decode(data, options)
+  return Loaded(photo=photo, sha256=sha256)
 
 
 class Triage:
@@ -65,6 +98,7 @@ class Triage:
     foreign: Callable[[str], bool],
     copier: Copier,
     ledger: Ledger,
+    has_faces: Callable[[str], bool],
   ):
     """Reads nothing yet.
 
@@ -75,24 +109,26 @@ class Triage:
       foreign: whether a file of the output is not of a run, by its name.
       copier: of files that are no photos.
       ledger: where outcomes come from.
+      has_faces: whether a photo is known to have faces, by its sha256.
     """
     self._options = options
+    self._has_faces = has_faces
     self._store = store
     self._known = known
     self._foreign = foreign
     self._copier = copier
     self._ledger = ledger
     self._config = options.fingerprint()
-    # The files of the album that is looked through, and the new names of all
-    # that were converted.
+    # The files that are read at a time, and the new names of all that were
+    # converted.
     self._names: frozenset[str] = frozenset()
     self._converted: set[str] = set()
 
-  def begin(self, album: Sequence[SourceFile]) -> None:
+  def begin(self, some: Sequence[SourceFile]) -> None:
     """Tells which files are read next."""
-    self._names = frozenset(source.relative for source in album)
+    self._names = frozenset(source.relative for source in some)
 
-  def load(self, source: SourceFile) -> Loaded | outcomes.Outcome:
+  def load(self, source: SourceFile) -> Loaded | Known | outcomes.Outcome:
     """Reads a photo, unless there is nothing left to do for it."""
     if (refused := self._refused(source)) is not None:
       return refused
@@ -105,6 +141,8 @@ class Triage:
       sha256 = hashlib.sha256(data).hexdigest()
       if (settled := self._settled(source, sha256)) is not None:
         return settled
+      if self._has_faces(sha256):
+        return Known(sha256=sha256)
       with one_photo("decoding it"):
         photo = recognition.decode(data, self._options)
       self._check_name(source, photo)
@@ -116,12 +154,21 @@ class Triage:
     except types.PhotoError as error:
       return self._ledger.failure(source, error, source_sha256=sha256)
 
-  def load_again(self, source: SourceFile) -> Loaded | None:
+  def load_again(self, source: SourceFile) -> Loaded | Known | None:
     """Reads a photo that is finished, for the sake of others."""
-    with contextlib.suppress(types.PhotoError), one_photo("reading it"):
-      photo = recognition.load_photo(source, self._options)
-      return Loaded(photo=photo, sha256="")
+    with contextlib.suppress(types.PhotoError):
+      return load(source, self._options)
     return None
+
+  def load_to_cloak(self, source: SourceFile) -> Loaded | outcomes.Outcome:
+    """Reads a photo whose faces are known."""
+    try:
+      loaded = load(source, self._options)
+      assert isinstance(loaded, Loaded)
+      self._check_name(source, loaded.photo)
+      return loaded
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error)
 
   def _refused(self, source: SourceFile) -> outcomes.Outcome | None:
     """The outcome of a file that is not to be read at all."""
@@ -190,7 +237,9 @@ class Triage:
       PhotoError: they would.
     """
     if photo.suffix:
-      if source.relative + photo.suffix in self._names:
+      row = self._known(source.name + photo.suffix)
+      taken = row is not None and row.output_sha256 and row.output is None
+      if taken or source.relative + photo.suffix in self._names:
         raise types.PhotoError(
           f"converted, its name would be that of {source.name}{photo.suffix}"
         )

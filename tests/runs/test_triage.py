@@ -1,6 +1,7 @@
 """Which files are looked at, told from their names, bytes and rows."""
 
 import dataclasses
+import hashlib
 import io
 
 import numpy as np
@@ -13,7 +14,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.ledger import Ledger
-from fawkes_jax.runs.triage import Loaded, Triage, is_photo_name
+from fawkes_jax.runs.triage import Known, Loaded, Triage, is_photo_name
 
 
 def png(value=0):
@@ -33,7 +34,7 @@ def begin(cloaker, tmp_path):
   store = stores.open_store(tmp_path / "out")
   kept = results.open_results(store, "tree")
 
-  def make(known=None, foreign=(), **changes):
+  def make(known=None, foreign=(), with_faces=(), **changes):
     options = dataclasses.replace(
       cloaker.options, output=tmp_path / "out", **changes
     )
@@ -41,7 +42,13 @@ def begin(cloaker, tmp_path):
     copier = Copier(options, saving.Saver(options, cloaker, kept), ledger)
     rows = known or {}
     return Triage(
-      options, store, rows.get, lambda name: name in foreign, copier, ledger
+      options,
+      store,
+      rows.get,
+      lambda name: name in foreign,
+      copier,
+      ledger,
+      lambda sha256: sha256 in with_faces,
     )
 
   return make
@@ -51,6 +58,13 @@ def test_a_photo_is_decoded(begin):
   loaded = begin().load(file("a.png", png(7)))
   assert isinstance(loaded, Loaded)
   assert (loaded.photo.pixels == 7).all()
+
+
+def test_a_photo_whose_faces_are_known_is_not_decoded(begin):
+  data = b"not even a photo"
+  sha256 = hashlib.sha256(data).hexdigest()
+  known = begin(with_faces=[sha256]).load(file("a.png", data))
+  assert known == Known(sha256=sha256)
 
 
 @pytest.mark.parametrize(
