@@ -18,6 +18,7 @@ _RULES = 3
 Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
 """Of an archive, or of several."""
 
+_WHO = "who is cloaked"
 _PROCESSES = "several processes, on one or more hosts"
 _PROGRAMS = "how far it is, for other programs"
 
@@ -88,6 +89,25 @@ class CloakOptions(IndexOptions):
     " need not look for them again; they are biometric data",
     default=False,
     more="`fawkes-jax forget` removes them",
+  )
+  protect: tuple[str, ...] | None = option(
+    "folders with photos of those who are to be cloaked, or with a folder of"
+    " photos for each, with commas; all other faces keep their pixels",
+    rules.several("folders"),
+    default=None,
+    group=_WHO,
+  )
+  spare: tuple[str, ...] | None = option(
+    "the same of those who are not to be cloaked, while all others are",
+    rules.several("folders"),
+    default=None,
+    group=_WHO,
+  )
+  unsure: str = option(
+    "what to do with somebody who may be one of these or not",
+    rules.one_of("protect", "spare"),
+    default="protect",
+    group=_WHO,
   )
   output_format: str = option(
     "a file for each photo, or tar files of many",
@@ -171,6 +191,12 @@ class CloakOptions(IndexOptions):
     super().__post_init__()
     rules.require(
       self,
+      "spare",
+      "left out where {protect} is given",
+      self.spare is None or self.protect is None,
+    )
+    rules.require(
+      self,
       "coordinator_address",
       "given together with {distributed}",
       self.coordinator_address is None or self.distributed,
@@ -207,6 +233,9 @@ class CloakOptions(IndexOptions):
       "extractors",
       "target_dir",
       "bank",
+      "protect",
+      "spare",
+      "unsure",
       "crop_size",
       "min_face_pixels",
       "on_no_face",

@@ -24,7 +24,7 @@ from fawkes_jax.faces import grouping
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
 
-SAME_PERSON = 0.47
+SAME_PERSON = 0.475
 """The least mean cosine between the faces of two groups that are of one person,
 of centred embeddings; docs/cloaking.md has the measurement."""
 _SAME_PHOTO = 0.98
@@ -173,13 +173,37 @@ class People:
       return None
     return self._people[self._first[place] : self._first[place + 1]]
 
-  def problems(self, job: saving.Job) -> list[Problem]:
-    """What the solver is to do for the faces of a photo.
+  def state(self, job: saving.Job) -> None:
+    """Says against whom, and towards whom, the faces of a photo are cloaked.
 
     One that nobody has seen before is cloaked for itself.
 
     Args:
-      job: gets the names of the targets.
+      job: gets the means of its people, and the targets.
+    """
+    cloaker, people = self._cloaker, self.of(job.sha256)
+    if people is None:
+      job.means = job.own
+      job.targets = [
+        targets.farthest(
+          {name: e[i : i + 1] for name, e in job.own.items()},
+          cloaker.candidates,
+        )
+        for i in range(len(job.faces))
+      ]
+    else:
+      job.targets = self.targets[people].tolist()
+      job.means = {
+        name: normalised(mean[people].astype(np.float32))
+        for name, mean in self._means.items()
+      }
+    job.target_names = [cloaker.target_names[goal] for goal in job.targets]
+
+  def problems(self, job: saving.Job) -> list[Problem]:
+    """What the solver is to do for the faces of a photo.
+
+    Args:
+      job: of which `state` has been said.
 
     Returns:
       A problem a face.
@@ -187,36 +211,22 @@ class People:
     Raises:
       PhotoError: one cannot be stated.
     """
-    cloaker, own = self._cloaker, job.own
-    people = self.of(job.sha256)
-    if people is None:
-      goals = [
-        targets.farthest(
-          {name: e[i : i + 1] for name, e in own.items()}, cloaker.candidates
-        )
-        for i in range(len(job.faces))
-      ]
-    else:
-      goals = self.targets[people].tolist()
-      own = {
-        name: _normalised(mean[people].astype(np.float32))
-        for name, mean in self._means.items()
-      }
-    job.target_names = [cloaker.target_names[goal] for goal in goals]
     with one_photo("preparing its faces"):
       return [
         (
           (job, index),
-          cloaker.problem(
+          self._cloaker.problem(
             face,
-            own={name: e[index] for name, e in own.items()},
+            own={name: e[index] for name, e in job.means.items()},
             target=goal,
             grey=job.grey,
-            seed=_seed(self._seed, job.sha256, index),
+            seed=_seed(self._seed, job.sha256, job.numbers[index]),
             jpeg_tables=job.jpeg_tables,
           ),
         )
-        for index, (face, goal) in enumerate(zip(job.faces, goals, strict=True))
+        for index, (face, goal) in enumerate(
+          zip(job.faces, job.targets, strict=True)
+        )
       ]
 
 
@@ -226,7 +236,8 @@ def _seed(seed: int, sha256: str, index: int) -> int:
   return int.from_bytes(digest[:4], "little")
 
 
-def _normalised(rows: np.ndarray) -> np.ndarray:
+def normalised(rows: np.ndarray) -> np.ndarray:
+  """Rows of length one."""
   lengths = np.linalg.norm(rows, axis=1, keepdims=True)
   return rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
 
@@ -236,7 +247,7 @@ def _centred(
 ) -> dict[str, Float32[np.ndarray, "n d"]]:
   """Embeddings of the index as they are compared."""
   return {
-    name: _normalised(e.astype(np.float32) - cloaker.centres[name])
+    name: normalised(e.astype(np.float32) - cloaker.centres[name])
     for name, e in raw.items()
   }
 
@@ -363,5 +374,5 @@ def _means(
       own = _centred(raw, cloaker)[name]
       taken = chosen[places]
       np.add.at(sums, labels[places[taken]], own[taken])
-    means[name] = _normalised(sums).astype(np.float16)
+    means[name] = normalised(sums).astype(np.float16)
   return means

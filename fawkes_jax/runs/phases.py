@@ -21,7 +21,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import background
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.runs import looking, outcomes, people, saving
+from fawkes_jax.runs import choosing, looking, outcomes, people, saving
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.failures import one_photo
 from fawkes_jax.runs.finishing import Finishing
@@ -52,6 +52,8 @@ class Phases:
     report: Callable[[outcomes.Outcome], None],
     watcher: outcomes.Watcher,
     foreign: Callable[[str], bool] = lambda name: False,
+    *,
+    choice: choosing.Choice | None = None,
   ):
     """Begins a run.
 
@@ -65,6 +67,7 @@ class Phases:
       report: called with each outcome.
       watcher: is told what happens.
       foreign: whether a file of the output is not of a run, by its name.
+      choice: of those who are cloaked; None for everybody.
     """
     self._options = options
     self._cloaker = cloaker
@@ -91,6 +94,7 @@ class Phases:
     self._looking = looking.Looking(
       options, cloaker.recognition, pool, self._stages
     )
+    self._choice = choice
     self.left: set[str] = set()
     self.unknown: set[str] = set()
 
@@ -177,7 +181,8 @@ class Phases:
       )
     elif isinstance(item, outcomes.Outcome):
       sha256 = item.row.source_sha256
-      if item.row.faces and sha256 and sha256 not in self._index:
+      shown = item.row.faces or item.row.decisions
+      if shown and sha256 and sha256 not in self._index:
         self.unknown.add(source.name)
       self._settle(item)
 
@@ -202,12 +207,28 @@ class Phases:
         assert isinstance(item, Loaded)
         try:
           job = self._job(source, item)
+          everybody.state(job)
+          if self._choice is not None:
+            job = self._choice.apply(job)
+          if not job.faces:
+            self._settle(self._spared(job, item))
+            continue
           problems = everybody.problems(job)
         except types.PhotoError as error:
           digest = {"source_sha256": item.sha256}
           self._settle(self._ledger.failure(source, error, **digest))
         else:
           yield from problems
+
+  def _spared(self, job: saving.Job, item: Loaded) -> outcomes.Outcome:
+    """The outcome of a photo on which nobody is to be cloaked."""
+    return self._copier.spared(
+      job.source,
+      item.photo,
+      sha256=job.sha256,
+      smallest_face=job.smallest_face,
+      decisions=job.decisions,
+    )
 
   def _job(self, source: SourceFile, item: Loaded) -> saving.Job:
     """A photo for the solver; raises PhotoError."""
@@ -225,6 +246,7 @@ class Phases:
         grey=item.photo.grey,
         jpeg_tables=item.photo.jpeg_tables,
         smallest_face=seen.smallest_face,
+        numbers=list(range(len(seen))),
         faces=looking.faces_of(item.photo, seen, self._cloaker.recognition),
         raw=raw,
         own=self._cloaker.normalised(raw),

@@ -26,6 +26,7 @@ from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import (
+  choosing,
   looking,
   outcomes,
   people,
@@ -95,6 +96,7 @@ def cloak_archive(
       recording(record, counts, watcher),
       watcher,
       record.is_foreign,
+      choice=choosing.of(options, cloaker),
     )
     with membership.Team(
       record.store,

@@ -26,7 +26,7 @@ from fawkes_jax.archive import manifest, membership, scan, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.runs import outcomes, people, phases, pipeline
+from fawkes_jax.runs import choosing, outcomes, people, phases, pipeline
 from fawkes_jax.xla import memory
 
 # Files of a task: what an accelerator is kept busy with, and a lost machine
@@ -100,6 +100,7 @@ class _Engine:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
     memory.keep_freed()
     self._cloaker = cloaker.Cloaker(self._options)
+    self._choice = choosing.of(self._options, self._cloaker)
     self._store = stores.open_store(self._options.output)
     self._index = pipeline.open_index(
       self._options, self._store, outcomes.Watcher()
@@ -173,6 +174,7 @@ class _Engine:
               pool,
               told.put,
               outcomes.Watcher(),
+              choice=self._choice,
             )
           )
         if result is not None:
