@@ -77,13 +77,13 @@ class Index:
     notes: what was noticed in the shards, in words.
   """
 
-  def __init__(self, store: storage.Store, *, config: str):
+  def __init__(self, store: storage.Store, *, config: str | None):
     """Reads what is there.
 
     Args:
       store: the output folder.
       config: the fingerprint of what embeddings depend on; shards with another
-        one are not used.
+        one are not used. None takes all.
 
     Raises:
       types.FawkesError: the folder cannot be read.
@@ -124,6 +124,14 @@ class Index:
       if sha256 in self._fresh:
         return True
     return bool(self._all("SELECT 1 FROM photos WHERE sha256 = ?", sha256))
+
+  def has_faces(self, sha256: str) -> bool:
+    """Whether a photo was looked at, and has faces."""
+    with self._lock:
+      if sha256 in self._fresh:
+        return len(self._fresh[sha256]) > 0
+    query = "SELECT 1 FROM photos WHERE sha256 = ? AND faces > 0"
+    return bool(self._all(query, sha256))
 
   def get(self, sha256: str) -> Seen | None:
     """What was seen of a photo; None where it was not looked at.
@@ -308,7 +316,7 @@ class Index:
 
   def _read(self, name: str, columns: list[str] | None = None) -> pa.Table:
     table, said = read(self._store, f"{FOLDER}/{name}", columns)
-    if said.get("config") != self._config:
+    if self._config is not None and said.get("config") != self._config:
       raise _UselessError("of another configuration")
     return table
 

@@ -80,6 +80,16 @@ COMMANDS = (
     goes_on=True,
   ),
   Command(
+    name="people",
+    help="list the people of an archive",
+    description="Lists the people that `index`, or `cloak --keep_index`, has"
+    " found, with how many photos there are of each and what became of them,"
+    " and whose protection is at risk. --sheet writes a page with faces of"
+    " each.",
+    options=options.PeopleOptions,
+    places=True,
+  ),
+  Command(
     name="forget",
     help="remove what is known of people's faces",
     description="Removes the embeddings of faces and all that was made of them"

@@ -7,6 +7,7 @@ from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
 from fawkes_jax.options.results import (
   ForgetOptions,
+  PeopleOptions,
   StatusOptions,
   VerifyOptions,
 )
@@ -41,6 +42,7 @@ __all__ = [
   "IndexOptions",
   "ModeOptions",
   "OptionError",
+  "PeopleOptions",
   "PhotoOptions",
   "SolverOptions",
   "StatusOptions",

@@ -21,7 +21,7 @@ from fawkes_jax.faces import finder, recognition
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import saving
 
-UNLIKE, LIKE = 0.4, 0.6
+UNLIKE, LIKE = 0.45, 0.55
 """Below the first a person is somebody else, from the second on the same."""
 _AS_LARGE = 0.5
 """A face in a reference photo of at least this part of the largest's size is a

@@ -106,6 +106,29 @@ def arrange(
     ) from error
 
 
+def members(store: storage.Store) -> list[tuple[str, list[int]]]:
+  """The photos of an archive by their sha256, and who is on each.
+
+  Raises:
+    FawkesError: that was not found out, or cannot be read.
+  """
+  try:
+    faces, _ = index_lib.read(store, _FACES)
+  except FileNotFoundError as error:
+    raise types.FawkesError(
+      f"{store.address} must hold an index of its people: `fawkes-jax index`,"
+      " or `cloak` with --keep_index, makes one"
+    ) from error
+  except OSError as error:
+    raise types.FawkesError(
+      f"{store.address}/{index_lib.FOLDER} cannot be read:"
+      f" {files.reason(error)}"
+    ) from error
+  return list(
+    zip(faces["sha256"].to_pylist(), faces["people"].to_pylist(), strict=True)
+  )
+
+
 class People:
   """The people of an archive.
 

@@ -89,7 +89,7 @@ class Phases:
       foreign,
       copier,
       self._ledger,
-      lambda sha256: bool(index.get(sha256) or ()),
+      index.has_faces,
     )
     self._looking = looking.Looking(
       options, cloaker.recognition, pool, self._stages

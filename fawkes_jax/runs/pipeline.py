@@ -119,6 +119,7 @@ def cloak_archive(
             lambda: _missing(record),
             lambda share: _all_of(options, run, faces, cloaker, record, share),
           )
+        faces.tidy()
         finish(options, record, processes)
       elif options.distributed:
         # All processes of such a run must end together.
@@ -274,6 +275,7 @@ def index_archive(
       processes.done()
       if options.process_id == 0:
         processes.wait(dict)
+        faces.tidy()
         processes.dissolve()
   return counts
 

@@ -95,6 +95,7 @@ class _Engine:
 
   def __init__(self, options: CloakOptions):
     self._options = options
+    self._people: people.People | None = None
 
   def prepare(self) -> None:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
@@ -133,7 +134,9 @@ class _Engine:
   ) -> Iterator[outcomes.Outcome | _Surveyed]:
     """Finds out who is who; yields nothing."""
     self._index.refresh()
-    rows, _, _ = manifest.peek(self._options.output)
+    rows = manifest.Rows()
+    with contextlib.suppress(types.FawkesError):  # There is no manifest yet.
+      rows, _, _ = manifest.peek(self._options.output)
     people.arrange(self._index, self._store, self._cloaker, rows)
     yield from ()
 
@@ -144,10 +147,12 @@ class _Engine:
 
     def act(run: phases.Phases) -> None:
       self._index.refresh()
+      if self._people is None:
+        self._people = pipeline.everybody(
+          self._options, self._cloaker, self._store
+        )
       run.left = {source.name for source in sources}
-      run.cloak(
-        sources, pipeline.everybody(self._options, self._cloaker, self._store)
-      )
+      run.cloak(sources, self._people)
 
     yield from self._do(act, known)
 

@@ -1,7 +1,11 @@
 """An archive that is only looked through, and what is left of it."""
 
+import base64
+import io
+import re
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 from terminal import run
@@ -69,3 +73,33 @@ def test_an_archive_without_a_face_has_nobody(tmp_path):
   Image.new("RGB", (99, 99)).save(source / "wall.png")
   ended = run("index", f"--input={source}", f"--output={output}", *FLAGS)
   assert "0 faces of 0 people in the archive" in ended.said
+
+
+def test_people_are_listed_and_shown(archive, tmp_path):
+  output, sheet = tmp_path / "out", tmp_path / "sheet.html"
+  places = (f"--input={archive}", f"--output={output}")
+  run("index", *places, *FLAGS)
+  listed = run("people", *places, f"--sheet={sheet}")
+  assert listed.code == 0, listed.said
+  assert "1 person in" in listed.said
+  assert "person 0: 2 photos; at risk: fewer than 3 photos" in listed.said
+  page = sheet.read_text()
+  found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+  assert len(found) == 2
+  for data in found:
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert shown.size == (96, 96)
+    assert np.asarray(shown).std() > 20
+  # Nothing comes from elsewhere.
+  assert "http" not in page and "<script" not in page
+
+
+def test_people_that_nobody_has_looked_for(tmp_path):
+  ended = run("people", f"--output={tmp_path}")
+  assert ended.code != 0
+  assert "must hold an index of its people" in ended.said
+
+
+def test_a_sheet_needs_the_photos(tmp_path):
+  ended = run("people", f"--output={tmp_path}", "--sheet=sheet.html")
+  assert "--sheet must be given together with --input" in ended.said
