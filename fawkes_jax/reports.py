@@ -96,16 +96,23 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
       words += [f"--{values.typed(change)}" for change in value]
     else:
       flag = declared.flag(type(options), field.name)
-      words.append(f"{flag}={shlex.quote(values.typed(value, _word))}")
+      words.append(f"{flag}={shlex.quote(shown(value))}")
   return " ".join(words)
 
 
+def shown(value: Any) -> str:
+  """A value of an option as it is typed; of each path in it the last part."""
+  return values.typed(value, _word)
+
+
 def _word(value: Any) -> str:
-  """A number or a text; of a path, its last part."""
-  text = str(value)
-  if isinstance(value, float) or text.startswith(datasets.PREFIX):
-    return text
-  return Path(text).name
+  """A number or a text; of a path, or of several with commas, the last part."""
+  if isinstance(value, float):
+    return str(value)
+  return ",".join(
+    part if part.startswith(datasets.PREFIX) else Path(part).name
+    for part in str(value).split(",")
+  )
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

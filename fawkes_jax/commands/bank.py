@@ -9,7 +9,7 @@ from fawkes_jax import types
 from fawkes_jax.commands import terminal
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import BankOptions
-from fawkes_jax.weights import bank
+from fawkes_jax.weights import bank, ensembles
 
 
 def run(options: BankOptions) -> int:
@@ -25,6 +25,7 @@ def run(options: BankOptions) -> int:
     FawkesError: the folder holds too few identities with enough photos, or
       the weights cannot be used.
   """
+  options = ensembles.resolved(options)
   console = terminal.console()
   folders = _folders(options)
   faces = recognition.Recognition(options)

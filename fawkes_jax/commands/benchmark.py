@@ -1,6 +1,7 @@
 """`fawkes-jax benchmark`: measures the speed of this machine."""
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import files, scan
 from fawkes_jax.commands import terminal
 from fawkes_jax.options import BenchmarkOptions
+from fawkes_jax.weights import ensembles
 from fawkes_jax.xla import compiler
 
 
@@ -25,6 +27,10 @@ def run(options: BenchmarkOptions) -> int:
     FawkesError: the photos, a surrogate or a device cannot be used, or the
       output cannot be written.
   """
+  options = dataclasses.replace(
+    options,
+    ensembles=tuple(ensembles.expanded(names) for names in options.ensembles),
+  )
   console = terminal.console()
   compiler.require_devices()
   # After the command line is known to be right: JAX takes a second.

@@ -2,6 +2,7 @@
 
 from fawkes_jax.commands import terminal
 from fawkes_jax.options import EvaluateOptions
+from fawkes_jax.weights import ensembles
 
 
 def run(options: EvaluateOptions) -> int:
@@ -17,6 +18,7 @@ def run(options: EvaluateOptions) -> int:
     FawkesError: the data, a tracker, a runtime or a surrogate cannot be used,
       or the output cannot be written.
   """
+  options = ensembles.resolved(options)
   console = terminal.console()
   console.print(f"loading trackers: {', '.join(options.trackers)}")
   # After the first sign of life: these take seconds to import.

@@ -1,5 +1,7 @@
 """`fawkes-jax weights`: lists, fetches and imports recognisers."""
 
+from collections.abc import Sequence
+
 import rich.box
 import rich.console
 import rich.progress
@@ -14,7 +16,7 @@ from fawkes_jax.options import (
   WeightsImportOptions,
   WeightsListOptions,
 )
-from fawkes_jax.weights import catalogue, extractors, install
+from fawkes_jax.weights import catalogue, ensembles, extractors, install
 
 Options = WeightsListOptions | WeightsFetchOptions | WeightsImportOptions
 
@@ -75,7 +77,8 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
     rich.progress.DownloadColumn(),
     rich.progress.TransferSpeedColumn(),
   )
-  for name in options.names:
+  failures: list[str] = []
+  for name in _named(options.names):
     with rich.progress.Progress(*columns, console=console) as progress:
       tasks: dict[str, rich.progress.TaskID] = {}
 
@@ -90,13 +93,34 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
           tasks[file] = progress.add_task(file)
         progress.update(tasks[file], completed=done, total=total)
 
-      fresh = install.fetch(
-        name,
-        mirror=options.mirror,
-        accept_research_licence=options.accept_research_licence,
-        report=report,
-      )
-    _show(console, extractors.load_extractor(name), fresh=fresh)
+      try:
+        fresh = install.fetch(
+          name,
+          mirror=options.mirror,
+          accept_research_licence=options.accept_research_licence,
+          report=report,
+        )
+        extractor = extractors.load_extractor(name)
+      except types.FawkesError as error:
+        failures.append(str(error))
+        continue
+    _show(console, extractor, fresh=fresh)
+  if failures:  # What could be fetched is there: it can be called again.
+    raise types.FawkesError("\n".join(failures))
+  if ensembles.FREE in options.names:
+    console.print(
+      f"--surrogates={ensembles.FREE} now stands for"
+      f" {', '.join(ensembles.free())}"
+    )
+
+
+def _named(names: Sequence[str]) -> list[str]:
+  """The recognisers that are to be fetched, each once."""
+  parts = [
+    ensembles.fetchable() if name == ensembles.FREE else [name]
+    for name in names
+  ]
+  return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _import(

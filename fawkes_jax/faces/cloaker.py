@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fawkes_jax.cloaking import solver
 from fawkes_jax.engine import embedder, executor
 from fawkes_jax.faces import finder, recognition
 from fawkes_jax.options import CloakOptions
+from fawkes_jax.weights import averages
 from fawkes_jax.weights import bank as bank_lib
 
 # The example tables of the JPEG standard (ITU-T T.81, annex K) at libjpeg's
@@ -64,8 +66,7 @@ class Cloaker:
     """
     self.options = options
     self.recognition = recognition.Recognition(options, photos=photos)
-    names = [e.name for e in self.recognition.extractors]
-    bank = bank_lib.load(names, file=options.bank)
+    bank = _bank(self.recognition, options.bank)
     self.centres = bank.centres
     self.executor: executor.Executor[Any] = executor.Executor(
       self.recognition.extractors,
@@ -182,6 +183,22 @@ def random_problem(
     target=dict(target),
     seed=np.uint32(0),
   )
+
+
+def _bank(known: recognition.Recognition, file: Path | None) -> bank_lib.Bank:
+  """The bank for all extractors.
+
+  To those that the package's does not cover its averaged faces are shown.
+  """
+  names = [extractor.name for extractor in known.extractors]
+  missing = set(names) - bank_lib.names(file)
+  if file is not None or not missing:
+    return bank_lib.load(names, file=file)
+  covered = bank_lib.load([name for name in names if name not in missing])
+  averaged = averages.load()
+  seen = known.embed_pictures(averaged.faces)
+  rest = {name: seen[name][averaged.groups] for name in sorted(missing)}
+  return bank_lib.Bank(embeddings={**covered.embeddings, **rest})
 
 
 def _tables_in_crop(

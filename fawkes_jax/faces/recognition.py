@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from fawkes_jax import types
 from fawkes_jax.archive import scan
@@ -85,6 +86,25 @@ class Recognition:
     """The raw embeddings of faces, by extractor."""
     crops = np.stack([face.crop for face in faces])
     return self.embedder.embed(crops, sides(faces))
+
+  def embed_pictures(
+    self, pictures: UInt8[np.ndarray, "n size size 3"]
+  ) -> dict[str, Float32[np.ndarray, "n d"]]:
+    """The raw embeddings of aligned faces in pictures of any size.
+
+    Args:
+      pictures: RGB, the square `geometry.CROP`.
+
+    Returns:
+      By extractor.
+    """
+    side = self._options.crop_size
+    crops = [
+      np.asarray(Image.fromarray(picture).resize((side, side)), np.float32)
+      for picture in pictures
+    ]
+    sides = np.full(len(crops), side, np.float32)
+    return self.embedder.embed(np.stack(crops), sides)
 
   def mean_embedding(
     self, folder: Path, *, flag: str = "input"

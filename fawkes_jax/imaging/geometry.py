@@ -260,10 +260,10 @@ def paste(
   side = alignment.side
   corners = np.array([0, side - 1, (side - 1) * 1j, (side - 1) * (1 + 1j)])
   z = alignment.origin + alignment.axis * corners
-  left = min(max(math.floor(z.real.min()), 0), shape[1])
-  top = min(max(math.floor(z.imag.min()), 0), shape[0])
-  right = max(min(math.ceil(z.real.max()) + 1, shape[1]), left)
-  bottom = max(min(math.ceil(z.imag.max()) + 1, shape[0]), top)
+  left = min(max(math.floor(np.min(z.real)), 0), shape[1])
+  top = min(max(math.floor(np.min(z.imag)), 0), shape[0])
+  right = max(min(math.ceil(np.max(z.real)) + 1, shape[1]), left)
+  bottom = max(min(math.ceil(np.max(z.imag)) + 1, shape[0]), top)
   width, height = right - left, bottom - top
   if not width or not height:
     return left, top, np.zeros((height, width, 3), np.float32)

@@ -77,7 +77,7 @@ class LandmarkModel:
       grey = _grey_values(pixels, places * extents + corners)
       steps = self._leaves_reached(forest, grey)
       # In the order of the trees and in float32, as dlib adds them.
-      shapes = np.add.reduce(np.concatenate([shapes[None], steps]), axis=0)
+      shapes = np.sum(np.concatenate([shapes[None], steps]), axis=0)
     return (shapes * extents + corners).astype(np.float32)
 
   def _leaves_reached(self, forest: int, grey: np.ndarray) -> np.ndarray:

@@ -144,14 +144,21 @@ prelu.defvjp(lambda x, slope: (prelu(x, slope), (x, slope)), _prelu_backward)
 
 
 class PRelu(nn.Module):
-  """A ReLU with one learned slope a channel for what is negative."""
+  """A ReLU with learned slopes for what is negative.
+
+  Attributes:
+    shared: whether all channels have one slope, instead of one each.
+  """
+
+  shared: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "*places c"]) -> Float[Array, "*places c"]:
     """Applies the slopes."""
-    shape = (x.shape[-1],)
+    shape = () if self.shared else (x.shape[-1],)
     slope = self.param("slope", nn.initializers.constant(0.25), shape)
-    return prelu(x, slope.astype(x.dtype))
+    slope = slope.astype(x.dtype)
+    return jnp.where(x < 0, slope * x, x) if self.shared else prelu(x, slope)
 
 
 class InvertedResidual(nn.Module):
@@ -190,6 +197,57 @@ class InvertedResidual(nn.Module):
       self.activation(y)
     )
     return x + y if x.shape == y.shape else y
+
+
+class PReluResidual(nn.Module):
+  """An inverted residual with PReLUs; its channels are weighed, or not.
+
+  Source: `InvertedResidual`, and "Squeeze-and-Excitation Networks" (Hu et al.,
+  2018).
+
+  Attributes:
+    expanded: channels between expansion and projection.
+    width: channels of the result.
+    stride: of the depthwise convolution.
+    reduction: of channels between squeeze and excitation; None for neither.
+    shared: see `PRelu`.
+    least: see `Convolution`.
+    shortcut: whether there is one where input and output have the same shape.
+    dtype: the type of the computation.
+  """
+
+  expanded: int
+  width: int
+  stride: int
+  reduction: int | None = None
+  shared: bool = False
+  least: bool = False
+  shortcut: bool = True
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q d"]:
+    """Applies the block to features."""
+    convolution = functools.partial(
+      Convolution, least=self.least, dtype=self.dtype
+    )
+    prelu = functools.partial(PRelu, shared=self.shared)
+
+    y = convolution(self.expanded, name="expand")(x)
+    y = convolution(
+      self.expanded,
+      name="depthwise",
+      size=3,
+      stride=self.stride,
+      depthwise=True,
+    )(prelu(name="prelu_0")(y))
+    y = convolution(self.width, name="project")(prelu(name="prelu_1")(y))
+    if self.reduction is not None:
+      z = y.mean(axis=(1, 2), keepdims=True)
+      z = convolution(self.width // self.reduction, name="squeeze")(z)
+      z = convolution(self.width, name="excite")(prelu(name="prelu_2")(z))
+      y = y * nn.sigmoid(z)
+    return x + y if self.shortcut and x.shape == y.shape else y
 
 
 def convolve(

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -42,40 +41,6 @@ _HALVED = {
   ("head",),
   ("prelu_2",),
 }
-
-
-class _Block(nn.Module):
-  """An inverted residual, its projection perhaps weighted by channel."""
-
-  expanded: int
-  width: int
-  stride: int
-  squeezed: bool
-  shortcut: bool
-  dtype: DTypeLike
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    convolution = functools.partial(
-      layers.Convolution, least=self.squeezed, dtype=self.dtype
-    )
-
-    y = convolution(self.expanded, name="expand")(x)
-    y = convolution(
-      self.expanded,
-      name="depthwise",
-      size=3,
-      stride=self.stride,
-      depthwise=True,
-    )(layers.PRelu(name="prelu_0")(y))
-    y = convolution(self.width, name="project")(layers.PRelu(name="prelu_1")(y))
-    if self.squeezed:
-      z = y.mean(axis=(1, 2), keepdims=True)
-      z = convolution(self.width // _REDUCTION, name="squeeze")(z)
-      z = layers.PRelu(name="prelu_2")(z)
-      z = convolution(self.width, name="excite")(z)
-      y = y * nn.sigmoid(z)
-    return x + y if self.shortcut and x.shape == y.shape else y
 
 
 class MobileFaceNetPRelu(nn.Module):
@@ -122,11 +87,12 @@ class MobileFaceNetPRelu(nn.Module):
       x = convolution(64, name="pointwise")(x)
     x = layers.PRelu(name="prelu_1")(x)
     for i, (expanded, width, stride) in enumerate(mobilefacenet.BLOCKS):
-      x = _Block(
-        expanded=expanded,
-        width=width,
-        stride=stride,
-        squeezed=self.squeezed,
+      x = layers.PReluResidual(
+        expanded,
+        width,
+        stride,
+        reduction=_REDUCTION if self.squeezed else None,
+        least=self.squeezed,
         shortcut=not self.squeezed or i not in _WITHOUT_SHORTCUT,
         dtype=self.dtype,
         name=f"block_{i}",

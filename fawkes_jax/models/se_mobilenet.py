@@ -12,7 +12,6 @@ and a depthwise convolution as global pooling.
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
@@ -36,43 +35,6 @@ BLOCKS = (
 """Expanded width, width and stride of each inverted residual block."""
 
 _REDUCTION = 8  # Of channels between squeeze and excitation.
-
-
-class _PRelu(nn.Module):
-  """A ReLU with one learned slope for what is negative."""
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    slope = self.param("slope", nn.initializers.constant(0.25), ())
-    return jnp.where(x < 0, slope.astype(x.dtype) * x, x)
-
-
-class _Block(nn.Module):
-  """An inverted residual whose projection is weighted by channel."""
-
-  expanded: int
-  width: int
-  stride: int
-  dtype: DTypeLike
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    convolution = functools.partial(layers.Convolution, dtype=self.dtype)
-
-    y = convolution(self.expanded, name="expand")(x)
-    y = convolution(
-      self.expanded,
-      name="depthwise",
-      size=3,
-      stride=self.stride,
-      depthwise=True,
-    )(_PRelu(name="prelu_0")(y))
-    y = convolution(self.width, name="project")(_PRelu(name="prelu_1")(y))
-    z = y.mean(axis=(1, 2), keepdims=True)
-    z = convolution(self.width // _REDUCTION, name="squeeze")(z)
-    z = convolution(self.width, name="excite")(_PRelu(name="prelu_2")(z))
-    y = y * nn.sigmoid(z)
-    return x + y if x.shape == y.shape else y
 
 
 class SeMobileNet(nn.Module):
@@ -107,16 +69,23 @@ class SeMobileNet(nn.Module):
     x = x.astype(self.dtype)
 
     convolution = functools.partial(layers.Convolution, dtype=self.dtype)
+    prelu = functools.partial(layers.PRelu, shared=True)
 
-    x = _PRelu(name="prelu_0")(
-      convolution(64, name="stem", size=3, stride=2)(x)
-    )
-    x = _PRelu(name="prelu_1")(
+    x = prelu(name="prelu_0")(convolution(64, name="stem", size=3, stride=2)(x))
+    x = prelu(name="prelu_1")(
       convolution(64, name="depthwise", size=3, depthwise=True)(x)
     )
     for i, (expanded, width, stride) in enumerate(BLOCKS):
-      x = _Block(expanded, width, stride, self.dtype, name=f"block_{i}")(x)
-    x = _PRelu(name="prelu_2")(convolution(512, name="head")(x))
+      x = layers.PReluResidual(
+        expanded,
+        width,
+        stride,
+        reduction=_REDUCTION,
+        shared=True,
+        dtype=self.dtype,
+        name=f"block_{i}",
+      )(x)
+    x = prelu(name="prelu_2")(convolution(512, name="head")(x))
     x = convolution(512, name="pool", size=8, depthwise=True, padded=False)(x)
     x = x.reshape(len(images), -1).astype(jnp.float32)
     return nn.Dense(

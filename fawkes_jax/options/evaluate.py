@@ -174,7 +174,9 @@ class EvaluateOptions(FaceOptions):
       self,
       "extractors",
       "two or more for {experiments}=leaveoneout",
-      "leaveoneout" not in self.experiments or len(self.extractors) > 1,
+      "leaveoneout" not in self.experiments
+      or len(self.extractors) > 1
+      or self.extractors == ("free",),
     )
     for mode in self.modes:
       for change in ((), *self.ablations):

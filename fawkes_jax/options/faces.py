@@ -54,7 +54,7 @@ class FaceOptions(PhotoOptions, group="faces"):
 
   extractors: tuple[str, ...] = option(
     "extractors to compute with: names (fawkes-jax weights list) or files, with"
-    " commas",
+    " commas; free: all with a free licence that are here",
     rules.several("names or files"),
     default=(
       "dlib_resnet",

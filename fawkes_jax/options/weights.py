@@ -17,9 +17,10 @@ class WeightsFetchOptions(Options):
   """A run of `fawkes-jax weights fetch`."""
 
   names: tuple[str, ...] = option(
-    "see fawkes-jax weights list",
+    "see fawkes-jax weights list; free: all with a free licence",
     positional="NAME",
-    more="They are names of public recognisers",
+    more="They are names of public recognisers, see `weights.ensembles` for"
+    ' "free"',
   )
   mirror: str | None = option(
     "URL under which the files lie by the names that they have here",

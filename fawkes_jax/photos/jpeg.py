@@ -317,7 +317,7 @@ def _refine(c: Coefficients, largest: int) -> None:
       step = int(table[u, v])
       low, high = _AC_RANGE if u or v else _DC_RANGE
       values = plane[..., u, v].astype(np.int32)
-      least, most = int(values.min()), int(values.max())
+      least, most = int(np.min(values)), int(np.max(values))
       for finer in range(finer_step(step, largest), step):
         factor, rest = divmod(step, finer)
         if not rest and low <= factor * least and factor * most <= high:

@@ -178,10 +178,8 @@ def jpeg_end(block: bytes, start: int) -> int:
 def is_text(block: bytes) -> bool:
   """Whether nearly all of a block is printable ASCII, or it is UTF-8."""
   counts = np.bincount(np.frombuffer(block, np.uint8), minlength=256)
-  high, control = (
-    counts[128:].sum(),
-    counts[:32].sum() - counts[[9, 10, 13]].sum(),
-  )
+  high = int(counts[128:].sum())
+  control = int(counts[:32].sum() - counts[[9, 10, 13]].sum())
   if high > 0.02 * len(block):
     try:
       block.decode()

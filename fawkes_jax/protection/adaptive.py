@@ -109,7 +109,7 @@ def _projection(
   centre = before.mean(axis=0)
   _, index = np.unique(np.concatenate([labels, labels]), return_inverse=True)
   x = np.concatenate([before, after])
-  means = np.zeros((index.max() + 1, x.shape[1]))
+  means = np.zeros((int(np.max(index)) + 1, x.shape[1]))
   np.add.at(means, index, x)
   means /= np.bincount(index)[:, None]
   rest = x - means[index]
@@ -137,7 +137,7 @@ def _best(
     for i, strength in enumerate(_STRENGTHS):
       errors[i] += _errors(learned(strength), before, after, labels, out)
   # Where several are equally good, the middle one of them.
-  good = np.flatnonzero(errors == errors.min())
+  good = np.flatnonzero(errors == np.min(errors))
   strength = _STRENGTHS[good[len(good) // 2]]
   return fit(before, after, labels)(strength)
 

@@ -35,6 +35,7 @@ from fawkes_jax.runs import (
   triage,
 )
 from fawkes_jax.runs.waves import waves
+from fawkes_jax.weights import ensembles
 
 # Names that are noted at once.
 _MANY = 4096
@@ -67,6 +68,7 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: the folders, the weights, the
       manifest, or another process. A single photo never raises.
   """
+  options = ensembles.resolved(options)
   sources = begin(options)
   if sources is None:
     return {}
@@ -206,6 +208,7 @@ def index_archive(
   Raises:
     FawkesError: the run cannot begin or go on. A single photo never raises.
   """
+  options = ensembles.resolved(options)
   counts: collections.Counter[str] = collections.Counter()
   if begin(options) is None:
     return counts

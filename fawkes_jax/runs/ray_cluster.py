@@ -27,6 +27,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import choosing, outcomes, people, phases, pipeline
+from fawkes_jax.weights import ensembles
 from fawkes_jax.xla import memory
 
 # Files of a task: what an accelerator is kept busy with, and a lost machine
@@ -210,6 +211,7 @@ def cloak_archive(
     FawkesError: the run cannot begin or go on: Ray, the folders, the weights,
       the manifest, or no machine for too long. A single photo never raises.
   """
+  options = ensembles.resolved(options)
   if pipeline.begin(options) is None:
     return
   watcher = watcher or outcomes.Watcher()

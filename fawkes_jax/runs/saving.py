@@ -273,7 +273,7 @@ class Saver:
       dssim = attempt.dssim
       over = dssim > rho
       if not over.any() and dssim.sum() > most:
-        best, most = attempt, dssim.sum()
+        best, most = attempt, float(dssim.sum())
       settled = (dssim >= _BUDGET_BAND * wanted).all()
       if best is not None and (tried >= _MAX_TRIES or settled):
         return best

@@ -1,14 +1,11 @@
 """The model card: what a student is made of, and what it reached."""
 
 import dataclasses
-import shlex
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from fawkes_jax import version
-from fawkes_jax.archive import datasets
+from fawkes_jax import reports, version
 from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import loop
 
@@ -26,7 +23,9 @@ def _twin(options: TrainOptions) -> str:
   """How a twin has learned."""
   began = "random weights"
   if options.initial is not None:
-    began = f"the weights of `{_short(options.initial)}` (an earlier run)"
+    began = (
+      f"the weights of `{reports.shown(options.initial)}` (an earlier run)"
+    )
   how = "All blocks learned together."
   if options.share_apart:
     how = (
@@ -52,6 +51,7 @@ def text(options: TrainOptions, result: loop.Result) -> str:
   Returns:
     The card.
   """
+  command = reports.command("train", options, untold=("data_note",))
   leaves = jax.tree.leaves(result.student["params"])
   size, template = result.input_size, result.template
   faces, split = result.faces, result.split
@@ -69,7 +69,7 @@ def text(options: TrainOptions, result: loop.Result) -> str:
     "",
     "## Data",
     "",
-    f"{_short(options.data)}: {options.data_note}",
+    f"{reports.shown(options.data)}: {options.data_note}",
     "",
     "| | crops | identities |",
     "|---|---|---|",
@@ -115,12 +115,12 @@ def text(options: TrainOptions, result: loop.Result) -> str:
     f" {result.seconds / 60:.1f} minutes on {jax.device_count()} x"
     f" {jax.devices()[0].device_kind}.",
     "",
-    f"    {_command(options)}",
+    f"    {command}",
     "",
     "| option | value |",
     "|---|---|",
     *(
-      f"| {field.name} | {_shown(getattr(options, field.name))} |"
+      f"| {field.name} | {reports.shown(getattr(options, field.name))} |"
       for field in dataclasses.fields(options)
       if field.name not in _UNTOLD
     ),
@@ -131,27 +131,3 @@ def text(options: TrainOptions, result: loop.Result) -> str:
 
 def _figure(value: float | None) -> str:
   return "not measured" if value is None else f"{value:.3f}"
-
-
-def _short(path: object) -> str:
-  """The last part of a path, or of each of several; other text as it is."""
-  return ",".join(
-    name if name.startswith(datasets.PREFIX) else Path(name).name
-    for name in str(path).split(",")
-  )
-
-
-def _shown(value: object) -> str:
-  if isinstance(value, tuple):
-    return ",".join(map(_short, value))
-  return _short(value) if isinstance(value, str | Path) else str(value)
-
-
-def _command(options: TrainOptions) -> str:
-  """The command with the options that are not the default."""
-  words = ["fawkes-jax", "train"]
-  for field in dataclasses.fields(options):
-    value = getattr(options, field.name)
-    if field.name != "data_note" and value != field.default:
-      words.append(f"--{field.name}={shlex.quote(_shown(value))}")
-  return " ".join(words)

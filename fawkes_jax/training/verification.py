@@ -81,6 +81,6 @@ def _best_threshold(
   ordered = scores[order]
   worth = np.where(same, -weights, weights)[order]
   # What is gained when the first k pairs are taken for different people.
-  k = int(np.concatenate([[0], np.cumsum(worth)]).argmax())
+  k = int(np.argmax(np.concatenate([[0], np.cumsum(worth)])))
   edges = np.concatenate([[ordered[0] - 1], ordered, [ordered[-1] + 1]])
   return float((edges[k] + edges[k + 1]) / 2)

@@ -48,6 +48,7 @@ class Recogniser:
     architecture: a key of `architectures.ARCHITECTURES`, or `ONNX`.
     licence: of the weights.
     research_only: whether they may be used for research only.
+    heavy: whether a CPU takes seconds for each step of a face.
     built_in: whether a plain install brings it.
     source: where the weights come from.
     lfw: accuracy on Labeled Faces in the Wild in percent, measured through the
@@ -62,6 +63,7 @@ class Recogniser:
   architecture: str
   licence: str
   research_only: bool = False
+  heavy: bool = False
   built_in: bool = False
   source: str
   lfw: float | None = None

@@ -419,7 +419,7 @@ def test_no_location_is_left_behind_the_first_picture(photo, packet):
 
 
 def test_xmp_that_grows_moves_nothing_behind_it(photo):
-  packet = rdf('a:lat="GPS"', "<a:b>" + '"' * 500 + "</a:b>")
+  packet = rdf('a:lat="GPS"', "<a:b>" + ">" * 500 + "</a:b>")
   data = with_xmp(photo, packet, trailing=MAP)
   encoded, lost = copy(data, strip_location=True)
   assert len(encoded) == len(data)
