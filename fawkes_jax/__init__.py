@@ -2,11 +2,14 @@
 
 The public API:
 
-* `load_extractor(name)`: a face feature extractor with its weights.
-* `load_detector()`, `load_landmark_model()`: what finds faces.
-* `CloakOptions`, `SolverOptions`, `MODES`: the options of a run.
+* `Cloaker(mode="mid")`: cloaks the faces of images in memory; what it gives
+  are `Cloaked` images with their `Face`s.
 * `cloak_archive(options)`: cloaks an archive of photos; a `Watcher` is told
   what becomes of each.
+* `CloakerOptions`, `CloakOptions`, `SolverOptions`, `MODES`: their options.
+* `load_extractor(name)`: a face feature extractor with its weights;
+  `Extractor.from_apply` makes one of any function in JAX.
+* `load_detector()`, `load_landmark_model()`: what finds faces.
 """
 
 import os
@@ -18,11 +21,19 @@ if os.name == "nt":
     " Subsystem for Linux (WSL)"
   )
 
-from fawkes_jax.options import MODES, CloakOptions, SolverOptions
+from fawkes_jax.options import (
+  MODES,
+  CloakerOptions,
+  CloakOptions,
+  SolverOptions,
+)
 from fawkes_jax.types import FawkesError, PhotoError
 from fawkes_jax.version import __version__
 
 if TYPE_CHECKING:
+  from fawkes_jax.faces.arrays import Cloaked, Face
+  from fawkes_jax.faces.cloaker import Cloaker
+  from fawkes_jax.models.architectures import Extractor
   from fawkes_jax.runs.outcomes import Watcher
   from fawkes_jax.runs.pipeline import cloak_archive
   from fawkes_jax.weights.builtin import load_detector, load_landmark_model
@@ -31,6 +42,11 @@ if TYPE_CHECKING:
 __all__ = [
   "MODES",
   "CloakOptions",
+  "Cloaked",
+  "Cloaker",
+  "CloakerOptions",
+  "Extractor",
+  "Face",
   "FawkesError",
   "PhotoError",
   "SolverOptions",
@@ -44,6 +60,10 @@ __all__ = [
 
 # These need JAX, which takes a second to import: only when asked for.
 _LAZY = {
+  "Cloaked": "fawkes_jax.faces.arrays",
+  "Cloaker": "fawkes_jax.faces.cloaker",
+  "Extractor": "fawkes_jax.models.architectures",
+  "Face": "fawkes_jax.faces.arrays",
   "Watcher": "fawkes_jax.runs.outcomes",
   "cloak_archive": "fawkes_jax.runs.pipeline",
   "load_detector": "fawkes_jax.weights.builtin",

@@ -1,4 +1,4 @@
-"""What the commands that measure write: JSON, Markdown, pictures."""
+"""Writes the reports of measurements: JSON, Markdown, pictures."""
 
 import dataclasses
 import importlib.metadata
@@ -80,8 +80,8 @@ def command(name: str, options: Any, *, untold: Collection[str]) -> str:
   Paths appear by their last part only: results travel, folders do not.
 
   Args:
-    name: of the command.
-    options: of a command.
+    name: the name of the command.
+    options: the options of a command.
     untold: the options that are left out.
 
   Returns:

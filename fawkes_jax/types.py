@@ -47,10 +47,14 @@ class Detection:
     box: float32 [4], left, top, right, bottom in pixels of the photo. A face
       at the border may reach outside the photo.
     score: the detector's confidence; above 0 for an accepted face.
+    points: float32 [5, 2], x and y of the centres of the eyes, the tip of the
+      nose and the corners of the mouth, from left to right in the picture, in
+      pixels of the photo; None where the detector does not tell.
   """
 
   box: np.ndarray
   score: float
+  points: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

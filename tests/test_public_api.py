@@ -95,7 +95,7 @@ def test_apply_is_pure(extractor, images):
 
 
 def test_unknown_extractor():
-  with pytest.raises(types.FawkesError, match=r"--surrogates.*dlib_resnet.*no"):
+  with pytest.raises(types.FawkesError, match=r"^extractors must.*got nobody"):
     fawkes_jax.load_extractor("nobody")
 
 

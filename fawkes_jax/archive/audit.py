@@ -24,7 +24,7 @@ class Finding:
   """What was found about one file.
 
   Attributes:
-    path: of the input file, as in the manifest.
+    path: the path of the input file, as in the manifest.
     problem: what is wrong, in words; None if nothing is.
   """
 
@@ -40,7 +40,7 @@ def audit(
   """Reads every file again that has an outcome, or should have.
 
   Args:
-    rows: of the manifest.
+    rows: the rows of the manifest.
     output: the address of the folder with the results.
     source: that of the input; None to look at the results alone.
 

@@ -1,4 +1,4 @@
-"""Sources are read whole; outputs appear atomically."""
+"""Reads sources whole, and makes outputs appear atomically."""
 
 import contextlib
 import dataclasses
@@ -82,7 +82,7 @@ def write(path: Path, data: bytes, stamp: Stamp | None = None) -> None:
   """Like `write_atomically`, but raises OSError.
 
   Args:
-    path: of the file.
+    path: the path of the file.
     data: its bytes.
     stamp: its time and mode; None for now and the umask's.
   """
@@ -94,7 +94,7 @@ def copy(source: Path, path: Path, stamp: Stamp | None = None) -> None:
 
   Args:
     source: the file.
-    path: of the copy.
+    path: the path of the copy.
     stamp: the copy's time and mode; None for now and the umask's.
 
   Raises:

@@ -107,7 +107,7 @@ class Manifest:
     yet. Of a bucket that is not asked.
 
     Args:
-      name: of the file, as a store has it.
+      name: the name of the file, as a store has it.
     """
     if not isinstance(self.store, local_store.LocalStore):
       return False
@@ -210,9 +210,9 @@ def why_unfinished(
   edit, and reading costs little beside cloaking.
 
   Args:
-    row: of the file, if it has one.
+    row: the row of the file, if it has one.
     output: the output folder.
-    source_sha256: of the file.
+    source_sha256: the source sha256 of the file.
     config: the fingerprint of the configuration.
 
   Returns:
@@ -323,7 +323,7 @@ class _Parts:
   """The files of a run that was not merged, and how far they were read.
 
   Attributes:
-    names: of the files, by generation, process and number.
+    names: the names of the files, by generation, process and number.
   """
 
   def __init__(self, store: storage.Store):

@@ -21,7 +21,7 @@ def image_kind(file: IO[bytes] | Path) -> str | None:
   photos, and be copied with clean faces.
 
   Args:
-    file: of this machine, or open for reading from its start.
+    file: a file of this machine, or one open for reading at its start.
 
   Returns:
     Pillow's name of the kind, such as "PSD".

@@ -1,4 +1,4 @@
-"""A folder of a bucket, or of whatever fsspec knows, as a store."""
+"""A folder in a bucket, or anywhere else that fsspec can open, as a store."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Where results go: each into a file of its own, or many into tar files.
+"""Writes results: each to a file of its own, or many to tar files.
 
 The tar files (WebDataset's shards) are for buckets and training pipelines that
 dislike millions of small objects. A tar file appears as a whole; what it holds

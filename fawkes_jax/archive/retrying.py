@@ -1,4 +1,4 @@
-"""What fails for a moment is tried again, with growing pauses."""
+"""Retries what fails for a moment, with growing pauses."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

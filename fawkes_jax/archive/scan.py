@@ -49,7 +49,7 @@ def scan(address: Addresses, *, flag: str = "input") -> Iterator[SourceFile]:
   * A name of a bucket that cannot be a path is a failed entry.
 
   Args:
-    address: of the archive, or several.
+    address: the address of the archive, or several.
     flag: that it comes from, for messages.
 
   Returns:

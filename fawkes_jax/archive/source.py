@@ -23,7 +23,7 @@ class SourceFile:
     load: reads it, without a status; at most so many bytes may come. Raises
       OSError or PhotoError.
     address: of a file that a list names, which may be anywhere; else None.
-    path: of a file of this machine, without a status; else None.
+    path: the path of a file of this machine, without a status; else None.
     stamp: time and mode of a file that has them and no path.
   """
 

@@ -168,7 +168,7 @@ def _unpack(address: str, shard: str, *, again: bool) -> tuple[str, str | None]:
   """A temporary file of what a compressed file holds, as far as it can be read.
 
   Args:
-    address: of the folder that it is in.
+    address: the address of the folder that it is in.
     shard: its name.
     again: whether it may have changed since it was unpacked.
 

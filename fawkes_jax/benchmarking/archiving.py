@@ -1,4 +1,4 @@
-"""The speed of all that photos go through before and after the solver."""
+"""Measures the stages before and after the solver."""
 
 import collections
 import concurrent.futures
@@ -156,7 +156,7 @@ class Pipeline(rounds.Subject):
   Attributes:
     part: see `Subject`.
     title: see there.
-    options: of each run.
+    options: the options of each run.
     loaded: what each run uses.
   """
 

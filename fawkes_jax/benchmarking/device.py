@@ -1,4 +1,4 @@
-"""What a device can do at best, to compare programs with."""
+"""Measures the peak performance of a device, to compare programs with."""
 
 import os
 import platform

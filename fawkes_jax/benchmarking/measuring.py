@@ -9,9 +9,16 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from fawkes_jax import types
-from fawkes_jax.benchmarking import archiving, device, rounds, solving
-from fawkes_jax.faces import cloaker
-from fawkes_jax.options import PARTS, BenchmarkOptions
+from fawkes_jax.benchmarking import (
+  archiving,
+  detecting,
+  device,
+  hosting,
+  rounds,
+  solving,
+)
+from fawkes_jax.faces import annotations, cloaker
+from fawkes_jax.options import USUAL_PARTS, BenchmarkOptions
 
 
 def parts(options: BenchmarkOptions) -> tuple[str, ...]:
@@ -20,8 +27,13 @@ def parts(options: BenchmarkOptions) -> tuple[str, ...]:
   Raises:
     FawkesError: a part was asked for by name that needs photos.
   """
+  annotated = (
+    options.data is not None and (options.data / annotations.BOXES).is_file()
+  )
+  if annotated and options.parts is None:
+    return (*USUAL_PARTS, "detection")
   if options.data or importlib.util.find_spec("skimage"):
-    return options.parts or PARTS
+    return options.parts or USUAL_PARTS
   wanted = set(options.parts or ()) - {"solver"}
   if wanted:
     raise types.FawkesError(
@@ -39,7 +51,7 @@ def subjects(
 
   Args:
     options: of the run.
-    parts: of `PARTS`.
+    parts: of `options.PARTS`.
     folder: for photos, before and after.
 
   Yields:
@@ -50,21 +62,27 @@ def subjects(
     FawkesError: something cannot be loaded.
   """
   solvers = list(solving.subjects(options)) if "solver" in parts else []
-  if set(parts) - {"solver"}:
+  without = {"detection"} if options.data else {"detection", "host"}
+  if set(parts) - {"solver", *without}:
     photos = archiving.gather(options, folder / "photos")
   if {"detector", "pipeline"} & set(parts):
     cloak = options.cloak(
       folder / "photos", folder / "cloaked", options.ensembles[0]
     )
     loaded = cloaker.Cloaker(cloak)
+  detections = list(detecting.subjects(options)) if "detection" in parts else []
   yield from solvers
-  yield from device.ceilings()
+  if set(parts) != {"detection"}:
+    yield from device.ceilings()
+  yield from detections
   if "detector" in parts:
     yield from archiving.finding(loaded, photos)
   if "codecs" in parts:
     yield from archiving.coding(photos, options)
   if "pipeline" in parts:
     yield archiving.Pipeline(options=cloak, loaded=loaded)
+  if "host" in parts:
+    yield from hosting.subjects(options, folder)
 
 
 def profile(results: Sequence[rounds.Result], folder: Path) -> None:

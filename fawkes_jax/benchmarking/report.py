@@ -15,8 +15,11 @@ Row = dict[str, Any]
 _TITLES = {
   "solver": "Solver",
   "detector": "Finding faces",
+  "detection": "Which faces are found",
   "codecs": "Reading and writing photos",
   "pipeline": "Everything together",
+  "host stages": "What each photo costs the processor",
+  "host": "Everything but what devices do",
   "device": "What one device can do",
 }
 
@@ -45,6 +48,14 @@ def summary(
       row = _solver(result, options, results)
     elif part == "pipeline":
       row = _pipeline(result, options)
+    elif part == "host":
+      row = {
+        **result.facts,
+        **{unit: result.spread(unit) for unit in _units(result)},
+        "problem": result.problem,
+      }
+    elif part == "detection":
+      row = {**result.facts, "s a photo": result.spread("s a photo")}
     else:
       row = {unit: result.spread(unit) for unit in _units(result)}
     tables.setdefault(part, []).append({**result.subject.title, **row})

@@ -1,4 +1,4 @@
-"""Measuring many things in turn, so that what disturbs one disturbs all."""
+"""Measures several things in turn, so that a disturbance affects all alike."""
 
 import abc
 import dataclasses

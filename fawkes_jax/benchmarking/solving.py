@@ -1,4 +1,4 @@
-"""The solver's speed: the engine's own program on random faces."""
+"""Measures the solver: the engine's own program on random faces."""
 
 import dataclasses
 import itertools

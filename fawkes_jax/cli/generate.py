@@ -50,7 +50,7 @@ def add_flag(
   """
   option = declared.of(field)
   hint = field.type
-  said = _default(field) if shown is None else shown
+  said = default_of(field) if shown is None else shown
   text = f"{option.help} ({said})" if said else option.help
   details: dict[str, Any] = {
     **_reading(hint, option),
@@ -73,7 +73,7 @@ def add_flag(
   parser.add(*names, group=option.group, rare=option.rare, **details)
 
 
-def _default(field: dataclasses.Field) -> str | None:
+def default_of(field: dataclasses.Field) -> str | None:
   """The default as help shows it; None for what goes without saying."""
   option = declared.of(field)
   if option.shown is not None:

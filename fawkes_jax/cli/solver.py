@@ -29,11 +29,11 @@ def add(parser: parsers.Parser, kind: type[declared.Options]) -> None:
   for field in dataclasses.fields(SolverOptions):
     if declared.flag(SolverOptions, field.name) not in taken:
       generate.add_flag(
-        parser, SolverOptions, field, default=None, shown=_shown(field.name)
+        parser, SolverOptions, field, default=None, shown=default_of(field.name)
       )
 
 
-def _shown(name: str) -> str:
+def default_of(name: str) -> str:
   """The default of an option, or that of each mode."""
   modes = {
     mode: generate.word(getattr(options, name))

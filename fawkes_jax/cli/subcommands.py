@@ -49,17 +49,24 @@ COMMANDS = (
     goes_on=True,
   ),
   Command(
+    name="demo",
+    help="cloak a photo that comes with the package",
+    description="Cloaks the portrait of an astronaut, and measures how much it"
+    " still looks like her. Opens nothing: it prints where to look.",
+    options=options.DemoOptions,
+  ),
+  Command(
     name="status",
-    help="say how far cloak is",
-    description="Counts the outcomes in OUTPUT/manifest.jsonl and says how fast"
-    " photos are done; with --input also how many are left. Works while `cloak`"
-    " is running, and writes nothing.",
+    help="report the progress of cloak",
+    description="Counts the outcomes in OUTPUT/manifest.jsonl and reports how"
+    " many photos are done per second, and with --input also how many are left."
+    " Works while `cloak` is running, and writes nothing.",
     options=options.StatusOptions,
     places=True,
   ),
   Command(
     name="verify",
-    help="look whether the results of cloak are whole",
+    help="check that the results of cloak are complete",
     description="Reads every result again and compares it with"
     " OUTPUT/manifest.jsonl; with --input also whether every photo has an"
     " outcome and is what it was. Names each file that is missing or altered;"
@@ -105,16 +112,26 @@ COMMANDS = (
   ),
   Command(
     name="train",
-    help="train a small extractor of one's own",
-    description="Teaches a small network the embeddings of other extractors,"
+    help="train a small recogniser of your own",
+    description="Teaches a small network the embeddings of other recognisers,"
     " identities, or both, and writes its weights and a model card to OUTPUT."
     " Run again, it continues where it stopped.",
     options=options.TrainOptions,
     goes_on=True,
   ),
   Command(
+    name="train_detector",
+    help="train a detector of faces of one's own",
+    description="Teaches a small network to find faces and their landmarks in"
+    " annotated photos, and writes its weights and a model card to OUTPUT. Run"
+    " again, it continues where it stopped. Needs YuNet: `fawkes-jax weights"
+    " fetch yunet`.",
+    options=options.TrainDetectorOptions,
+    goes_on=True,
+  ),
+  Command(
     name="evaluate",
-    help="measure what cloaks protect against",
+    help="measure how well cloaks protect",
     description="Cloaks photos of some of the people of a folder, lets trackers"
     " in their own runtimes train on them, and writes to OUTPUT how often they"
     " know these people in clean photos, and more. Run again, it continues"
@@ -133,13 +150,13 @@ COMMANDS = (
   Command(
     name="weights",
     help="list, fetch or import more recognisers to cloak against",
-    description="Adds recognisers to those that --surrogates takes.",
+    description="Adds recognisers that --surrogates can name.",
     actions=(
       Command(
         name="list",
-        help="show all that is known, and what is here",
-        description="Shows the recognisers that the package brings, those that"
-        " can be added, and those that were.",
+        help="show the recognisers that are known, and which are installed",
+        description="Shows the recognisers that come with the package, those"
+        " that you can add, and those that you have added.",
         options=options.WeightsListOptions,
       ),
       Command(
@@ -152,8 +169,8 @@ COMMANDS = (
       ),
       Command(
         name="import",
-        help="add a recogniser from a file of one's own",
-        description="Tries a recogniser and copies it into the cache directory:"
+        help="add a recogniser from a file of your own",
+        description="Tests a recogniser and copies it into the cache directory:"
         " ONNX, safetensors of InsightFace's iresnet or vit, AdaFace,"
         " facenet-pytorch or a student, or the files of the list.",
         options=options.WeightsImportOptions,

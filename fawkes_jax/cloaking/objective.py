@@ -1,21 +1,102 @@
-"""What a cloak strives for in the embedding spaces of the extractors.
+"""The objective of a cloak in the embedding spaces of the extractors.
 
 Embeddings are compared after subtracting the mean over many identities and
 scaling to length one: then different people are near a right angle in every
 extractor's space, whatever its scale, and one number fits all.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from fawkes_jax import types
 from fawkes_jax.imaging import views
 from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
+
+Loss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""A loss of (embedding, own, target, key) in the space of one extractor.
+
+The first three are float32 [d] and normalised, see `normalised`: of the changed
+face, of its person, and of the target. The key is for randomness, another one
+for each step and extractor. The result is a float32 scalar, and lower is
+better.
+"""
+
+Budget = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""How visible a change is: a function of (original, changed, weights).
+
+The first two are float32 [size, size, 3], RGB in 0..255; `weights`, float32
+[size, size], says how much each pixel counts and is 0 beyond the crop; its sum
+over the face is 1. The result is a float32 scalar of at least 0, 0 for no
+change, and has a gradient.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Goal:
+  """What the solver minimises, where it is not the package's own.
+
+  Attributes:
+    loss: replaces `away_from_own`; None for that.
+    budget: replaces DSSIM as what stays within `SolverOptions.rho`; None for
+      DSSIM.
+  """
+
+  loss: Loss | None = None
+  budget: Budget | None = None
+
+  def check(self, lengths: Iterable[int]) -> None:
+    """Traces the functions, as the solver will call them.
+
+    Args:
+      lengths: of the embeddings of the extractors.
+
+    Raises:
+      FawkesError: one does not give a scalar; names the argument.
+    """
+    if self.loss is not None:
+      for length in set(lengths):
+        vector = jax.ShapeDtypeStruct((length,), jnp.float32)
+        _check("loss", self.loss, vector, vector, vector, jax.random.key(0))
+    if self.budget is not None:
+      image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
+      weights = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+      _check("budget", self.budget, image, image, weights)
+
+
+OWN_GOAL = Goal()
+
+
+def away_from_own(own_weight: float) -> Loss:
+  """The package's own loss: to the target, and away from the person.
+
+  The person is left behind also where its cosine is negative already: what is
+  below zero for an extractor is near zero for recognisers that were not cloaked
+  against.
+
+  Args:
+    own_weight: of leaving the person, where reaching the target weighs 1.
+
+  Returns:
+    The weighted mean of 1 - cosine to the target and 1 + cosine to the person,
+    0..2.
+  """
+
+  def loss(
+    embedding: jax.Array, own: jax.Array, target: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    del key  # Nothing in it is random.
+    to_target = 1 - embedding @ target
+    from_own = 1 + embedding @ own
+    return (to_target + own_weight * from_own) / (1 + own_weight)
+
+  return loss
 
 
 def normalised(
@@ -42,16 +123,12 @@ def attack(
   extractors: Sequence[architectures.Extractor],
   options: SolverOptions,
   key: jax.Array,
+  loss: Loss | None = None,
 ) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:
   """How far a face still is from its target, and how near to its identity.
 
-  The mean over the extractors of the weighted mean of 1 - cosine to the target
-  and 1 + cosine to the person, with weights 1 and `own_weight`. Each
-  extractor sees its own random view of a crop that is turned for all.
-
-  The person is left behind also where its cosine is negative already: what is
-  below zero for an extractor is near zero for recognisers that were not cloaked
-  against.
+  The mean of the loss over the extractors. Each extractor sees its own random
+  view of a crop that is turned for all.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -59,11 +136,14 @@ def attack(
     variables: by extractor, its "weights" and its "centre".
     extractors: which of them, static.
     options: static.
-    key: of the random views.
+    key: the key of the random views.
+    loss: static; None for `away_from_own`.
 
   Returns:
-    The loss, 0..2, and that of each extractor, which has no gradient.
+    The loss, 0..2 where it is `away_from_own`, and that of each extractor,
+    which has no gradient.
   """
+  loss = loss or away_from_own(options.own_weight)
   spread = options.jitter * jax.random.truncated_normal(
     key, -2, 2, (len(extractors), 4)
   )
@@ -73,7 +153,8 @@ def attack(
 
   def one(i: int, image: jax.Array) -> jax.Array:
     extractor = extractors[i]
-    softness = jax.random.uniform(jax.random.fold_in(key, i))
+    own_key = jax.random.fold_in(key, i)
+    softness = jax.random.uniform(own_key)
     view = views.template_view(
       image,
       problem.side,
@@ -85,15 +166,17 @@ def attack(
     )
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalised(raw, variables[extractor.name]["centre"])
-    to_target = 1 - features @ problem.target[extractor.name]
-    from_own = 1 + features @ problem.own[extractor.name]
-    return to_target + options.own_weight * from_own
+    return loss(
+      features,
+      problem.own[extractor.name],
+      problem.target[extractor.name],
+      jax.random.fold_in(own_key, 1),
+    )
 
   total, each = _sum_in_turn(
     [functools.partial(one, i) for i in range(len(extractors))], image
   )
-  whole = 1 + options.own_weight
-  return total / (whole * len(extractors)), each / whole
+  return total / len(extractors), each
 
 
 def _sum_in_turn(
@@ -116,3 +199,12 @@ def _sum_in_turn(
     slope = slope + gradient
   each = jnp.stack(values)
   return each.sum() + jnp.vdot(slope, x - still), each
+
+
+def _check(name: str, function: Callable[..., Any], *arguments: Any) -> None:
+  found: Any = jax.eval_shape(function, *arguments)
+  shape, kind = getattr(found, "shape", None), getattr(found, "dtype", object)
+  if shape != () or not jnp.issubdtype(kind, jnp.floating):
+    raise types.FawkesError(
+      f"{name} must give a scalar in floating point, got {found}"
+    )

@@ -73,7 +73,7 @@ class State(NamedTuple):
 
   Attributes:
     problem: the face.
-    moments: of the original, for the DSSIM.
+    moments: the moments of the original, for the DSSIM.
     change: float32 [size, size, 3], the free variable.
     adam: the optimiser's state.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
@@ -83,7 +83,7 @@ class State(NamedTuple):
       budget, in whole numbers; zero until there is one.
     best_loss: float32 [], the mean of `losses` then; infinite until there is
       one.
-    best_dssim: float32 [], its DSSIM.
+    best_dssim: float32 [], its DSSIM, or what another budget measures.
     steps: int32 [], steps done.
     gain_step: int32 [], the step of the last improvement that counted, or of
       the last before there was a candidate within the budget; and since then
@@ -152,14 +152,16 @@ def step(
   variables: Mapping[str, Any],
   extractors: Sequence[architectures.Extractor],
   options: SolverOptions,
+  goal: objective.Goal = objective.OWN_GOAL,
 ) -> State:
   """One step of descent.
 
   Args:
-    state: of one face.
+    state: the state of one face.
     variables: by extractor, its weights and centre, see `objective.attack`.
     extractors: whose turn it is, see `turns`; static.
     options: static.
+    goal: what is minimised, within which budget; static.
 
   Returns:
     The state after the step.
@@ -183,8 +185,13 @@ def step(
       extractors,
       options,
       key,
+      goal.loss,
     )
-    dssim = ssim.dssim(problem.original, candidate, state.moments)
+    if goal.budget is None:
+      dssim = ssim.dssim(problem.original, candidate, state.moments)
+    else:
+      changed = problem.original + candidate
+      dssim = goal.budget(problem.original, changed, problem.weights)
     excess = jnp.maximum(dssim / options.rho - 1, 0)
     return attack + state.penalty * excess, (each, dssim, candidate)
 

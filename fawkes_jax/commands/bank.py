@@ -16,7 +16,7 @@ def run(options: BankOptions) -> int:
   """Writes the mean embeddings of a folder's identities.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

@@ -18,7 +18,7 @@ def run(options: BenchmarkOptions) -> int:
   """Measures, and writes tables.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

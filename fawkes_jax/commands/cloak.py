@@ -47,9 +47,9 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md, "With free recognisers".
 _MORE = (
-  "  more networks protect better: the strongest recogniser of our measurements"
-  " knew 88 % of photos cloaked like this, 54 % after `fawkes-jax weights fetch"
-  " free` and with --surrogates=free"
+  "  more networks protect better: the strongest recogniser that we tested knew"
+  " 88 % of PNG photos in mode mid, 54 % with --surrogates=free, after"
+  " `fawkes-jax weights fetch free`"
 )
 
 
@@ -139,7 +139,7 @@ def _parent(output: str) -> tuple[storage.Store, str]:
 
 
 def _take_out(folder: Path, options: CloakOptions) -> None:
-  """Puts the result of a single photo where it shall be.
+  """Moves the result of a single photo to where it belongs.
 
   Raises:
     types.FawkesError: it cannot be written.

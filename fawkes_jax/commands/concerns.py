@@ -1,4 +1,4 @@
-"""Which files of an archive need a person's attention, and why."""
+"""The files of an archive that need a person's attention, with reasons."""
 
 import collections
 import posixpath

@@ -1,4 +1,4 @@
-"""`fawkes-jax evaluate`: measures what cloaks protect against."""
+"""`fawkes-jax evaluate`: measures how well cloaks protect."""
 
 from fawkes_jax.commands import terminal
 from fawkes_jax.options import EvaluateOptions
@@ -9,7 +9,7 @@ def run(options: EvaluateOptions) -> int:
   """Runs experiments and writes their results.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

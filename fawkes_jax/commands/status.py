@@ -1,4 +1,4 @@
-"""`fawkes-jax status`: how far a run is, while it runs or afterwards."""
+"""`fawkes-jax status`: reports the progress of a run."""
 
 import collections
 import datetime
@@ -27,7 +27,7 @@ def run(options: StatusOptions) -> int:
   """Counts outcomes, and files that have none yet.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

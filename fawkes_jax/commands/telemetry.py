@@ -1,4 +1,4 @@
-"""What a run tells other programs: Prometheus's metrics, and JSON lines."""
+"""Reports a run to other programs: metrics for Prometheus, and JSON lines."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""What the commands that report on an archive say alike."""
+"""Output that the commands share."""
 
 import collections
 import contextlib

@@ -12,7 +12,7 @@ def run(options: TrainOptions) -> int:
   """Trains a student and writes its weights and its model card.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0.

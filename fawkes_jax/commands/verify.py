@@ -1,4 +1,4 @@
-"""`fawkes-jax verify`: looks whether an output folder is whole."""
+"""`fawkes-jax verify`: checks that an output folder is complete."""
 
 import collections
 
@@ -13,7 +13,7 @@ def run(options: VerifyOptions) -> int:
   """Reads all results again and compares them with the manifest.
 
   Args:
-    options: of the run.
+    options: the options of the run.
 
   Returns:
     0, or 1 if something is missing or was altered.

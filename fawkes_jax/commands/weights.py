@@ -16,7 +16,13 @@ from fawkes_jax.options import (
   WeightsImportOptions,
   WeightsListOptions,
 )
-from fawkes_jax.weights import catalogue, ensembles, extractors, install
+from fawkes_jax.weights import (
+  catalogue,
+  detectors,
+  ensembles,
+  extractors,
+  install,
+)
 
 Options = WeightsListOptions | WeightsFetchOptions | WeightsImportOptions
 
@@ -46,20 +52,25 @@ def run(options: Options) -> int:
 def _list(console: rich.console.Console) -> None:
   """Shows what is known and what is here."""
   known, kept = catalogue.recognisers(), catalogue.kept()
+  here = {path.name for path in catalogue.folder().glob("*")}
   table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
   for column in ("name", "licence", "use", "LFW", "state"):
     table.add_column(column, overflow="fold", no_wrap=column != "licence")
   for name, record in known.items():
     if record.built_in:
       state = "built in"
-    elif name in kept:
+    elif name in kept or (record.finds_faces and record.files[0].name in here):
       state = "in the cache"
     else:
       state = "to fetch" if record.fetchable else "to import"
     table.add_row(
       name,
       record.licence,
-      "research only" if record.research_only else "free",
+      "research only"
+      if record.research_only
+      else "finds faces"
+      if record.finds_faces
+      else "free",
       "" if record.lfw is None else f"{record.lfw} %",
       state,
     )
@@ -100,11 +111,11 @@ def _fetch(options: WeightsFetchOptions, console: rich.console.Console) -> None:
           accept_research_licence=options.accept_research_licence,
           report=report,
         )
-        extractor = extractors.load_extractor(name)
+        use = _tried(name)
       except types.FawkesError as error:
         failures.append(str(error))
         continue
-    _show(console, extractor, fresh=fresh)
+    _show(console, name, use, fresh=fresh)
   if failures:  # What could be fetched is there: it can be called again.
     raise types.FawkesError("\n".join(failures))
   if ensembles.FREE in options.names:
@@ -139,19 +150,30 @@ def _import(
     architecture=options.architecture,
     preprocessing=options.preprocessing,
   )
-  _show(console, extractor, fresh=True)
+  _show(console, extractor.name, _use(extractor), fresh=True)
+
+
+def _tried(name: str) -> str:
+  """What can be done with what was fetched, which is loaded to see that."""
+  if catalogue.public()[name].finds_faces:
+    return f"for --detector={detectors.load(name).name}"
+  return _use(extractors.load_extractor(name))
+
+
+def _use(extractor: architectures.Extractor) -> str:
+  """What can be done with a recogniser."""
+  size = extractor.input_size
+  return (
+    f"faces of {size} x {size} pixels, for"
+    f" --surrogates=dlib_resnet,{extractor.name}"
+  )
 
 
 def _show(
-  console: rich.console.Console,
-  extractor: architectures.Extractor,
-  *,
-  fresh: bool,
+  console: rich.console.Console, name: str, use: str, *, fresh: bool
 ) -> None:
   """Says what there is now, and how to use it."""
-  name, size = extractor.name, extractor.input_size
   console.print(
     f"{name} {'is' if fresh else 'was'} in"
-    f" {files.printable(catalogue.folder())}: faces of {size} x {size} pixels,"
-    f" for --surrogates=dlib_resnet,{name}"
+    f" {files.printable(catalogue.folder())}: {use}"
   )

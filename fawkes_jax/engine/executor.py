@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from fawkes_jax import types
-from fawkes_jax.cloaking import solver
+from fawkes_jax.cloaking import objective, solver
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
@@ -51,7 +51,7 @@ class Solution:
   Attributes:
     change: float32 [size, size, 3], whole numbers, to be added to the crop;
       zero where no change within the budget came nearer to the target.
-    dssim: of the change, at most the budget.
+    dssim: of the change, or what another budget measures; at most the budget.
     steps: how many were done.
   """
 
@@ -78,11 +78,12 @@ class Executor(Generic[Key]):
     steps_per_call: int | None = None,
     group: int | None = None,
     memory: int | None = None,
+    goal: objective.Goal = objective.OWN_GOAL,
   ):
     """Compiles nothing yet.
 
     Args:
-      extractors: whom the cloaks are computed against.
+      extractors: that the cloaks are made against.
       centres: by extractor, its mean embedding.
       options: the solver's.
       slots: how many faces at once; rounded up to a multiple of the number of
@@ -95,6 +96,7 @@ class Executor(Generic[Key]):
         CPU and 16 elsewhere, where each transfer has its price.
       memory: that the program may use on each device beside the states, in
         bytes; None for most of what is free, where the device says so.
+      goal: what is minimised, within which budget.
     """
     on_cpu = jax.default_backend() == "cpu"
     precision = options.precision
@@ -137,7 +139,7 @@ class Executor(Generic[Key]):
 
     def advance(group, states, variables):
       states = jax.vmap(
-        lambda state: solver.step(state, variables, group, options)
+        lambda state: solver.step(state, variables, group, options, goal)
       )(states)
       return states, jax.vmap(lambda s: solver.finished(s, options))(states)
 

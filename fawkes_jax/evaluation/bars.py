@@ -1,4 +1,4 @@
-"""How far an evaluation is: bars in a terminal, lines elsewhere."""
+"""Progress of an evaluation: bars in a terminal, lines elsewhere."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ class Bars:
     """A bar of a run of the pipeline.
 
     Args:
-      title: of the bar.
+      title: the title of the bar.
       photos: how many are cloaked.
 
     Yields:

@@ -1,4 +1,4 @@
-"""What people publish: photos that the pipeline has cloaked, once and kept."""
+"""Cloaked photos of the people of an evaluation, made once and kept."""
 
 import contextlib
 import dataclasses
@@ -71,9 +71,9 @@ class Wardrobe:
     """Cloaks nothing yet.
 
     Args:
-      options: of the run.
+      options: the options of the run.
       everybody: who takes part.
-      bars: show how far it is.
+      bars: show progress.
     """
     self._options = options
     self._people = everybody
@@ -153,7 +153,7 @@ def relation(identity: str, surrogates: Sequence[str]) -> str:
   """What cloaks have seen of a recogniser.
 
   Args:
-    identity: of the recogniser.
+    identity: the identity of the recogniser.
     surrogates: the networks that the cloaks are made against.
 
   Returns:

@@ -1,4 +1,4 @@
-"""What a tracker may do to photos before it looks at them.
+"""Countermeasures: how a tracker may change photos before it uses them.
 
 Each maps uint8 RGB [height, width, 3] to the same; it is always the same for
 the same photo.

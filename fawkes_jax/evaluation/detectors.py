@@ -137,7 +137,7 @@ class YuNet:
     Raises:
       FawkesError: onnxruntime is missing, or the file is not YuNet's.
     """
-    self._session = onnx_session(file, "detector")
+    self._session = onnx_session(file, "tracker_detector")
     self._names = [output.name for output in self._session.get_outputs()]
     expected = {
       f"{kind}_{stride}"
@@ -146,7 +146,8 @@ class YuNet:
     }
     if not expected <= set(self._names):
       raise types.FawkesError(
-        f"--detector must be YuNet with outputs cls_8 to kps_32, got {file}"
+        "--tracker_detector must be YuNet with outputs cls_8 to kps_32, got"
+        f" {file}"
         f" with {', '.join(self._names)}"
       )
     self.key = kept.digest(

@@ -1,4 +1,4 @@
-"""The experiments: each makes tables, lists of rows, of a study.
+"""The experiments: functions from a study to tables.
 
 A cell of a row is a word, a number, None, a list of names, or a rate with its
 confidence interval as a dict of `metrics.Rate`'s attributes. "PSR" is the
@@ -394,8 +394,8 @@ def _each(
   """The rows of every recipe and tracker, kept between runs.
 
   Args:
-    study: of the run.
-    name: of what the rows say.
+    study: the study of the run.
+    name: the name of what the rows say.
     rows: makes them.
     *parts: plain data that they depend on, beside people, cloaks, trackers
       and heads.

@@ -1,4 +1,4 @@
-"""What trackers make of photos, computed once and kept."""
+"""Features that trackers compute of photos, computed once and kept."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Features:
 
   Attributes:
     x: the features, [n, d].
-    labels: of the people they show, [n].
+    labels: the labels of the people they show, [n].
   """
 
   x: Float[np.ndarray, "n d"]
@@ -55,7 +55,7 @@ class Gallery:
     Args:
       tables: keep what was computed.
       detections: of faces.
-      bars: show how far it is.
+      bars: show progress.
     """
     self._tables = tables
     self._detections = detections

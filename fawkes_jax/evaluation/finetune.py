@@ -36,7 +36,7 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any], str]:
   Args:
     name: an architecture of `students.STUDENTS`, which begins at random, or
       the .safetensors file of a trained student.
-    seed: of what is random.
+    seed: the seed of what is random.
 
   Returns:
     The module, its variables, and what tells it from others.
@@ -94,7 +94,7 @@ def right(
     train: crops, the square `geometry.CROP`, and the labels of the people.
     test: crops to recognise, and who they show.
     steps: of AdamW, with a learning rate that falls along a cosine.
-    seed: of the head and the views.
+    seed: the seed of the head and the views.
 
   Returns:
     Whether each of the crops is recognised.

@@ -37,7 +37,7 @@ def right(name: str, train: Features, test: Features) -> Bool[np.ndarray, " m"]:
   """Whether a head on a tracker names the faces to recognise rightly.
 
   Args:
-    name: of the head.
+    name: the name of the head.
     train: what the tracker trains on; it may lack people.
     test: what it is to recognise.
 

@@ -1,4 +1,4 @@
-"""What is kept between runs, so that none computes anything twice."""
+"""Keeps results between runs, so that nothing is computed twice."""
 
 import contextlib
 import hashlib
@@ -130,7 +130,7 @@ class Memory:
     """A result, computed where it is not known.
 
     Args:
-      name: of what is computed, for the file.
+      name: the name of what is computed, for the file.
       parts: plain data: all that the result depends on.
       compute: makes the result, of plain data.
     """

@@ -1,4 +1,4 @@
-"""Who takes part in an evaluation, and where their photos lie."""
+"""Chooses the people of an evaluation, and finds their photos."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ class Photo:
 
   Attributes:
     path: where it is.
-    sha256: of its bytes, in hexadecimal.
+    sha256: the SHA-256 of its bytes, in hexadecimal.
     person: the label of whom it shows.
     name: below a folder, IDENTITY/NAME.
   """
@@ -38,7 +38,7 @@ class Person:
   """Somebody who takes part.
 
   Attributes:
-    name: of the identity.
+    name: the name of the identity.
     label: its number.
     protected: whether its photos to train on are cloaked.
     train: photos that a tracker trains on.
@@ -101,7 +101,7 @@ def choose(options: EvaluateOptions, *, extras: bool) -> People:
   """Chooses who takes part.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     extras: whether people beyond the tracker's are wanted.
 
   Returns:

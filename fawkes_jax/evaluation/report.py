@@ -1,4 +1,4 @@
-"""What is written of an evaluation: JSON, Markdown, plots."""
+"""Writes the results of an evaluation: JSON, Markdown, plots."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def summary(
   """Everything as plain data.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     everybody: who took part.
     experiments: the tables by experiment.
 

@@ -42,8 +42,8 @@ class Study:
     self.options = options
     self._dlib = detectors.Dlib()
     self._detector: detectors.Detector = self._dlib
-    if options.detector is not None:
-      self._detector = detectors.YuNet(options.detector)
+    if options.tracker_detector is not None:
+      self._detector = detectors.YuNet(options.tracker_detector)
     self.trackers = [self.tracker(name) for name in options.trackers]
     self.memory = kept.Memory(options.output / "results")
     console.print(f"choosing people of {options.data}")

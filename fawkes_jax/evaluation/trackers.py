@@ -34,7 +34,7 @@ class Tracker:
   Attributes:
     name: in the results.
     key: differs when any of its features could.
-    identity: of the recogniser, see `identity`.
+    identity: the identity of the recogniser, see `identity`.
     detector: finds the faces.
     embed: the features of a face in a photo; dlib's as they are, others of
       length one; None where the face cannot be aligned.
@@ -59,7 +59,7 @@ def load(
       file of the same name beside it, see
       `weights.extractors.load_extractor`.
     dlib: the detector of dlib's own chain.
-    detector: of all other recognisers.
+    detector: the detector of all other recognisers.
 
   Raises:
     FawkesError: the file is missing or damaged, or its runtime is missing.

@@ -27,7 +27,7 @@ class Visibility:
       tables: keep what was measured.
       detections: of faces.
       detector: whose box is measured in.
-      bars: show how far it is.
+      bars: show progress.
     """
     self._table = tables.get("visibility", detector.key)
     self._detections = detections

@@ -1,21 +1,44 @@
-"""Faces in, changes out: recognition, targets and the solver put together."""
+"""Images in, cloaks out: recognition, targets and the solver put together.
 
+`fawkes_jax.Cloaker` is for arrays. A run of an archive finds, embeds, targets
+and solves its faces with one, too, and saves them as its files ask for
+(`runs/saving.py`).
+"""
+
+import dataclasses
+import hashlib
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt16
+from jaxtyping import Float32, Int64, UInt16
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
-from fawkes_jax.cloaking import solver
+from fawkes_jax.cloaking import objective, solver, targets
 from fawkes_jax.engine import embedder, executor
-from fawkes_jax.faces import finder, recognition
-from fawkes_jax.options import CloakOptions
-from fawkes_jax.weights import averages
+from fawkes_jax.faces import arrays, finder, fitting, grouping, recognition
+from fawkes_jax.imaging import geometry, ssim
+from fawkes_jax.models import architectures
+from fawkes_jax.options import (
+  MODES,
+  CloakerOptions,
+  ModeOptions,
+  OptionError,
+)
+from fawkes_jax.photos.regions import regions
+from fawkes_jax.weights import averages, ensembles
 from fawkes_jax.weights import bank as bank_lib
+
+SAME_PERSON = 0.475
+"""The least mean cosine between the faces of two groups that are of one person,
+of centred embeddings; docs/cloaking.md has the measurement."""
+
+# Images in which faces are looked for at once.
+_WAVE = 16
 
 # The example tables of the JPEG standard (ITU-T T.81, annex K) at libjpeg's
 # quality of 75, which halves them.
@@ -40,41 +63,86 @@ _QUALITY_75 = (_ANNEX_K + 1) // 2
 
 
 class Cloaker:
-  """All that a run loads once, and what it makes of a face.
+  """Cloaks the faces of images; loads its networks once.
+
+      cloaker = fawkes_jax.Cloaker(mode="mid")
+      results = cloaker.cloak(images)
+      results[0].image, results[0].faces[0].dssim
+
+  Programs are compiled when they are first needed, and kept: in this object,
+  and in the cache directory for the next process.
 
   Attributes:
-    options: of the run.
+    options: what it does.
     recognition: what finds and embeds faces.
     centres: by extractor, the mean identity of the bank.
-    executor: of the solver, for this run's options.
+    executor: the executor of the solver, for these options.
     candidates: by extractor, normalised embeddings of the possible targets,
       one identity a row.
     target_names: what each of them is called.
   """
 
-  def __init__(self, options: CloakOptions, *, photos: int | None = None):
+  def __init__(
+    self,
+    options: CloakerOptions | None = None,
+    *,
+    mode: str | None = None,
+    extractors: Iterable[str | Path | architectures.Extractor] | None = None,
+    loss: objective.Loss | None = None,
+    budget: objective.Budget | None = None,
+    photos: int | None = None,
+  ):
     """Loads weights and targets; compiles nothing yet.
 
     Args:
-      options: of the run.
+      options: what it does; None for the defaults.
+      mode: "low", "mid" or "high", in the place of `options.solver`.
+      extractors: what the cloaks are computed against, in the place of
+        `options.extractors`: names and files, see `load_extractor`, or
+        extractors, see `Extractor.from_apply`.
+      loss: a function of (embedding, own, target, key) that is minimised, in
+        the place of the package's own, see `objective.Loss`.
+      budget: a function of (original, changed, weights) that stays within
+        `options.solver.rho`, in the place of DSSIM, see `objective.Budget`.
       photos: how many there are, where that is known, see
         `Recognition`.
 
     Raises:
-      FawkesError: weights, the target bank or the target's photos cannot be
-        used.
+      FawkesError: an argument breaks its rule; or weights, the target bank or
+        the target's photos cannot be used.
     """
-    self.options = options
-    self.recognition = recognition.Recognition(options, photos=photos)
+    options = CloakerOptions() if options is None else options
+    if not isinstance(options, CloakerOptions):
+      raise types.FawkesError(
+        f"options must be CloakerOptions, got {options!r}; a mode is given by"
+        ' its name: Cloaker(mode="mid")'
+      )
+    if mode is not None:
+      options = dataclasses.replace(
+        options, solver=MODES[ModeOptions(mode=mode).mode]
+      )
+    loaded: dict[str, architectures.Extractor] = {}
+    if extractors is not None:
+      if isinstance(extractors, str | Path | architectures.Extractor):
+        extractors = (extractors,)
+      names = []
+      for one in extractors:
+        if isinstance(one, architectures.Extractor):
+          loaded[one.name] = one
+          names.append(one.name)
+        else:
+          names.append(str(one))
+      options = dataclasses.replace(options, extractors=tuple(names))
+    self.options = options = ensembles.resolved(options)
+    self.recognition = recognition.Recognition(
+      options, photos=photos, loaded=loaded
+    )
     bank = _bank(self.recognition, options.bank)
     self.centres = bank.centres
-    self.executor: executor.Executor[Any] = executor.Executor(
-      self.recognition.extractors,
-      self.centres,
-      options.solver,
-      slots=self.recognition.batch_size,
-      mesh=self.recognition.mesh,
-    )
+    self._goal = objective.Goal(loss=loss, budget=budget)
+    self._goal.check(len(centre) for centre in self.centres.values())
+    self._executors: dict[int, executor.Executor[Any]] = {}
+    self.executor = self._executor(self.recognition.batch_size)
     if options.target_dir is None:
       self.candidates = self.normalised(bank.embeddings)
       count = len(next(iter(self.candidates.values())))
@@ -84,12 +152,142 @@ class Cloaker:
         options.target_dir, flag="target_dir"
       )
       if mean is None:
-        raise types.FawkesError(
-          "--target_dir must hold a photo with a face, got"
-          f" {files.printable(options.target_dir)}"
+        raise OptionError(
+          CloakerOptions,
+          "target_dir",
+          "a folder with a photo of a face",
+          files.printable(options.target_dir),
         )
       self.candidates = self.normalised({k: e[None] for k, e in mean.items()})
       self.target_names = [files.printable(options.target_dir)]
+
+  def cloak(
+    self, images: Iterable[Any], people: Sequence[Any] | None = None
+  ) -> list[arrays.Cloaked]:
+    """Cloaks every face of some images.
+
+    The images of a person should come in one call: they are cloaked against
+    what they have in common, as in an archive, and so protect better.
+
+    Args:
+      images: of any sizes, upright; each uint8 RGB [height, width, 3],
+        greyscale [height, width] or [height, width, 1], or RGBA [height,
+        width, 4]; or floating point in 0..1.
+      people: a label for each image, the same for the same person, of whom it
+        is the largest face; None, for all or for some, to group the faces by
+        how much they look alike. Other faces of an image are grouped so, too.
+
+    Returns:
+      For each image what became of it, in their order.
+
+    Raises:
+      FawkesError: an argument is something else.
+    """
+    pictures = arrays.pictures(images)
+    labels = arrays.labels(people, len(pictures))
+    found: list[list[finder.AlignedFace]] = []
+    for first in range(0, len(pictures), _WAVE):
+      wave = pictures[first : first + _WAVE]
+      found += self.recognition.finder.find([p.pixels for p in wave])
+    if not any(found):
+      return [arrays.Cloaked(image=p.given.copy(), faces=()) for p in pictures]
+    faces = [face for some in found for face in some]
+    own = self.normalised(self.recognition.embed(faces))
+    persons = _persons(found, own, labels)
+    chosen = targets.choose(own, persons, self.candidates)
+    return self._cloaked(
+      pictures,
+      found,
+      own=own,
+      leave=targets.identities(own, persons),
+      reach={name: e[chosen] for name, e in self.candidates.items()},
+      persons=persons,
+      names=[self.target_names[target] for target in chosen],
+    )
+
+  def cloak_crops(
+    self,
+    crops: Iterable[Any],
+    *,
+    own: Mapping[str, Any] | None = None,
+    target: Mapping[str, Any] | None = None,
+  ) -> list[arrays.Cloaked]:
+    """Cloaks aligned faces, without looking for them; for experiments.
+
+    Args:
+      crops: square images of one face each, as in `cloak`, which show the
+        square `geometry.CROP` of the face frame; at least 24 pixels and at
+        most `options.crop_size` wide.
+      own: by extractor, the embedding [d] or [n, d] that the faces leave, as
+        `embed` gives it; None for each crop's own.
+      target: likewise the embedding that they approach; None for the farthest
+        identity of the bank.
+
+    Returns:
+      For each crop what became of it, with one face.
+
+    Raises:
+      FawkesError: an argument is something else.
+    """
+    pictures = arrays.pictures(crops, name="crops")
+    if not pictures:
+      return []
+    faces = [self._whole(i, p) for i, p in enumerate(pictures)]
+    raw = self.recognition.embed(faces)
+    normal = leave = self.normalised(raw)
+    if own is not None:
+      leave = self.normalised(arrays.embeddings(own, raw, name="own"))
+    persons = np.arange(len(faces))
+    if target is None:
+      chosen = targets.choose(leave, persons, self.candidates)
+      reach = {name: e[chosen] for name, e in self.candidates.items()}
+      names = [self.target_names[index] for index in chosen]
+    else:
+      reach = self.normalised(arrays.embeddings(target, raw, name="target"))
+      names = ["given"] * len(faces)
+    return self._cloaked(
+      pictures,
+      [[face] for face in faces],
+      own=normal,
+      leave=leave,
+      reach=reach,
+      persons=persons,
+      names=names,
+    )
+
+  def embed(self, crops: Iterable[Any]) -> dict[str, np.ndarray]:
+    """The embeddings of aligned faces.
+
+    Args:
+      crops: as in `cloak_crops`.
+
+    Returns:
+      By extractor, float32 [n, d], not normalised.
+
+    Raises:
+      FawkesError: the crops are something else.
+    """
+    pictures = arrays.pictures(crops, name="crops")
+    faces = [self._whole(i, p) for i, p in enumerate(pictures)]
+    if faces:
+      return self.recognition.embed(faces)
+    return {
+      n: np.zeros((0, len(c)), np.float32) for n, c in self.centres.items()
+    }
+
+  def cost(
+    self,
+    face: finder.AlignedFace,
+    crop: Float32[np.ndarray, "size size 3"],
+  ) -> float:
+    """What a change costs of the budget: its DSSIM, or what replaces it.
+
+    Args:
+      face: as it was.
+      crop: as it is now.
+    """
+    measure: Any = self._goal.budget or ssim.measure
+    return float(measure(face.crop, crop, face.weights))
 
   def normalised(
     self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]
@@ -102,7 +300,7 @@ class Cloaker:
     face: finder.AlignedFace,
     *,
     own: Mapping[str, Float32[np.ndarray, " d"]],
-    target: int,
+    target: int | Mapping[str, Float32[np.ndarray, " d"]],
     grey: bool,
     seed: int,
     jpeg_tables: UInt16[np.ndarray, "2 8 8"] | None = None,
@@ -112,15 +310,18 @@ class Cloaker:
     Args:
       face: found by `recognition.finder`.
       own: by extractor, its person's normalised embedding.
-      target: index into `candidates`.
+      target: index into `candidates`; or by extractor, another one's normalised
+        embedding.
       grey: whether its photo is greyscale.
-      seed: of its random views, 0..2**32 - 1.
+      seed: the seed of its random views, 0..2**32 - 1.
       jpeg_tables: the quantisation tables of its file; None where that is no
         JPEG, to prepare for one of quality 75.
 
     Returns:
       The problem, with numpy leaves.
     """
+    if isinstance(target, int | np.integer):
+      target = {name: e[target] for name, e in self.candidates.items()}
     return solver.Problem(
       original=face.crop,
       coverage=face.coverage,
@@ -129,7 +330,7 @@ class Cloaker:
       tables=_tables_in_crop(jpeg_tables, face.alignment.scale),
       colour=np.float32(not grey),
       own=dict(own),
-      target={name: e[target] for name, e in self.candidates.items()},
+      target=dict(target),
       seed=np.uint32(seed),
     )
 
@@ -153,6 +354,193 @@ class Cloaker:
     per_face = rounds[1] / steps * self.options.solver.steps
     # The last ones have as many slots to themselves as the first.
     return compiling + per_face * (-(-faces // len(problems)) * len(problems))
+
+  def _executor(self, slots: int) -> executor.Executor[Any]:
+    """The solver for so many faces at once."""
+    if slots not in self._executors:
+      self._executors[slots] = executor.Executor(
+        self.recognition.extractors,
+        self.centres,
+        self.options.solver,
+        slots=slots,
+        mesh=self.recognition.mesh,
+        goal=self._goal,
+      )
+    return self._executors[slots]
+
+  def _whole(self, index: int, picture: arrays.Picture) -> finder.AlignedFace:
+    """A crop as the face of an image that is nothing but the crop."""
+    height, width = picture.pixels.shape[:2]
+    most = self.options.crop_size
+    if height != width or not finder.LEAST_SIDE <= width <= most:
+      raise types.FawkesError(
+        f"crops[{index}] must be square, {finder.LEAST_SIDE} to {most} pixels"
+        f" wide (crop_size), got {width} x {height}"
+      )
+    return finder.AlignedFace(
+      box=(0, 0, width, height),
+      score=1.0,
+      alignment=geometry.Alignment(origin=0j, axis=1 + 0j, side=width),
+      shape=(height, width),
+      size=most,
+      pixels=picture.pixels,
+    )
+
+  def _cloaked(
+    self,
+    pictures: Sequence[arrays.Picture],
+    found: Sequence[Sequence[finder.AlignedFace]],
+    *,
+    own: Mapping[str, Float32[np.ndarray, "n d"]],
+    leave: Mapping[str, Float32[np.ndarray, "n d"]],
+    reach: Mapping[str, Float32[np.ndarray, "n d"]],
+    persons: Int64[np.ndarray, " n"],
+    names: Sequence[str],
+  ) -> list[arrays.Cloaked]:
+    """Cloaks known faces.
+
+    Args:
+      pictures: that they are in.
+      found: the faces of each, n in all.
+      own: by extractor, their normalised embeddings.
+      leave: likewise, of what they leave.
+      reach: likewise, of what they approach.
+      persons: whose they are.
+      names: of their targets.
+    """
+    solutions = self._solve(pictures, found, leave=leave, reach=reach)
+    fitted, first = [], 0
+    for picture, faces in zip(pictures, found, strict=True):
+      some = solutions[first : first + len(faces)]
+      first += len(faces)
+      fitted.append(self._fit(picture, faces, some))
+    crops = [crop for one in fitted for crop in one.crops]
+    sides = recognition.sides([face for faces in found for face in faces])
+    after = self.normalised(
+      self.recognition.embedder.embed(np.stack(crops), sides)
+    )
+    results, number = [], 0
+    for picture, faces, one in zip(pictures, found, fitted, strict=True):
+      told = []
+      for i, face in enumerate(faces):
+        cosine = {
+          name: float(own[name][number] @ after[name][number]) for name in own
+        }
+        solution = solutions[number]
+        told.append(
+          arrays.Face(
+            box=face.box,
+            person=int(persons[number]),
+            target=names[number],
+            dssim=float(ssim.measure(face.crop, one.crops[i], face.weights)),
+            cost=float(one.dssim[i]),
+            cosine=cosine,
+            steps=solution.steps,
+            unprotected=fitting.why_unprotected(
+              solution,
+              "an array of 8 bits",
+              float(np.mean(list(cosine.values()))),
+              changed=bool(one.scales[i]),
+            ),
+          )
+        )
+        number += 1
+      results.append(
+        arrays.Cloaked(image=picture.changed(one.pixels), faces=tuple(told))
+      )
+    return results
+
+  def _solve(
+    self,
+    pictures: Sequence[arrays.Picture],
+    found: Sequence[Sequence[finder.AlignedFace]],
+    *,
+    leave: Mapping[str, Float32[np.ndarray, "n d"]],
+    reach: Mapping[str, Float32[np.ndarray, "n d"]],
+  ) -> list[executor.Solution]:
+    """Solves faces, see `_cloaked`."""
+    problems: list[tuple[int, solver.Problem]] = []
+    for picture, faces in zip(pictures, found, strict=True):
+      digest = hashlib.sha256(picture.pixels.tobytes()).hexdigest()
+      for index, face in enumerate(faces):
+        number = len(problems)
+        problem = self.problem(
+          face,
+          own={name: e[number] for name, e in leave.items()},
+          target={name: e[number] for name, e in reach.items()},
+          grey=picture.grey,
+          seed=face_seed(self.options.solver.seed, digest, index),
+        )
+        problems.append((number, problem))
+    engine = self._executor(self.recognition.slots(len(problems)))
+    solved = dict(engine.solve(problems, warn=_warn))
+    return [solved[number] for number, _ in problems]
+
+  def _fit(
+    self,
+    picture: arrays.Picture,
+    faces: Sequence[finder.AlignedFace],
+    solutions: Sequence[executor.Solution],
+  ) -> "_Attempt":
+    """Changes an image so that no face exceeds the budget."""
+    linf = np.float32(self.options.solver.linf)
+    height, width = picture.pixels.shape[:2]
+
+    def attempt(scales: np.ndarray) -> _Attempt:
+      patches = []
+      for face, solution, scale in zip(faces, solutions, scales, strict=True):
+        side = face.alignment.side
+        change = np.float32(scale) * solution.change[:side, :side]
+        left, top, pasted = geometry.paste(
+          np.clip(change, -linf, linf), face.alignment, face.shape
+        )
+        if pasted.size:
+          patches.append(types.Patch(left=left, top=top, change=pasted))
+      pixels = picture.pixels.copy()
+      for patch in regions(patches, width=width, height=height):
+        left, top, right, bottom = patch.box
+        part = pixels[top:bottom, left:right]
+        part[...] = np.clip(np.rint(part + patch.change), 0, 255)
+      crops = [_again(face, pixels) for face in faces]
+      costs = [
+        self.cost(face, crop) for face, crop in zip(faces, crops, strict=True)
+      ]
+      return _Attempt(
+        pixels=pixels, crops=crops, dssim=np.array(costs), scales=scales
+      )
+
+    if not faces:
+      return attempt(np.zeros(0))
+    return fitting.fit(attempt, list(solutions), self.options.solver.rho)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Attempt:
+  """An image with scaled changes.
+
+  Attributes:
+    pixels: uint8 [height, width, 3].
+    crops: the crops of its faces.
+    dssim: of each face, or what another budget measures.
+    scales: the scales of the changes, by face.
+  """
+
+  pixels: np.ndarray
+  crops: list[np.ndarray]
+  dssim: np.ndarray
+  scales: np.ndarray
+
+
+def face_seed(seed: int, sha256: str, index: int) -> int:
+  """A face's own seed: the same wherever and whenever it is cloaked.
+
+  Args:
+    seed: the seed of the run.
+    sha256: the SHA-256 of the photo.
+    index: the index of the face in it.
+  """
+  digest = hashlib.sha256(f"{seed} {sha256} {index}".encode()).digest()
+  return int.from_bytes(digest[:4], "little")
 
 
 def random_problem(
@@ -185,13 +573,57 @@ def random_problem(
   )
 
 
+def _again(face: finder.AlignedFace, pixels: np.ndarray) -> np.ndarray:
+  """The crop of a known face from another version of its image."""
+  crop = geometry.extract(pixels, face.alignment).astype(np.uint8)
+  return dataclasses.replace(face, pixels=crop).crop
+
+
+def _persons(
+  found: Sequence[Sequence[finder.AlignedFace]],
+  own: Mapping[str, Float32[np.ndarray, "n d"]],
+  labels: Sequence[Any],
+) -> Int64[np.ndarray, " n"]:
+  """Whose face each is: by its label where it has one, else by its looks."""
+  photos = np.repeat(np.arange(len(found)), [len(faces) for faces in found])
+  told: dict[Any, list[int]] = {}
+  number = 0
+  for faces, label in zip(found, labels, strict=True):
+    if faces and label is not None:
+      extents = [face.alignment.extent for face in faces]
+      told.setdefault(label, []).append(number + int(np.argmax(extents)))
+    number += len(faces)
+  persons = np.full(len(photos), -1)
+  for person, numbers in enumerate(told.values()):
+    persons[numbers] = person
+  rest = np.flatnonzero(persons < 0)
+  if len(rest):
+    some = {name: e[rest] for name, e in own.items()}
+    length = sum(e.shape[1] for e in some.values())
+    codes = grouping.Coder(length, faces=len(rest)).codes(some)
+    persons[rest] = len(told) + grouping.groups(
+      codes, photos[rest], threshold=SAME_PERSON
+    )
+  return persons
+
+
+def _warn(message: str) -> None:
+  warnings.warn(message, stacklevel=2)
+
+
 def _bank(known: recognition.Recognition, file: Path | None) -> bank_lib.Bank:
   """The bank for all extractors.
 
   To those that the package's does not cover its averaged faces are shown.
   """
   names = [extractor.name for extractor in known.extractors]
-  missing = set(names) - bank_lib.names(file)
+  # Whatever a caller's own function is called, the package does not know it.
+  own = {
+    extractor.name
+    for extractor in known.extractors
+    if isinstance(extractor.module, architectures.Function)
+  }
+  missing = set(names) - (bank_lib.names(file) - own)
   if file is not None or not missing:
     return bank_lib.load(names, file=file)
   covered = bank_lib.load([name for name in names if name not in missing])

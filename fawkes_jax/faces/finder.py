@@ -1,5 +1,6 @@
 """From photos to aligned faces: detection, landmarks, crops."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
 
@@ -8,11 +9,11 @@ from jaxtyping import Float32, UInt8
 
 from fawkes_jax import types
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import landmarks, mmod
+from fawkes_jax.models import landmarks, mmod, yunet
 
-# A face smaller than this, in pixels of the crop's side, holds too little to
-# measure its DSSIM or to recognise anybody.
-_LEAST_SIDE = 24
+LEAST_SIDE = 24
+"""A face smaller than this, in pixels of the crop's side, holds too little to
+measure its DSSIM or to recognise anybody."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +38,30 @@ class AlignedFace:
   pixels: UInt8[np.ndarray, "side side 3"]
 
   @property
+  def area(self) -> tuple[int, int, int, int]:
+    """The part of the photo that the box and the crop are cut from.
+
+    Left, top, right and bottom.
+    """
+    a, b = self.box, geometry.reach(self.shape, self.alignment)
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+  def cut(
+    self,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    *,
+    corner: tuple[int, int] = (0, 0),
+  ) -> Float32[np.ndarray, "size size 3"]:
+    """The crop from another version of the photo.
+
+    Args:
+      pixels: the photo, or a part of it that has `area`.
+      corner: x and y of the part's first pixel in the photo.
+    """
+    crop = geometry.extract(pixels, self.alignment, corner=corner)
+    return _padded(crop, self.size)
+
+  @property
   def crop(self) -> Float32[np.ndarray, "size size 3"]:
     """The aligned crop, RGB in 0..255."""
     return _padded(self.pixels, self.size)
@@ -58,50 +83,41 @@ class Finder:
   """Finds and aligns the faces of photos.
 
   Attributes:
-    detector: finds boxes.
-    landmark_model: finds five points in each box.
+    detector: finds boxes, and perhaps landmarks.
+    landmark_model: finds dlib's five points in each box; None where the
+      detector finds landmarks.
     crop_size: the largest crop's side in pixels.
     min_face_pixels: the smallest face that is looked for; None for the
       detector's own rule.
   """
 
-  detector: mmod.Detector
-  landmark_model: landmarks.LandmarkModel
+  detector: mmod.Detector | yunet.Detector
+  landmark_model: landmarks.LandmarkModel | None
   crop_size: int
   min_face_pixels: float | None = None
 
   def find(
-    self, photos: Sequence[UInt8[np.ndarray, "height width 3"]]
+    self,
+    photos: Sequence[UInt8[np.ndarray, "height width 3"]],
+    pool: concurrent.futures.Executor | None = None,
   ) -> list[list[AlignedFace]]:
     """Finds the faces of photos.
 
     Args:
       photos: RGB, upright, of any sizes.
+      pool: of threads that align faces; None for the caller's.
 
     Returns:
       The faces of each photo, by falling confidence.
     """
     found = self.detector.detect(photos, min_face_pixels=self.min_face_pixels)
-    return [
-      self._align(photo, detections)
-      for photo, detections in zip(photos, found, strict=True)
-    ]
+    align = map if pool is None else pool.map
+    return list(align(self._align, photos, found))
 
   def smallest(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
     """The side of the smallest face that is looked for, in pixels."""
     height, width = photo.shape[:2]
     return self.detector.smallest_face((height, width), self.min_face_pixels)
-
-  def crops(
-    self, photo: UInt8[np.ndarray, "height width 3"], faces: list[AlignedFace]
-  ) -> Float32[np.ndarray, "n size size 3"]:
-    """The crops of known faces from another version of their photo."""
-    return np.stack(
-      [
-        _padded(geometry.extract(photo, face.alignment), self.crop_size)
-        for face in faces
-      ]
-    )
 
   def at(
     self,
@@ -127,12 +143,11 @@ class Finder:
     if not detections:
       return []
     height, width = photo.shape[:2]
-    boxes = np.stack([d.box for d in detections])
-    points = self.landmark_model.predict(photo, boxes)
     faces = []
-    for detection, five in zip(detections, points, strict=True):
-      alignment = geometry.align(five, max_side=self.crop_size)
-      if alignment.side < _LEAST_SIDE:
+    for detection, alignment in zip(
+      detections, self._alignments(photo, detections), strict=True
+    ):
+      if alignment.side < LEAST_SIDE:
         continue
       if geometry.coverage((height, width), alignment).max() < 0.5:
         continue  # All but outside of the photo.
@@ -152,6 +167,23 @@ class Finder:
         )
       )
     return faces
+
+  def _alignments(
+    self, photo: np.ndarray, detections: list[types.Detection]
+  ) -> list[geometry.Alignment]:
+    """By the landmarks of the detector, or else of the landmark model."""
+    if self.landmark_model is None:
+      return [
+        geometry.align_centres(
+          np.asarray(detection.points), max_side=self.crop_size
+        )
+        for detection in detections
+      ]
+    boxes = np.stack([detection.box for detection in detections])
+    return [
+      geometry.align(five, max_side=self.crop_size)
+      for five in self.landmark_model.predict(photo, boxes)
+    ]
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

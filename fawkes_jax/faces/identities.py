@@ -33,7 +33,7 @@ class Photo:
 
   Attributes:
     identity: the person's name.
-    name: of the photo, below its identity.
+    name: the name of the photo, below its identity.
     load: decodes it; RGB, upright. Raises a `PhotoError` where it cannot be
       read.
     path: its file; None for an example of a dataset.

@@ -1,7 +1,7 @@
 """Finding and embedding the faces of photo files, for every command."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -15,10 +15,11 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import embedder
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.faces import finder
+from fawkes_jax.models import architectures
 from fawkes_jax.options import FaceOptions, IndexOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
-from fawkes_jax.weights import builtin, cache, extractors
+from fawkes_jax.weights import builtin, cache, detectors, extractors
 from fawkes_jax.xla import compiler
 
 MAX_FILE_BYTES = 1 << 30
@@ -40,7 +41,13 @@ class Recognition:
     embedder: of their crops.
   """
 
-  def __init__(self, options: FaceOptions, *, photos: int | None = None):
+  def __init__(
+    self,
+    options: FaceOptions,
+    *,
+    photos: int | None = None,
+    loaded: Mapping[str, architectures.Extractor] | None = None,
+  ):
     """Loads the weights; compiles nothing yet.
 
     Args:
@@ -49,6 +56,7 @@ class Recognition:
         much on a slot without a face as on one with a face; for few photos
         there are fewer slots, a power of two, so that few programs are
         compiled.
+      loaded: by name, extractors of the options that need not be loaded.
 
     Raises:
       FawkesError: weights or the devices cannot be used.
@@ -59,16 +67,19 @@ class Recognition:
     compiler.keep_programs(cache.directory() / "xla")
     self.mesh = mesh_lib.local_mesh()
     on_cpu = jax.default_backend() == "cpu"
-    few = CPU_FACES if photos is None else 1 << max(photos - 1, 0).bit_length()
-    self.batch_size = options.batch_size or (
-      min(few, CPU_FACES) if on_cpu else 256 * self.mesh.size
-    )
+    self.batch_size = self.slots(CPU_FACES if photos is None else photos)
+    loaded = loaded or {}
     self.extractors = [
-      extractors.load_extractor(name) for name in options.extractors
+      loaded[name] if name in loaded else extractors.load_extractor(name)
+      for name in options.extractors
     ]
     self.finder = finder.Finder(
-      detector=builtin.load_detector(),
-      landmark_model=builtin.load_landmark_model(),
+      detector=detectors.load(options.detector),
+      landmark_model=(
+        builtin.load_landmark_model()
+        if options.detector == detectors.DLIB
+        else None
+      ),
       crop_size=options.crop_size,
       min_face_pixels=options.min_face_pixels,
     )
@@ -79,6 +90,14 @@ class Recognition:
       batch_size=min(self.batch_size, 2 if on_cpu else 16),
       mesh=self.mesh,
     )
+
+  def slots(self, faces: int) -> int:
+    """How many faces are solved at once, where there are so many."""
+    if self._options.batch_size:
+      return self._options.batch_size
+    if jax.default_backend() != "cpu":
+      return 256 * self.mesh.size
+    return min(1 << max(faces - 1, 0).bit_length(), CPU_FACES)
 
   def embed(
     self, faces: Sequence[finder.AlignedFace]
@@ -156,9 +175,15 @@ def load_photo(source: SourceFile, options: FaceOptions) -> Photo:
   return decode(read(source), options)
 
 
-def decode(data: bytes, options: FaceOptions) -> Photo:
-  """Decodes a photo as the options say; raises PhotoError."""
-  return codec.decode(
+def decode(data: bytes, options: FaceOptions, *, again: bool = False) -> Photo:
+  """Decodes a photo as the options say; raises PhotoError.
+
+  Args:
+    data: its file.
+    options: of the run.
+    again: whether it has been decoded before, see `codec.reopen`.
+  """
+  return (codec.reopen if again else codec.decode)(
     data,
     max_pixels=options.max_pixels,
     convert=isinstance(options, IndexOptions) and options.convert,

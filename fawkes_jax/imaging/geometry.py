@@ -105,6 +105,11 @@ class Alignment:
     """Pixels of the photo a pixel of the crop; at least 1."""
     return abs(self.axis)
 
+  def seen_from(self, left: int, top: int) -> "Alignment":
+    """The same in a part of the photo that begins at a pixel."""
+    origin = self.origin - complex(left, top)
+    return dataclasses.replace(self, origin=origin)
+
   @property
   def extent(self) -> float:
     """The crop's side in pixels of the photo."""
@@ -149,7 +154,37 @@ def align(landmarks: Float32[np.ndarray, "5 2"], *, max_side: int) -> Alignment:
     The alignment; its scale is 1 for faces that fit, larger for others. Where
     all landmarks coincide, its side is 1.
   """
-  a, b = similarity_transform(MEAN_FACE, landmarks)
+  return _native(*similarity_transform(MEAN_FACE, landmarks), max_side)
+
+
+def align_centres(
+  points: Float32[np.ndarray, "5 2"], *, max_side: int
+) -> Alignment:
+  """Aligns a face as `align` does, by ArcFace's five points.
+
+  Args:
+    points: of `ARCFACE_POINTS`, (x, y) in pixels of the photo.
+    max_side: as in `align`.
+
+  Returns:
+    The alignment. By YuNet's points it was that by dlib's landmarks on average
+    (0.7 % larger, 0.8 degrees, 0.2 % of the crop's side); a single face was off
+    by 2.3 % of the side, 6.7 % in scale and 4.7 degrees (standard deviations
+    over 879 faces of Labeled Faces in the Wild).
+
+  Raises:
+    ValueError: all points coincide.
+  """
+  return _native(*similarity_transform(_arcface_frame(), points), max_side)
+
+
+def _arcface_frame() -> np.ndarray:
+  """`ARCFACE_POINTS` in the face frame, [5, 2]."""
+  return ARCFACE_POINTS / 112 * ARCFACE.side + (ARCFACE.left, ARCFACE.top)
+
+
+def _native(a: complex, b: complex, max_side: int) -> Alignment:
+  """The crop of a face whose frame lies at a * frame + b in the photo."""
   native = abs(a) * CROP.side
   side = max(1, min(round(native), max_side))
   step = CROP.side / side
@@ -172,15 +207,17 @@ def align_arcface(
   Raises:
     ValueError: all landmarks coincide.
   """
-  frame = ARCFACE_POINTS / 112 * ARCFACE.side + (ARCFACE.left, ARCFACE.top)
-  a, b = similarity_transform(frame, landmarks)
+  a, b = similarity_transform(_arcface_frame(), landmarks)
   step = CROP.side / side
   first = complex(CROP.left + step / 2, CROP.top + step / 2)
   return Alignment(origin=a * first + b, axis=a * step, side=side)
 
 
 def extract(
-  pixels: UInt8[np.ndarray, "height width 3"], alignment: Alignment
+  pixels: UInt8[np.ndarray, "height width 3"],
+  alignment: Alignment,
+  *,
+  corner: tuple[int, int] = (0, 0),
 ) -> Float32[np.ndarray, "side side 3"]:
   """Cuts the aligned crop of one face out of a photo.
 
@@ -188,13 +225,41 @@ def extract(
   with cubic convolution. What lies outside the photo is black, as in dlib.
 
   Args:
-    pixels: the photo, RGB in 0..255.
-    alignment: where the face is.
+    pixels: the photo, RGB in 0..255, or a part of it that has its `reach`.
+    alignment: where the face is in the photo.
+    corner: x and y of the part's first pixel in the photo.
 
   Returns:
     The crop, whole numbers in 0..255.
   """
-  return _sample(Image.fromarray(pixels), alignment)
+  alignment = alignment.seen_from(*corner)
+  left, top, right, bottom = reach(pixels.shape[:2], alignment)
+  part = np.ascontiguousarray(pixels[top:bottom, left:right])
+  return _sample(part, alignment.seen_from(left, top))
+
+
+def reach(
+  shape: tuple[int, int], alignment: Alignment
+) -> tuple[int, int, int, int]:
+  """The part of a photo that a crop is made of.
+
+  Args:
+    shape: height and width of the photo.
+    alignment: where the face is.
+
+  Returns:
+    Left, top, right and bottom, inside the photo; empty where the crop lies
+    outside.
+  """
+  left, top, right, bottom = _box(shape, alignment)
+  # Filters look a few pixels of the smaller picture further.
+  margin = math.ceil(8 * alignment.scale)
+  return (
+    max(left - margin, 0),
+    max(top - margin, 0),
+    min(right + margin, shape[1]),
+    min(bottom + margin, shape[0]),
+  )
 
 
 def coverage(
@@ -277,18 +342,29 @@ def paste(
   return left, top, _transform(channels, (width, height), data)
 
 
-def _sample(image: Image.Image, alignment: Alignment) -> np.ndarray:
-  """The crop of a Pillow RGB image; black outside."""
-  side, scale = alignment.side, alignment.scale
+def _box(
+  shape: tuple[int, int], alignment: Alignment
+) -> tuple[int, int, int, int]:
+  """The part of a photo that lies under a crop, and a little around it."""
   x, y = _crop_grid(alignment, corners_only=True)
-  margin = 4 * scale
-  left = max(math.floor(x.min() - margin), 0)
-  top = max(math.floor(y.min() - margin), 0)
-  right = min(math.ceil(x.max() + margin) + 1, image.width)
-  bottom = min(math.ceil(y.max() + margin) + 1, image.height)
-  if right <= left or bottom <= top:
+  margin = 4 * alignment.scale
+  left = min(max(math.floor(x.min() - margin), 0), shape[1])
+  top = min(max(math.floor(y.min() - margin), 0), shape[0])
+  right = max(min(math.ceil(x.max() + margin) + 1, shape[1]), left)
+  bottom = max(min(math.ceil(y.max() + margin) + 1, shape[0]), top)
+  return left, top, right, bottom
+
+
+def _sample(
+  part: UInt8[np.ndarray, "height width 3"], alignment: Alignment
+) -> np.ndarray:
+  """The crop of a photo's part; black outside."""
+  side, scale = alignment.side, alignment.scale
+  left, top, right, bottom = box = _box(part.shape[:2], alignment)
+  width, height = right - left, bottom - top
+  if not width or not height:
     return np.zeros((side, side, 3), np.float32)
-  box, width, height = (left, top, right, bottom), right - left, bottom - top
+  image = Image.fromarray(part)
   zoom_x = zoom_y = 1.0
   if scale > 1.01:
     small = max(1, round(width / scale)), max(1, round(height / scale))

@@ -1,4 +1,4 @@
-"""The face feature extractors that the package knows, the only list of them.
+"""The list of the face feature extractors that the package knows.
 
 An extractor is a name, a pure function, its weights and what it takes:
 which square of the face frame it looks at, at which size. All take RGB images
@@ -138,23 +138,98 @@ All but those that say otherwise take 112 x 112 pixels in ArcFace's alignment.
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Function:
+  """Any pure function in the place of a Flax module.
+
+  Attributes:
+    function: of the variables and the images, see `Extractor.apply`.
+  """
+
+  function: Callable[[Any, Any], Any]
+
+  def apply(self, variables: Any, images: Any) -> Any:
+    """See `Extractor.apply`."""
+    return self.function(variables, images)
+
+  def clone(self, *, dtype: DTypeLike) -> "Function":
+    """The same: a function computes in the type that it is written in."""
+    del dtype
+    return self
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Extractor:
   """A frozen face feature extractor: the Fawkes paper's Phi.
 
+  `Extractor.from_apply` makes one of any function.
+
   Attributes:
     name: its architecture's, or that of the file it comes from.
-    module: the Flax module.
+    module: the Flax module, or a `Function` in its place.
     variables: its weights, a tree of arrays.
     input_size: height and width of the input, in pixels.
     template: the square of the face frame that the input shows.
   """
 
   name: str
-  module: nn.Module
+  module: Any
   variables: Any
   input_size: int
   template: geometry.Template
+
+  @classmethod
+  def from_apply(
+    cls,
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    *,
+    name: str,
+    input_size: int,
+    template: str | geometry.Template = "arcface",
+  ) -> "Extractor":
+    """Makes an extractor of a function, of Flax or of anything else in JAX.
+
+    Args:
+      apply: a pure function of the variables and float32 images [n, size,
+        size, 3], RGB in 0..255, which does its own normalisation and gives
+        embeddings [n, d]; it can be differentiated and compiled.
+      variables: its weights, a tree of arrays.
+      name: that results call it by.
+      input_size: height and width of its images, in pixels.
+      template: which square of the face frame they show: a name of
+        `TEMPLATES`, such as "arcface" or "dlib", or a square.
+
+    Returns:
+      The extractor.
+
+    Raises:
+      ValueError: the template has no such name, or `apply` does not give a
+        floating-point array [n, d].
+    """
+    if isinstance(template, str):
+      if template not in TEMPLATES:
+        raise ValueError(
+          f"template must be {', '.join(TEMPLATES)} or a geometry.Template,"
+          f" got {template!r}"
+        )
+      template = TEMPLATES[template]
+    images = jax.ShapeDtypeStruct((2, input_size, input_size, 3), np.float32)
+    found: Any = jax.eval_shape(apply, variables, images)
+    shape: Any = getattr(found, "shape", ())
+    kind = getattr(found, "dtype", object)
+    if len(shape) != 2 or shape[0] != 2 or not np.issubdtype(kind, np.floating):
+      raise ValueError(
+        "apply must give embeddings [n, d] in floating point, got"
+        f" {kind} {list(shape)} for n = 2"
+      )
+    return cls(
+      name=name,
+      module=Function(apply),
+      variables=variables,
+      input_size=input_size,
+      template=template,
+    )
 
   def apply(
     self, variables: Any, images: Float[Array, "n size size 3"]
@@ -168,7 +243,7 @@ class Extractor:
     Returns:
       The embeddings, not normalised.
     """
-    return self.module.apply(variables, images)  # type: ignore[return-value]
+    return self.module.apply(variables, images)
 
   def in_type(self, dtype: DTypeLike) -> "Extractor":
     """The same extractor, computing in another type inside."""
@@ -205,11 +280,11 @@ def _program() -> jax.stages.Wrapped:
   )
 
 
-def architecture_of(module: nn.Module) -> str | None:
+def architecture_of(module: Any) -> str | None:
   """The key of `ARCHITECTURES` that a module is of, whatever its type.
 
   Args:
-    module: of an extractor.
+    module: the module of an extractor.
 
   Returns:
     The key; None where the module is of none.
@@ -233,7 +308,7 @@ def build(
   Args:
     architecture: a key of `ARCHITECTURES`.
     variables: the weights.
-    name: of the extractor; None for the architecture's.
+    name: the name of the extractor; None for the architecture's.
     **options: attributes of the module, such as `dtype`.
 
   Returns:

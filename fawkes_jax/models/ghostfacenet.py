@@ -37,7 +37,7 @@ class Block:
   Attributes:
     expanded: channels in its middle, half of them ghosts.
     width: channels of its result, half of them ghosts.
-    size: of the kernel where the stride is 2, and of the shortcut's.
+    size: the size of the kernel where the stride is 2, and of the shortcut's.
     stride: along height and width.
     squeezed: channels between squeeze and excitation; 0 for without.
   """

@@ -142,7 +142,7 @@ def frozen_norm(
 
   Args:
     state: the network's tensors by PyTorch's names.
-    name: of the normalisation; it may lack a learned scale and shift.
+    name: the name of the normalisation; it may lack a learned scale and shift.
     epsilon: what is added to the variance.
 
   Returns:
@@ -169,8 +169,8 @@ def folded_convolution(
 
   Args:
     state: the network's tensors by PyTorch's names.
-    name: of the convolution.
-    norm: of the batch normalisation.
+    name: the name of the convolution.
+    norm: the norm of the batch normalisation.
     epsilon: what that adds to the variance.
 
   Returns:

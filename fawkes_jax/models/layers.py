@@ -117,6 +117,35 @@ add_bias.defvjp(
 
 
 @jax.custom_vjp
+def scale_and_shift(
+  x: Float[Array, "*places c"],
+  factor: Float[Array, " c"],
+  shift: Float[Array, " c"],
+) -> Float[Array, "*places c"]:
+  """Multiplies each channel and adds to it; its gradient is fast on a CPU too.
+
+  Args:
+    x: features.
+    factor: by channel, what is multiplied by.
+    shift: by channel, what is added then.
+
+  Returns:
+    Features of the same shape.
+  """
+  return x * factor + shift
+
+
+scale_and_shift.defvjp(
+  lambda x, factor, shift: (x * factor + shift, (x, factor)),
+  lambda saved, y: (
+    y * saved[1],
+    channel_sums(y * saved[0]),
+    channel_sums(y),
+  ),
+)
+
+
+@jax.custom_vjp
 def prelu(
   x: Float[Array, "*places c"], slope: Float[Array, " c"]
 ) -> Float[Array, "*places c"]:
@@ -459,9 +488,24 @@ def _depthwise_backward(
   if x is None:
     return to_x, None
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  rows, columns = gradient.shape[1:3]
-  views = windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
-  to_kernel = jnp.stack([_channel_products(v, gradient) for v in views])
+
+  def products(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    rows, columns = gradient.shape[1:3]
+    views = windows(x, kernel.shape[:2], (rows, columns), strides, dilations)
+    return jnp.stack([_channel_products(v, gradient) for v in views])
+
+  def one_by_one(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    # An image's products stay in a CPU's cache: of small batches this is four
+    # times faster.
+    def add(sums: jax.Array, image: tuple[jax.Array, jax.Array]) -> Any:
+      return sums + products(*(array[None] for array in image)), None
+
+    zeros = jnp.zeros((kernel.shape[0] * kernel.shape[1], kernel.shape[2]))
+    return jax.lax.scan(add, zeros.astype(x.dtype), (x, gradient))[0]
+
+  to_kernel = jax.lax.platform_dependent(
+    x, gradient, cpu=one_by_one, default=products
+  )
   return to_x, to_kernel.reshape(kernel.shape)
 
 

@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
-from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.models import dlib_resnet
+from fawkes_jax.models import dlib_resnet, resizing
 from fawkes_jax.xla import compiler
 
 LAYERS = (
@@ -381,7 +380,7 @@ class Detector:
         chunk, members = members[:count], members[count:]
         canvases = np.zeros((count, 3, *bucket), np.float32)
         for i, canvas in zip(chunk, canvases, strict=True):
-          draw_canvas(_resized(photos[i], sizes[i]), canvas)
+          draw_canvas(resizing.resized(photos[i], sizes[i]), canvas)
         extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
         scores = self._score(variables, canvases, extents)
         for i, one in zip(chunk, scores, strict=True):
@@ -488,13 +487,3 @@ def default_min_face(height: int, width: int) -> float:
     measurement of what smaller ones cost.
   """
   return max(24.0, max(height, width) / 48)
-
-
-def _resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes uint8 [h, w, 3], bilinearly and with antialiasing."""
-  if photo.shape[:2] == size:
-    return photo
-  image = Image.fromarray(photo)
-  return np.asarray(
-    image.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
-  )

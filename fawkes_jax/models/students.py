@@ -233,9 +233,9 @@ class StudentViT(nn.Module):
 
   Attributes:
     dtype: the type of the computation.
-    width: of each patch's vector.
+    width: the width of each patch's vector.
     depth: number of layers.
-    heads: of the attention.
+    heads: the heads of the attention.
   """
 
   dtype: DTypeLike = jnp.float32

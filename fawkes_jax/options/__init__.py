@@ -1,8 +1,14 @@
 """Options of the commands: declared once, validated where they are built."""
 
 from fawkes_jax.options.bank import BankOptions
-from fawkes_jax.options.benchmark import PARTS, BenchmarkOptions
-from fawkes_jax.options.cloak import Addresses, CloakOptions, IndexOptions
+from fawkes_jax.options.benchmark import PARTS, USUAL_PARTS, BenchmarkOptions
+from fawkes_jax.options.cloak import (
+  Addresses,
+  CloakerOptions,
+  CloakOptions,
+  IndexOptions,
+)
+from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
 from fawkes_jax.options.results import (
@@ -19,6 +25,7 @@ from fawkes_jax.options.solver import (
   SolverOptions,
 )
 from fawkes_jax.options.train import TWIN, TrainOptions
+from fawkes_jax.options.train_detector import TrainDetectorOptions
 from fawkes_jax.options.weights import (
   WeightsFetchOptions,
   WeightsImportOptions,
@@ -32,10 +39,13 @@ __all__ = [
   "PARTS",
   "PRECISIONS",
   "TWIN",
+  "USUAL_PARTS",
   "Addresses",
   "BankOptions",
   "BenchmarkOptions",
   "CloakOptions",
+  "CloakerOptions",
+  "DemoOptions",
   "EvaluateOptions",
   "FaceOptions",
   "ForgetOptions",
@@ -46,6 +56,7 @@ __all__ = [
   "PhotoOptions",
   "SolverOptions",
   "StatusOptions",
+  "TrainDetectorOptions",
   "TrainOptions",
   "VerifyOptions",
   "WeightsFetchOptions",

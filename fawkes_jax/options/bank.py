@@ -11,17 +11,19 @@ class BankOptions(FaceOptions):
   """A run of `fawkes-jax bank`."""
 
   input: Path = option(
-    "folder of identities",
+    "folder with a folder of photos for each identity",
     rules.Rule(says="a folder", keeps=Path.is_dir),
     more="It holds a folder of photos for each of them",
   )
-  output: Path = option("the safetensors file")
+  output: Path = option("safetensors file to write")
   min_photos: int = option(
-    "identities with fewer are left out", rules.within(1, 1_000_000), default=4
+    "leave out identities with fewer photos",
+    rules.within(1, 1_000_000),
+    default=4,
   )
-  max_photos: int = option("identities with more are left out", default=9)
+  max_photos: int = option("leave out identities with more photos", default=9)
   identities: int = option(
-    "at most so many, evenly over the alphabet",
+    "largest number of identities, chosen evenly over the alphabet",
     rules.within(2, 1_000_000),
     default=512,
   )

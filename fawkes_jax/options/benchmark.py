@@ -15,8 +15,11 @@ from fawkes_jax.options.solver import (
   changed,
 )
 
-PARTS = ("solver", "detector", "codecs", "pipeline")
-"""What `fawkes-jax benchmark` can measure; see docs/performance.md."""
+USUAL_PARTS = ("solver", "detector", "codecs", "pipeline")
+"""What `fawkes-jax benchmark` measures unless it is told."""
+
+PARTS = (*USUAL_PARTS, "detection", "host")
+"""What it can measure; see docs/performance.md."""
 
 
 class BenchmarkOptions(ModeOptions, PhotoOptions):
@@ -26,26 +29,26 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
   data: Path | None = option(
     "folder of photos",
     default=None,
-    shown="one that scikit-image brings",
+    shown="a photo that comes with scikit-image",
     more="It may also be one photo",
   )
   parts: tuple[str, ...] | None = option(
-    f"of {', '.join(PARTS)}",
+    f"what to measure: {', '.join(PARTS)}",
     rules.some_of(*PARTS),
     default=None,
-    shown="all, with photos",
+    shown="all but host, with photos; detection if {data} has annotations.tsv",
   )
   solver_changes: tuple[tuple[str, Any], ...] = option(
-    "what the solver does otherwise than in the mode", default=(), hidden=True
+    "how the solver differs from the mode", default=(), hidden=True
   )
   ensembles: tuple[tuple[str, ...], ...] = option(
-    "extractors with commas; several such ensembles with semicolons",
+    "recognisers separated by commas; several such groups by semicolons",
     rules.several("ensembles"),
     default=(FaceOptions.extractors,),
     flag="surrogates",
   )
   batch_sizes: tuple[int, ...] | None = option(
-    "faces at once",
+    "numbers of faces that are cloaked at once",
     rules.several("numbers"),
     rules.each(faces.BATCH_SIZE),
     default=None,
@@ -53,7 +56,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     flag="batch_size",
   )
   precisions: tuple[str, ...] | None = option(
-    f"of {', '.join(PRECISIONS)}",
+    f"types of computation: {', '.join(PRECISIONS)}",
     rules.some_of(*PRECISIONS),
     default=None,
     shown="float32 on a CPU, else both",
@@ -61,23 +64,32 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     rare=True,
   )
   devices: tuple[int, ...] | None = option(
-    "how many of this host",
+    "numbers of devices of this host",
     rules.several("numbers"),
     rules.each(rules.within(1, 65_536)),
     default=None,
     shown="one, and all",
   )
+  detectors: tuple[str, ...] = option(
+    "compared by the part detection: names or files as {detector} takes them,"
+    " with commas",
+    rules.several("names or files"),
+    default=("dlib",),
+    rare=True,
+  )
   rounds: int = option(
-    "in which everything is measured once", rules.within(1, 1000), default=5
+    "number of rounds, each of which measures everything once",
+    rules.within(1, 1000),
+    default=5,
   )
   round_seconds: float = option(
-    "that each measurement takes at least",
+    "shortest time of a measurement, in seconds",
     rules.within(0, 3600),
     default=1.0,
     rare=True,
   )
   photos: int | None = option(
-    "in the pipeline at most",
+    "largest number of photos in the pipeline",
     rules.within(1, 1_000_000),
     default=None,
     shown="8 on a CPU, 512 elsewhere",
@@ -88,13 +100,19 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     more="None stands for the package's",
     rare=True,
   )
+  faces_per_second: float = option(
+    "that one accelerator solves, to say how many cores feed it",
+    rules.within(0.001, 1e6),
+    default=100.0,
+    rare=True,
+  )
   price_per_hour: float | None = option(
-    "of this host, to say what a million cost",
+    "price of this host, to work out what a million photos cost",
     rules.within(0, 1e6),
     default=None,
   )
   profile_dir: Path | None = option(
-    "folder for a trace of a few steps of the solver", default=None, rare=True
+    "folder for a profile of a few steps of the solver", default=None, rare=True
   )
 
   def __post_init__(self) -> None:
@@ -131,6 +149,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
       extractors=ensemble,
       bank=self.bank,
       crop_size=self.crop_size,
+      detector=self.detector,
       min_face_pixels=self.min_face_pixels,
       max_pixels=self.max_pixels,
       batch_size=sizes[0] if len(sizes) == 1 else None,

@@ -20,24 +20,14 @@ Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
 
 _WHO = "who is cloaked"
 _PROCESSES = "several processes, on one or more hosts"
-_PROGRAMS = "how far it is, for other programs"
+_PROGRAMS = "progress, for other programs"
 
 
-class IndexOptions(FaceOptions):
-  """A run of `fawkes-jax index`."""
+class TargetOptions(FaceOptions):
+  """How the faces of photos are found and embedded, and whom they approach."""
 
-  input: Addresses = option(
-    "folder of photos, here or in a bucket (s3://..., gs://...); or one photo,"
-    " a .txt or .parquet list of addresses, .zip, .tar, .tar.gz, or tfds:NAME;"
-    " several times for several",
-    more="See `archive.scan`",
-  )
-  output: str | os.PathLike = option(
-    "folder for the results, or s3://...; for one photo also its file",
-    more="It gets the cloaked photos and the manifest, see `archive.storage`",
-  )
   target_dir: Path | None = option(
-    "photos of whom the faces shall resemble",
+    "folder of photos of the target person",
     default=None,
     more="None takes the farthest identity of the bank for each person",
     rare=True,
@@ -48,24 +38,50 @@ class IndexOptions(FaceOptions):
     more="None stands for the package's",
     rare=True,
   )
+
+
+class CloakerOptions(TargetOptions):
+  """What a `fawkes_jax.Cloaker` does with faces, wherever they come from."""
+
+  solver: SolverOptions = option(
+    "how a cloak is computed", default=MODES["mid"], hidden=True
+  )
+
+
+class IndexOptions(TargetOptions):
+  """A run of `fawkes-jax index`."""
+
+  input: Addresses = option(
+    "folder of photos, here or in a bucket (s3://..., gs://...); or one photo,"
+    " a .txt or .parquet list of addresses, .zip, .tar, .tar.gz, or tfds:NAME;"
+    " give it several times for several inputs",
+    more="See `archive.scan`",
+  )
+  output: str | os.PathLike = option(
+    "folder for the results, or s3://...; for a single photo, also a file",
+    more="It gets the cloaked photos and the manifest, see `archive.storage`",
+  )
   convert: bool = option(
-    "of what cannot be cloaked as it is (AVIF, JPEG XL, CMYK, 16 bits, GIF, the"
-    " first frame of an animation ...) write NAME.png or NAME.jpg",
+    "write pictures that cannot be cloaked as they are (AVIF, JPEG XL, CMYK, 16"
+    " bits, GIF, the first frame of an animation ...) as NAME.png or NAME.jpg",
     default=False,
   )
   num_processes: int = option(
-    "that share the archive, each with its own share",
+    "number of processes sharing the archive",
     rules.within(1, 9999),
     default=1,
-    more="Sixteen files in a row are of one, the next ones of the next",
+    more="Sixteen files in a row belong to one, the next sixteen to the next",
     group=_PROCESSES,
     rare=True,
   )
   process_id: int = option(
-    "which of them this is, from 0", default=0, group=_PROCESSES, rare=True
+    "number of this process, counted from 0",
+    default=0,
+    group=_PROCESSES,
+    rare=True,
   )
   wait_minutes: float = option(
-    "for another one that gives no sign of life",
+    "minutes to wait for a silent process before its share is done by another",
     rules.within(0, 100_000),
     default=30.0,
     group=_PROCESSES,
@@ -78,39 +94,39 @@ class IndexOptions(FaceOptions):
     rules.check(self, "process_id", rules.within(0, self.num_processes - 1))
 
 
-class CloakOptions(IndexOptions):
+class CloakOptions(IndexOptions, CloakerOptions):
   """A run of `fawkes-jax cloak`."""
 
-  solver: SolverOptions = option(
-    "how a cloak is computed", default=MODES["mid"], hidden=True
-  )
   keep_index: bool = option(
     "keep the embeddings of all faces beside the manifest, so that later runs"
     " need not look for them again; they are biometric data",
     default=False,
     more="`fawkes-jax forget` removes them",
+    rare=True,
   )
   protect: tuple[str, ...] | None = option(
-    "folders with photos of those who are to be cloaked, or with a folder of"
-    " photos for each, with commas; all other faces keep their pixels",
+    "cloak only the people in these folders of photos (one for each, with"
+    " commas, or a folder of them)",
     rules.several("folders"),
     default=None,
     group=_WHO,
   )
   spare: tuple[str, ...] | None = option(
-    "the same of those who are not to be cloaked, while all others are",
+    "cloak everybody but the people in these folders",
     rules.several("folders"),
     default=None,
     group=_WHO,
   )
   unsure: str = option(
-    "what to do with somebody who may be one of these or not",
+    "what to do with somebody who may be one of the people of --protect or"
+    " --spare, or not",
     rules.one_of("protect", "spare"),
     default="protect",
     group=_WHO,
+    rare=True,
   )
   output_format: str = option(
-    "a file for each photo, or tar files of many",
+    "write a file for each photo (tree), or tar files of many photos (tar)",
     rules.one_of("tree", "tar"),
     default="tree",
   )
@@ -120,16 +136,16 @@ class CloakOptions(IndexOptions):
     default="copy",
   )
   others: str | None = option(
-    "what to do with files that are no photos, such as sidecars and videos",
+    "what to do with files that are not photos, such as sidecars and videos",
     rules.one_of("copy", "skip"),
     default=None,
-    shown="copy; with --strip_location or --strip_names skip",
+    shown="copy, or skip with --strip_location or --strip_names",
     more="None copies them, unless `strip_location` or `strip_names` is set,"
     " as they may hold such too",
   )
-  strip_location: bool = option("take GPS out of the metadata", default=False)
+  strip_location: bool = option("remove GPS from the metadata", default=False)
   strip_names: bool = option(
-    "take names of people, regions of faces and keywords out of the metadata",
+    "remove names of people, face regions and keywords from the metadata",
     default=False,
   )
   retry_failed: bool = option(
@@ -154,33 +170,33 @@ class CloakOptions(IndexOptions):
     rare=True,
   )
   engine: str = option(
-    "ray: the devices of a Ray cluster, instead of this machine's",
+    "local: use the devices of this machine; ray: those of a Ray cluster",
     rules.one_of("local", "ray"),
     default="local",
     group=_PROCESSES,
     rare=True,
   )
   ray_address: str | None = option(
-    "of the cluster, such as auto",
+    "address of the Ray cluster, such as auto",
     # Ray's client cannot stream results.
     rules.Rule(
       says="auto or host:port, on a machine of the cluster",
       keeps=lambda value: not value.startswith("ray://"),
     ),
     default=None,
-    shown="one that is started on this machine",
+    shown="a cluster that is started on this machine",
     group=_PROCESSES,
     rare=True,
   )
   metrics_port: int | None = option(
-    "serve Prometheus's metrics on this port",
+    "port on which to serve metrics for Prometheus",
     rules.within(1, 65_535),
     default=None,
     group=_PROGRAMS,
     rare=True,
   )
   json_logs: bool = option(
-    "write events to standard error, one JSON object a line",
+    "write events to standard error, one JSON object per line",
     default=False,
     group=_PROGRAMS,
     rare=True,
@@ -237,6 +253,7 @@ class CloakOptions(IndexOptions):
       "spare",
       "unsure",
       "crop_size",
+      "detector",
       "min_face_pixels",
       "on_no_face",
       "strip_location",

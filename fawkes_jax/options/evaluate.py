@@ -39,7 +39,7 @@ class EvaluateOptions(FaceOptions):
     "folder for the results", more="It also keeps what a next run can use"
   )
   experiments: tuple[str, ...] = option(
-    f"of {', '.join(EXPERIMENTS)}",
+    f"what to measure: {', '.join(EXPERIMENTS)}",
     rules.some_of(*EXPERIMENTS),
     default=("protection",),
     more="They say what is measured; docs/evaluate.md describes each",
@@ -52,7 +52,7 @@ class EvaluateOptions(FaceOptions):
     flag="mode",
   )
   solver_changes: tuple[tuple[str, Any], ...] = option(
-    "what the solver does otherwise than in the modes", default=(), hidden=True
+    "how the solver differs from the modes", default=(), hidden=True
   )
   bank: Path | None = option(
     "target identities, made by `fawkes-jax bank`",
@@ -69,67 +69,69 @@ class EvaluateOptions(FaceOptions):
     ),
     default=("dlib",),
   )
-  detector: Path | None = option(
+  tracker_detector: Path | None = option(
     "YuNet in an .onnx file, for the recognisers in files",
     default=None,
     more="It finds the faces for them; None stands for dlib's detector",
   )
   heads: tuple[str, ...] = option(
-    f"of the trackers: {', '.join(HEADS)}",
+    f"classifiers of the trackers: {', '.join(HEADS)}",
     rules.some_of(*HEADS),
     default=("centroid", "logistic"),
   )
   identities: int = option(
-    "people in a tracker; half of them are protected",
+    "number of people that a tracker learns; half of them are protected",
     rules.within(2, 1_000_000),
     default=20,
   )
   train: int = option(
-    "photos of each to train on",
+    "photos of each person to train on",
     rules.within(1, 1_000_000),
     default=10,
     more="Those of the protected people are cloaked",
   )
   test: int = option(
-    "clean photos of each to recognise", rules.within(1, 1_000_000), default=5
+    "clean photos of each person to recognise",
+    rules.within(1, 1_000_000),
+    default=5,
   )
   rhos: tuple[float, ...] = option(
-    "budgets, for dssim",
+    "budgets to compare, for dssim",
     rules.several("numbers"),
     rules.each(rules.within(0, 0.5, open_low=True)),
     default=(0.004, 0.007, 0.012, 0.017),
     rare=True,
   )
   sizes: tuple[int, ...] = option(
-    "numbers of people, for identities",
+    "numbers of people to compare, for identities",
     rules.several("numbers"),
     rules.each(rules.within(2, 1_000_000)),
     default=(2, 5, 10, 20, 50, 100, 200, 500, 1000),
     rare=True,
   )
   leaks: tuple[float, ...] = option(
-    "shares of clean photos, for leak",
+    "shares of clean photos to compare, for leak",
     rules.several("numbers"),
     rules.each(rules.within(0, 1)),
     default=(0.0, 0.1, 0.25, 0.5),
     rare=True,
   )
   rates: tuple[float, ...] = option(
-    "false match rates, for matching",
+    "false match rates to compare, for matching",
     rules.several("numbers"),
     rules.each(rules.within(0, 1, open_low=True)),
     default=(1e-2, 1e-3),
     rare=True,
   )
   adaptive_people: int = option(
-    "whose cloaks a tracker learns, for adaptive",
+    "number of other people whose cloaks a tracker learns, for adaptive",
     rules.within(1, 1_000_000),
     default=20,
     more="It is the number of these other people",
     rare=True,
   )
   ablations: tuple[tuple[tuple[str, float], ...], ...] = option(
-    "as in jpeg=0,blur=0;own_weight=0, for ablation",
+    "what to switch off, as in jpeg=0,blur=0;own_weight=0, for ablation",
     rules.each(
       rules.Rule(
         says="options of the solver and numbers, as in jpeg=0;own_weight=0",
@@ -151,16 +153,19 @@ class EvaluateOptions(FaceOptions):
     rare=True,
   )
   finetune: str = option(
-    "architecture or .safetensors file, for finetune",
+    "student to train, by architecture or .safetensors file, for finetune",
     default="student_resnet",
     more="The architecture is a student's, the file that of a trained one",
     rare=True,
   )
   finetune_steps: int = option(
-    "of its training", rules.within(1, 10**9), default=300, rare=True
+    "training steps, for finetune",
+    rules.within(1, 10**9),
+    default=300,
+    rare=True,
   )
   draws: int = option(
-    "of people, for confidence intervals",
+    "number of random draws of people, for confidence intervals",
     rules.within(1, 1_000_000),
     default=1000,
     more="The bootstrap draws them",

@@ -21,30 +21,36 @@ DEFAULT_THREADS = min(8, os.cpu_count() or 1)
 class PhotoOptions(Options, group="faces"):
   """How the faces of photos are found."""
 
+  detector: str = option(
+    "what finds faces: dlib, yunet, or a file of fawkes-jax train_detector",
+    default="dlib",
+    more="yunet is there after `fawkes-jax weights fetch yunet`",
+  )
   min_face_pixels: float | None = option(
     "side of the smallest face to look for; halving it quadruples the search",
     MIN_FACE_PIXELS,
     default=None,
-    shown="1/48 of the photo's longer side, at least 24",
+    shown="1/48 of the photo's longer side, at least 24; with other detectors"
+    " than dlib 1/64, at least 16",
     more="It is in pixels of the photo; None stands for the detector's rule",
   )
   crop_size: int = option(
-    "largest side of the aligned face, in pixels",
+    "largest side of an aligned face, in pixels",
     *CROP_SIZE,
     default=192,
     rare=True,
   )
   max_pixels: int = option(
-    "photos with more pixels are refused",
+    "refuse photos with more pixels than this",
     rules.within(1, 2**31),
     default=250_000_000,
     rare=True,
   )
   threads: int = option(
-    "threads that decode and encode",
+    "number of threads that decode and encode photos",
     THREADS,
     default=DEFAULT_THREADS,
-    shown="one a core, at most 8",
+    shown="one per core, at most 8",
     rare=True,
   )
 
@@ -53,8 +59,8 @@ class FaceOptions(PhotoOptions, group="faces"):
   """How the faces of photos are found and embedded."""
 
   extractors: tuple[str, ...] = option(
-    "extractors to compute with: names (fawkes-jax weights list) or files, with"
-    " commas; free: all with a free licence that are here",
+    "recognisers to cloak against: names (fawkes-jax weights list) or files,"
+    " separated by commas; free: all installed ones with a free licence",
     rules.several("names or files"),
     default=(
       "dlib_resnet",
@@ -66,11 +72,11 @@ class FaceOptions(PhotoOptions, group="faces"):
     flag="surrogates",
   )
   batch_size: int | None = option(
-    "faces that are solved at once",
+    "number of faces that are cloaked at once",
     BATCH_SIZE,
     default=None,
-    shown="on a CPU 8, or fewer for fewer files; elsewhere 256 on each device,"
-    " or what its memory holds",
+    shown="8 on a CPU, or fewer for fewer files; elsewhere 256 per device, or"
+    " as many as its memory holds",
     rare=True,
   )
 

@@ -13,7 +13,7 @@ class ResultOptions(Options):
 
   output: str | os.PathLike = option("folder written by cloak, or s3://...")
   input: Addresses | None = option(
-    "what it was made from, as for cloak",
+    "the input that was cloaked, as for cloak",
     default=None,
     more="None looks at the results alone",
   )
@@ -23,7 +23,7 @@ class StatusOptions(ResultOptions):
   """A run of `fawkes-jax status`."""
 
   failed: bool = option(
-    "name every file that failed or needs attention, and why",
+    "list every file that failed or needs attention, with the reason",
     default=False,
     more="Nothing else is shown then",
   )

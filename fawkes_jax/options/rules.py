@@ -1,4 +1,4 @@
-"""What the values of options must be, and the error where one is not."""
+"""Rules for the values of options, and the error for values that break them."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ class OptionError(types.FawkesError):
 
   Attributes:
     kind: the class of the options.
-    name: of the option.
+    name: the name of the option.
     rule: what the value must be; other options' names stand in braces.
     value: as it is shown.
   """
@@ -121,7 +121,7 @@ def require(
 
   Args:
     options: that are checked.
-    name: of the option that the error names.
+    name: the name of the option that the error names.
     rule: as in `OptionError`.
     valid: whether the rule is kept.
     value: what breaks it, where this is not the option's value.

@@ -16,12 +16,12 @@ class SolverOptions(
   """How a cloak is computed; the defaults are those of the mode "mid"."""
 
   rho: float = option(
-    "budget of structural dissimilarity (DSSIM) of a face",
+    "largest structural dissimilarity (DSSIM) of a face",
     rules.within(0, 0.5, open_low=True),
     default=0.0135,
   )
   steps: int = option(
-    "optimisation steps of a face at most",
+    "largest number of optimisation steps for a face",
     rules.within(1, 100_000),
     default=80,
   )
@@ -37,14 +37,14 @@ class SolverOptions(
     default=48.0,
   )
   chroma: float = option(
-    "largest change of a channel apart from the pixel's grey",
+    "largest change of a channel beyond the change of the pixel's brightness",
     rules.within(0, 255),
     default=12.0,
     more="That is from the pixel's mean change of all three, in the same"
     " units; 0 for changes of brightness alone",
   )
   own_weight: float = option(
-    "weight of leaving the own identity beside reaching the target",
+    "weight of moving away from the person, relative to reaching the target",
     rules.within(0, 100),
     default=12.0,
   )
@@ -61,12 +61,11 @@ class SolverOptions(
     more="Each step puts the change through up to this multiple of them",
   )
   jpeg_step: int = option(
-    "coarsest quantisation step of a cloaked JPEG; coarser ones of the photo"
-    " are divided, and the file grows; 0 keeps them",
+    "coarsest quantisation step of a cloaked JPEG; coarser steps are"
+    " subdivided, and the file grows; 0 keeps them",
     rules.within(0, 255),
     default=4,
-    more="Coarser ones would swallow the cloak; they are divided by whole"
-    " numbers",
+    more="Coarser steps cannot hold the cloak; a whole number divides them",
   )
   blur: float = option(
     "random blur in each step, in pixels of the extractor's input",
@@ -75,25 +74,25 @@ class SolverOptions(
     more="It is at most the half width of a triangle beyond one pixel",
   )
   extractors_per_step: int = option(
-    "extractors that a step asks, in turns; 0 for all",
+    "recognisers per step, which take turns; 0 for all",
     rules.within(0, 1000),
     default=3,
   )
   patience: int = option(
-    "steps without a gain of 1% after which a face ends; 0 never",
+    "stop a face after this many steps without a gain of 1%; 0: never",
     rules.within(0, 100_000),
     default=15,
     more="A gain is of the loss, in a step within the budget",
   )
   precision: str = option(
-    "float32 or bfloat16, in which the extractors compute; auto for bfloat16"
-    " on accelerators",
+    "type in which recognisers compute: float32, bfloat16, or auto for"
+    " bfloat16 on accelerators",
     rules.one_of("auto", *PRECISIONS),
     default="auto",
     more="Images, embeddings, loss and DSSIM are float32 in any case",
   )
   seed: int = option(
-    "of the random views; the same seed gives the same bytes",
+    "seed of the random views; the same seed gives the same bytes",
     rules.within(0, 2**31 - 1),
     default=0,
   )
@@ -112,7 +111,7 @@ class ModeOptions(Options):
   """Which of the modes it is."""
 
   mode: str = option(
-    "how strong, and how visible: sets the flags of the solver",
+    "strength, and visibility, of cloaks; sets the flags of the solver",
     rules.one_of(*MODES),
     default="mid",
   )

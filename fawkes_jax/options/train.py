@@ -27,22 +27,22 @@ class TrainOptions(Options):
     rare=True,
   )
   student: str = option(
-    "architecture",
+    "architecture of the student",
     default="student_resnet",
     more="It is a key of `models.students.STUDENTS`, or twin for the only"
     " teacher's, to be taught block by block",
   )
   teachers: tuple[str, ...] = option(
     "extractors by name or file, or .npz or .safetensors files of embeddings,"
-    " with commas",
+    " separated by commas",
     default=("dlib_resnet",),
     more="There may be none where identities are learned",
   )
   name: str | None = option(
-    "of the files written", default=None, shown="the architecture's"
+    "name of the files written", default=None, shown="the architecture's"
   )
   initial: Path | None = option(
-    "weights to begin with",
+    "file of weights to start from",
     default=None,
     shown="random ones",
     more="They are of the same architecture, as a training writes them",
@@ -56,13 +56,13 @@ class TrainOptions(Options):
     rare=True,
   )
   minutes: float = option(
-    "of training at most",
+    "longest training time, in minutes",
     rules.within(0, 100_000, open_low=True),
     default=60.0,
     more="They count over all runs that continue one another",
   )
   steps: int | None = option(
-    "of training at most",
+    "largest number of training steps",
     rules.within(1, 10**9),
     default=None,
     shown="as many as the minutes allow",
@@ -70,20 +70,20 @@ class TrainOptions(Options):
     " the end of the minutes",
   )
   batch_size: int = option(
-    "crops a step", rules.within(2, 65_536), default=64, rare=True
+    "crops per step", rules.within(2, 65_536), default=64, rare=True
   )
   learning_rate: float = option(
-    "its peak",
+    "largest learning rate",
     rules.within(0, 1, open_low=True),
     default=2e-3,
     more="It is reached after the warm-up",
     rare=True,
   )
   weight_decay: float = option(
-    "of AdamW", rules.within(0, 1), default=0.05, rare=True
+    "weight decay of AdamW", rules.within(0, 1), default=0.05, rare=True
   )
   ema: float = option(
-    "how much of the averaged weights remains in each step",
+    "share of the averaged weights that remains in each step",
     rules.within(0, 0.99999),
     default=0.998,
     rare=True,
@@ -100,7 +100,7 @@ class TrainOptions(Options):
     default=0.0,
   )
   adversarial: float = option(
-    "bound of adversarial changes, in 0..255; 0: none",
+    "largest adversarial change, in units of 0..255; 0: none",
     rules.within(0, 64),
     default=0.0,
     more="It is an L-infinity bound of changes of the student's input, reached"
@@ -108,13 +108,13 @@ class TrainOptions(Options):
     rare=True,
   )
   adversarial_steps: int = option(
-    "gradient steps that find such a change",
+    "gradient steps to find an adversarial change",
     rules.within(1, 100),
     default=1,
     rare=True,
   )
   cloaking: float = option(
-    "bound of cloaks that teachers look at; 0: none",
+    "largest change of cloaks that teachers see, in 0..255; 0: none",
     rules.within(0, 64),
     default=0.0,
     more="It is an L-infinity bound, in units of 0..255, of the cloaks that the"
@@ -125,7 +125,7 @@ class TrainOptions(Options):
     rare=True,
   )
   cloaking_steps: int = option(
-    "gradient steps that make such a cloak",
+    "gradient steps to make a cloak",
     rules.within(1, 100),
     default=4,
     rare=True,
@@ -138,7 +138,7 @@ class TrainOptions(Options):
     rare=True,
   )
   dtype: str = option(
-    "of the computation: float32 or bfloat16",
+    "type of the computation: float32 or bfloat16",
     rules.one_of("float32", "bfloat16"),
     default="float32",
     more="It is the student's",
@@ -148,7 +148,7 @@ class TrainOptions(Options):
     "file of identities never to train on, one a line", default=None, rare=True
   )
   holdout_min_photos: int = option(
-    "nor on those with so many photos; 0: any",
+    "do not train on identities with this many photos or more; 0: no limit",
     rules.within(0, 10**9),
     default=0,
     more="Identities with so many photos or more are never trained on",
@@ -166,7 +166,7 @@ class TrainOptions(Options):
     more="Those of identities that are not trained on are used",
   )
   report_minutes: float = option(
-    "between validations and checkpoints",
+    "minutes between validations and checkpoints",
     rules.within(0, 100_000, open_low=True),
     default=3.0,
     rare=True,
@@ -185,13 +185,13 @@ class TrainOptions(Options):
     rare=True,
   )
   threads: int = option(
-    "threads that draw the student's views",
+    "number of threads that draw the student's views",
     faces.THREADS,
     default=faces.DEFAULT_THREADS,
     rare=True,
   )
   seed: int = option(
-    "of everything that is random", rules.within(0, 2**31 - 1), default=0
+    "seed of everything that is random", rules.within(0, 2**31 - 1), default=0
   )
 
   def __post_init__(self) -> None:

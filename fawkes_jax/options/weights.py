@@ -17,13 +17,13 @@ class WeightsFetchOptions(Options):
   """A run of `fawkes-jax weights fetch`."""
 
   names: tuple[str, ...] = option(
-    "see fawkes-jax weights list; free: all with a free licence",
+    "names shown by fawkes-jax weights list; free: all with a free licence",
     positional="NAME",
     more="They are names of public recognisers, see `weights.ensembles` for"
     ' "free"',
   )
   mirror: str | None = option(
-    "URL under which the files lie by the names that they have here",
+    "URL of a folder with the same files, instead of their addresses",
     rules.Rule(
       says="an http or https URL",
       keeps=lambda value: value.startswith(("https://", "http://")),
@@ -47,12 +47,14 @@ def _template(text: str) -> str | tuple[float, ...]:
 class WeightsImportOptions(Options):
   """A run of `fawkes-jax weights import`."""
 
-  file: Path = option(".onnx, .xml or .safetensors", positional="FILE")
+  file: Path = option(
+    "file to import: .onnx, .xml or .safetensors", positional="FILE"
+  )
   name: str | None = option(
-    "for --surrogates", default=None, shown="the file's"
+    "name for --surrogates", default=None, shown="the name of the file"
   )
   architecture: str | None = option(
-    "refuse a file of another one", default=None
+    "refuse a file of another architecture", default=None
   )
   template: str | tuple[float, ...] | None = option(
     "alignment: arcface, dlib, facenet, open_model_zoo, or left,top,side in"
@@ -63,20 +65,22 @@ class WeightsImportOptions(Options):
     read=_template,
   )
   mean: tuple[float, ...] | None = option(
-    "subtracted from red, green, blue in 0..255; one number or three",
+    "subtract this from red, green, blue in 0..255; one number or three",
     default=None,
     shown="127.5",
     group=_ONNX,
     read=_channels,
   )
   scale: tuple[float, ...] | None = option(
-    "then divided by; one number or three",
+    "then divide by this; one number or three",
     default=None,
     shown="127.5",
     group=_ONNX,
     read=_channels,
   )
-  bgr: bool | None = option("blue, green, red", default=None, group=_ONNX)
+  bgr: bool | None = option(
+    "the channels are blue, green, red", default=None, group=_ONNX
+  )
 
   @property
   def preprocessing(self) -> dict[str, Any]:

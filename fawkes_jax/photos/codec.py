@@ -87,6 +87,8 @@ _STRIPPERS: dict[str, Callable[[bytes, Edits, set[str]], bytes]] = {
   "PNG": png.strip,
   "WEBP": webp.strip,
 }
+_STRIP = 64
+"""Rows that are taken from Pillow at once."""
 _SUBSAMPLINGS = {
   (1, 1): "4:4:4",
   (1, 2): "4:2:2",
@@ -114,8 +116,32 @@ def decode(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
     types.PhotoError: it is not an image, damaged, too large, or of a kind
       that could not be written again; the message is the reason.
   """
+  return _decoded(data, max_pixels=max_pixels, convert=convert)
+
+
+def reopen(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
+  """Decodes a photo that has been decoded before.
+
+  Args:
+    data: bytes of which `decode`, with the same arguments, has made a photo.
+    max_pixels: as in `decode`.
+    convert: as in `decode`.
+
+  Returns:
+    The same photo. The pixels of a JPEG are decoded when they are asked for,
+    which changes of its coefficients need not.
+
+  Raises:
+    types.PhotoError: as in `decode`.
+  """
+  return _decoded(data, max_pixels=max_pixels, convert=convert, again=True)
+
+
+def _decoded(
+  data: bytes, *, max_pixels: int, convert: bool, again: bool = False
+) -> Photo:
   try:
-    return _decode(data, max_pixels)
+    return _decode(data, max_pixels, again=again)
   except types.UnsupportedError as error:
     if not convert:
       raise
@@ -124,7 +150,7 @@ def decode(data: bytes, *, max_pixels: int, convert: bool = False) -> Photo:
     return dataclasses.replace(photo, suffix=suffix, note=f"{said}: {error}")
 
 
-def _decode(data: bytes, max_pixels: int) -> Photo:
+def _decode(data: bytes, max_pixels: int, *, again: bool = False) -> Photo:
   if not data:
     raise types.OtherFileError("zero bytes")
   if (kind := kinds.identify(data)) is not None:
@@ -135,16 +161,24 @@ def _decode(data: bytes, max_pixels: int) -> Photo:
   is_jpeg = data.startswith(b"\xff\xd8\xff")
   if is_jpeg and (reason := jpeg.refusal(data)):
     raise types.PhotoError(reason)
+  later = is_jpeg and again
   try:
-    whole = _with_end(data, max_pixels) if is_jpeg else data
+    whole = _with_end(data, max_pixels) if is_jpeg and not later else data
     with quiet_pillow(), _quiet(data), _open(whole) as image:
       _check_header(image, data, max_pixels=max_pixels)
-      if image.format != "TIFF":
+      if image.format != "TIFF" and not later:
         image.load()
       # Loading turns a TIFF, and forgets that it did.
-      how, info = _orientation(image), _info(image, data)
-      image.load()
-      return _photo(image, data, how=how, info=info)
+      how, info = turned(image), _info(image, data)
+      if not later:
+        image.load()
+      photo = _photo(image, data, how=how, info=info)
+      if later:
+        return dataclasses.replace(
+          photo, load=lambda: _decode(data, max_pixels).layers
+        )
+      layers = photo.layers  # While the file is open.
+      return dataclasses.replace(photo, load=lambda: layers)
   except UnidentifiedImageError as error:
     raise types.OtherFileError(
       "not an image, or damaged at its start"
@@ -152,6 +186,15 @@ def _decode(data: bytes, max_pixels: int) -> Photo:
   except _DAMAGE as error:
     rule = "truncated" if "truncated" in str(error) else "corrupted"
     raise types.PhotoError(f"{rule}: {error}") from error
+
+
+def count_pixels(data: bytes) -> int:
+  """How many pixels a photo has, as its header says; 0 where it has none."""
+  try:
+    with quiet_pillow(), _quiet(data), _open(data) as image:
+      return image.width * image.height
+  except (types.PhotoError, UnidentifiedImageError, *_DAMAGE):
+    return 0
 
 
 def encode(
@@ -163,6 +206,7 @@ def encode(
   strip_names: bool = False,
   lost: set[str] | None = None,
   finer: int = 0,
+  editor: jpeg.Editor | None = None,
 ) -> bytes:
   """Encodes a photo with changes, like its source.
 
@@ -196,6 +240,7 @@ def encode(
       "preview", "gain map", "motion clip"; but not what was to be stripped.
     finer: how much less is lost to the format than usual, up to
       `refinements`.
+    editor: what `editor` made of the photo, so that it is not read again.
 
   Returns:
     The file's bytes.
@@ -227,11 +272,32 @@ def encode(
       return _encode_jpeg(
         photo,
         patches,
-        largest_step=max(1, largest_step >> finer) if largest_step else 0,
+        largest_step=jpeg_step(largest_step, finer),
         edits=edits,
         lost=lost,
+        editor=editor or open_editor(photo),
       )
     return rasters.encode(photo, patches, edits=edits, lost=lost, finer=finer)
+
+
+def open_editor(photo: Photo) -> jpeg.Editor | None:
+  """What adds changes to a JPEG's coefficients; None where nothing can.
+
+  Raises:
+    types.PhotoError: the coefficients cannot be read.
+  """
+  if photo.format != "JPEG":
+    return None
+  header = segments.parse(photo.source)
+  if not jpeg.is_editable(header):
+    return None
+  editor = jpeg.Editor(photo.source, header, photo.how)
+  return editor if editor.fits else None
+
+
+def jpeg_step(largest_step: int, finer: int) -> int:
+  """The coarsest quantisation step of a JPEG that is so much finer."""
+  return max(1, largest_step >> finer) if largest_step else 0
 
 
 def names_people(photo: Photo) -> bool:
@@ -242,7 +308,7 @@ def names_people(photo: Photo) -> bool:
 def _edits(
   photo: Photo, *, cloaked: bool, strip_location: bool, strip_names: bool
 ) -> Edits:
-  height, width = photo.pixels.shape[:2]
+  height, width = photo.shape
   if photo.how.transpose:
     height, width = width, height
   packet = photo.info.get("xmp", b"") if strip_names else b""
@@ -279,24 +345,16 @@ def _encode_jpeg(
   largest_step: int,
   edits: Edits,
   lost: set[str],
+  editor: jpeg.Editor | None,
 ) -> bytes:
   lost |= segments.name_trailing(photo.source)
-  header = segments.parse(photo.source)
-  if jpeg.is_editable(header):
-    encoded = jpeg.add_patches(
-      photo.source,
-      header,
-      patches,
-      how=photo.how,
-      largest_step=largest_step,
-      edits=edits,
-      lost=lost,
+  if editor is not None:
+    return editor.encode(
+      patches, largest_step=largest_step, edits=edits, lost=lost
     )
-    if encoded is not None:
-      return encoded
   return rasters.encode_jpeg(
     photo,
-    header,
+    segments.parse(photo.source),
     patches,
     largest_step=largest_step,
     edits=edits,
@@ -386,7 +444,7 @@ def _bits(image: Image.Image, data: bytes) -> int:
   return image.info.get("bit_depth", 8)
 
 
-def _orientation(image: Image.Image) -> orientation.Orientation:
+def turned(image: Image.Image) -> orientation.Orientation:
   """How the stored picture is turned upright; HEIC's decoder did it."""
   if image.format == "HEIF":
     return orientation.Orientation()
@@ -417,18 +475,15 @@ def _photo(
   info: dict,
 ) -> Photo:
   kind = _kind(image)
-  colours, alpha = _layers(image)
-  if kind != "TIFF":  # Pillow has already turned those
-    colours = orientation.upright_pixels(colours, how)
-    alpha = None if alpha is None else orientation.upright_pixels(alpha, how)
-  grey = colours.ndim == 2
+  turn = orientation.Orientation() if kind == "TIFF" else how
+  width, height = image.size  # Pillow has already turned a TIFF.
   tables, subsampling = None, None
   if kind == "JPEG":
     tables, subsampling = _jpeg_facts(data, how)
   return Photo(
-    pixels=np.repeat(colours[..., np.newaxis], 3, axis=2) if grey else colours,
-    grey=grey,
-    alpha=alpha,
+    shape=(width, height) if turn.transpose else (height, width),
+    load=lambda: _layers(image, turn),
+    grey=_is_grey(image),
     jpeg_tables=tables,
     subsampling=subsampling,
     format=kind,
@@ -440,17 +495,37 @@ def _photo(
   )
 
 
-def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-  """The stored colours, [h, w] for grey or [h, w, 3], and the alpha [h, w]."""
-  colour = "L" if image.mode in ("L", "LA") else "RGB"
-  if not image.has_transparency_data:
-    if image.mode != colour:
-      image = image.convert(colour)
-    return np.array(image), None
-  layers = np.asarray(image.convert(colour + "A"))
-  alpha = np.ascontiguousarray(layers[..., -1])
-  colours = layers[..., 0] if colour == "L" else layers[..., :3]
-  return np.ascontiguousarray(colours), alpha
+def _is_grey(image: Image.Image) -> bool:
+  return image.mode in ("L", "LA")
+
+
+def _layers(
+  image: Image.Image, how: orientation.Orientation
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """The colours [h, w, 3] and the alpha [h, w] of a picture, turned upright."""
+  colour = "L" if _is_grey(image) else "RGB"
+  alpha = None
+  if image.has_transparency_data:
+    layers = _array(image.convert(colour + "A"))
+    alpha = orientation.upright_pixels(layers[..., -1], how)
+    colours = layers[..., 0] if colour == "L" else layers[..., :3]
+  else:
+    colours = _array(image if image.mode == colour else image.convert(colour))
+  colours = orientation.upright_pixels(colours, how)
+  if colour == "L":
+    colours = np.repeat(colours[..., np.newaxis], 3, axis=2)
+  return colours, alpha
+
+
+def _array(image: Image.Image) -> np.ndarray:
+  """A picture's samples, which Pillow would hold three times on the way."""
+  width, height = image.size
+  shape = (height, width, len(image.getbands()))
+  out = np.empty(shape if shape[2] > 1 else shape[:2], np.uint8)
+  for top in range(0, height, _STRIP):
+    bottom = min(top + _STRIP, height)
+    out[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+  return out
 
 
 def _is_lossless(kind: str, data: bytes, info: dict) -> bool:

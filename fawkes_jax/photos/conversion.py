@@ -1,4 +1,4 @@
-"""What can be kept of a picture whose own format cannot hold a cloak."""
+"""Converts pictures whose own format cannot hold a cloak."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What is done to the metadata of a photo."""
+"""The edits to the metadata of a photo."""
 
 import dataclasses
 import re
@@ -23,8 +23,8 @@ class Edits:
     extended: whether XMP goes on in packets of its own.
     how: how the pixels were turned; None where they are as stored, and the
       orientation with them.
-    width: of the picture as stored, in pixels.
-    height: of the picture as stored, in pixels.
+    width: the width of the picture as stored, in pixels.
+    height: the height of the picture as stored, in pixels.
     strip_location: whether GPS goes.
     strip_names: whether names of people, regions of faces, and keywords go.
     names: of people, in lower case, as found in the photo; with `strip_names`
@@ -55,7 +55,7 @@ class Edits:
       x: from the left.
       y: from the top.
       width: of the picture, less than which no x is at the right border.
-      height: of the picture.
+      height: the height of the picture.
     """
     if self.how is None:
       return x, y

@@ -1,4 +1,4 @@
-"""What may hide in a colour profile (ICC.1)."""
+"""Colour profiles (ICC.1), and what may hide in them."""
 
 import struct
 

@@ -18,36 +18,18 @@ the factor is 4). The DCT itself is blind to borders: a change alters whole
 blocks of 8 x 8 samples, 16 x 16 pixels in 4:2:0.
 """
 
-import contextlib
 import dataclasses
-import os
 import re
-import shutil
 import struct
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import jpeglib
 import numpy as np
 
 from fawkes_jax import types
-from fawkes_jax.photos import orientation, segments
+from fawkes_jax.photos import blocks, coefficients, orientation, segments
+from fawkes_jax.photos.blocks import Coefficients
 from fawkes_jax.photos.edits import Edits
-from fawkes_jax.photos.quiet import quiet_natives
-from fawkes_jax.photos.regions import regions
-
-# JFIF (ITU-T T.871), without the offsets: changes have none.
-_TO_YCBCR = np.array(
-  [
-    [0.299, 0.587, 0.114],
-    [-0.299 / 1.772, -0.587 / 1.772, 0.5],
-    [0.5, -0.587 / 1.402, -0.114 / 1.402],
-  ]
-)
-_FREQUENCY = np.arange(8)[:, np.newaxis]
-_DCT = 0.5 * np.cos((2 * np.arange(8) + 1) * _FREQUENCY * np.pi / 16)
-_DCT[0] /= np.sqrt(2)
+from fawkes_jax.photos.regions import Box, regions
 
 # Blocks of a coding unit that a scan of several components may have.
 _MOST_BLOCKS = 10
@@ -65,35 +47,7 @@ _REFUSED_FRAMES = {
 }
 _EOI = b"\xff\xd9"
 # A marker among coded data, where 0 and restarts are none.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.S)
-
-# jpeglib keeps markers and the chosen codec in global variables.
-_LOCK = threading.Lock()
-
-
-@dataclasses.dataclass(kw_only=True, eq=False)
-class Coefficients:
-  """The quantised coefficients of a JPEG.
-
-  Attributes:
-    height: in pixels.
-    width: in pixels.
-    planes: for each component int16 [rows, columns, 8, 8], blocks down and
-      across, vertical frequency before horizontal.
-    tables: for each component uint16 [8, 8].
-    sampling: for each component its (vertical, horizontal) sampling factors.
-  """
-
-  height: int
-  width: int
-  planes: list[np.ndarray]
-  tables: list[np.ndarray]
-  sampling: list[tuple[int, int]]
-
-  @property
-  def most(self) -> tuple[int, int]:
-    """The largest vertical and horizontal sampling factors."""
-    return max(v for v, _ in self.sampling), max(h for _, h in self.sampling)
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.S)
 
 
 def refusal(data: bytes) -> str | None:
@@ -222,59 +176,211 @@ def can_turn(header: segments.Header, how: orientation.Orientation) -> bool:
   return columns_fit and rows_fit
 
 
-def add_patches(
-  data: bytes,
-  header: segments.Header,
-  patches: Sequence[types.Patch],
-  *,
-  how: orientation.Orientation,
-  largest_step: int,
-  edits: Edits,
-  lost: set[str],
-) -> bytes | None:
-  """The JPEG with its changes added: upright, where `can_turn` allows it.
+class Editor:
+  """The coefficients of a photo, to which changes can be added.
 
-  Elsewhere the picture stays as it is stored, and its orientation with it.
-
-  Args:
-    data: a file that has been decoded without complaint and `is_editable`.
-    header: its header.
-    patches: the changes, in the upright photo.
-    how: how it is turned upright.
-    largest_step: coarser quantisation steps are divided; 0 divides none.
-    edits: what is done to the metadata.
-    lost: gets the names of what of it has to go.
-
-  Returns:
-    The new file: optimised Huffman tables, progressive if the source is, no
-    restart markers. None if the source has coefficients that 8-bit coding
-    does not allow.
-
-  Raises:
-    types.PhotoError: jpeglib refuses, or there is no room for its files.
+  Only the blocks that a change touches are ever computed, and `preview` those
+  of a part of the photo: the file is decoded and encoded once.
   """
-  source = _read(data, header)
-  upright = can_turn(header, how)
-  if upright:
-    source = _turn(source, how)
-  else:
-    shape = source.height, source.width
-    patches = [orientation.stored_patch(p, how, shape) for p in patches]
-  if any(_out_of_range(plane) for plane in source.planes):
-    return None
-  if largest_step:
-    _refine(source, largest_step)
-  _add(source, patches)
-  encoded = _write(source, progressive=header.frame == 0xC2)
-  edits = edits if upright else dataclasses.replace(edits, how=None)
-  kept = segments.clean_metadata(header, edits, lost)
-  return segments.replace_metadata(encoded, kept, header.ids)
+
+  def __init__(
+    self, data: bytes, header: segments.Header, how: orientation.Orientation
+  ):
+    """Reads the coefficients.
+
+    Elsewhere than where `can_turn` allows it the picture stays as it is
+    stored, and its orientation with it.
+
+    Args:
+      data: a file that has been decoded without complaint and `is_editable`.
+      header: its header.
+      how: how it is turned upright.
+
+    Raises:
+      types.PhotoError: the library refuses, or there is no room.
+    """
+    self._header = header
+    self._how = how
+    self._upright = can_turn(header, how)
+    source = coefficients.read(with_end(data), header)
+    self._c = _turn(source, how) if self._upright else source
+    flat = [plane.reshape(-1, 64) for plane in self._c.planes]
+    self._known: dict[int, tuple[list[np.ndarray], Coefficients]] = {}
+    self._least = [plane.min(axis=0).reshape(8, 8) for plane in flat]
+    self._most = [plane.max(axis=0).reshape(8, 8) for plane in flat]
+
+  @property
+  def fits(self) -> bool:
+    """Whether all coefficients are such as 8-bit coding allows."""
+    return all(
+      _is_inside(least) and _is_inside(most)
+      for least, most in zip(self._least, self._most, strict=True)
+    )
+
+  def preview(
+    self,
+    patches: Sequence[types.Patch],
+    boxes: Sequence[Box],
+    *,
+    largest_step: int,
+  ) -> list[np.ndarray]:
+    """What parts of the photo are decoded to, once it is encoded.
+
+    Args:
+      patches: the changes, in the upright photo.
+      boxes: of the parts, in the upright photo.
+      largest_step: as in `encode`.
+
+    Returns:
+      uint8 [h, w, 3] each, upright.
+    """
+    factors, c = self._refined(largest_step)
+    steps = self._steps(patches, c.tables)
+
+    def block(
+      i: int, top: int, bottom: int, left: int, right: int
+    ) -> np.ndarray:
+      return self._changed(i, (left, top, right, bottom), factors[i], steps[i])
+
+    if self._upright:
+      return [blocks.pixels(c, box, block) for box in boxes]
+    stored = self._c.height, self._c.width
+    return [
+      orientation.upright_pixels(
+        blocks.pixels(c, orientation.stored_box(box, self._how, stored), block),
+        self._how,
+      )
+      for box in boxes
+    ]
+
+  def encode(
+    self,
+    patches: Sequence[types.Patch],
+    *,
+    largest_step: int,
+    edits: Edits,
+    lost: set[str],
+  ) -> bytes:
+    """The JPEG with its changes added.
+
+    Args:
+      patches: the changes, in the upright photo.
+      largest_step: coarser quantisation steps are divided; 0 divides none.
+      edits: what is done to the metadata.
+      lost: gets the names of what of it has to go.
+
+    Returns:
+      The new file: optimised Huffman tables, progressive if the source is, no
+      restart markers.
+
+    Raises:
+      types.PhotoError: the library refuses, or there is no room.
+    """
+    factors, c = self._refined(largest_step)
+    steps = self._steps(patches, c.tables)
+    changed = [
+      [
+        (box, self._changed(i, box, factors[i], steps[i]))
+        for box, _ in steps[i]
+      ]
+      for i in range(len(c.planes))
+    ]
+    c = dataclasses.replace(
+      c,
+      planes=[
+        plane * factor if (factor > 1).any() else plane.copy()
+        for plane, factor in zip(c.planes, factors, strict=True)
+      ],
+    )
+    for plane, parts in zip(c.planes, changed, strict=True):
+      for (left, top, right, bottom), part in parts:
+        plane[top:bottom, left:right] = part
+    encoded = coefficients.write(c, progressive=self._header.frame == 0xC2)
+    edits = edits if self._upright else dataclasses.replace(edits, how=None)
+    kept = segments.clean_metadata(self._header, edits, lost)
+    return segments.replace_metadata(encoded, kept, self._header.ids)
+
+  def _refined(
+    self, largest_step: int
+  ) -> tuple[list[np.ndarray], Coefficients]:
+    """Divides quantisation steps; what is decoded stays the same.
+
+    Where a coefficient would be larger than the file can hold, by less.
+
+    Returns:
+      By what the coefficients of each component are multiplied, int16 [8, 8],
+      and the photo with its new tables and its old coefficients.
+    """
+    if largest_step in self._known:
+      return self._known[largest_step]
+    factors = [np.ones((8, 8), np.int16) for _ in self._c.planes]
+    tables = [table.copy() for table in self._c.tables]
+    for i, table in enumerate(self._c.tables):
+      for u, v in np.argwhere(table > largest_step) if largest_step else ():
+        step = int(table[u, v])
+        low, high = _AC_RANGE if u or v else _DC_RANGE
+        least, most = int(self._least[i][u, v]), int(self._most[i][u, v])
+        for smaller in range(finer_step(step, largest_step), step):
+          factor, rest = divmod(step, smaller)
+          if not rest and low <= factor * least and factor * most <= high:
+            factors[i][u, v] = factor
+            tables[i][u, v] = smaller
+            break
+    finer = factors, dataclasses.replace(self._c, tables=tables)
+    self._known[largest_step] = finer
+    return finer
+
+  def _steps(
+    self, patches: Sequence[types.Patch], tables: Sequence[np.ndarray]
+  ) -> list[list[tuple[Box, np.ndarray]]]:
+    """What changes add to each component's coefficients.
+
+    Returns:
+      For each component boxes of blocks that do not overlap, with int16 [rows,
+      columns, 8, 8].
+    """
+    c = self._c
+    if not self._upright:
+      shape = c.height, c.width
+      patches = [orientation.stored_patch(p, self._how, shape) for p in patches]
+    rows, columns = c.most
+    cell = 8 * columns, 8 * rows
+    steps: list[list[tuple[Box, np.ndarray]]] = [[] for _ in c.planes]
+    for patch in regions(patches, width=c.width, height=c.height, cell=cell):
+      changes = blocks.components(patch.change, len(c.planes))
+      for i, change in enumerate(changes):
+        v, h = c.sampling[i]
+        plane = blocks.average(change, rows // v, columns // h)
+        added = blocks.quantise(plane, tables[i])
+        top = patch.top * v // (8 * rows)
+        left = patch.left * h // (8 * columns)
+        height, width = c.planes[i].shape[:2]
+        added = added[: height - top, : width - left]
+        box = left, top, left + added.shape[1], top + added.shape[0]
+        steps[i].append((box, added))
+    return steps
+
+  def _changed(
+    self,
+    i: int,
+    box: Box,
+    factors: np.ndarray,
+    steps: list[tuple[Box, np.ndarray]],
+  ) -> np.ndarray:
+    """The coefficients of a component's blocks with all changes added."""
+    left, top, right, bottom = box
+    part = self._c.planes[i][top:bottom, left:right] * factors
+    for (x0, y0, x1, y1), added in steps:
+      x, y = max(left, x0), max(top, y0)
+      x_end, y_end = min(right, x1), min(bottom, y1)
+      if x < x_end and y < y_end:
+        target = part[y - top : y_end - top, x - left : x_end - left]
+        target += added[y - y0 : y_end - y0, x - x0 : x_end - x0]
+        target[...] = _clip(target)
+    return part
 
 
-def _turn(
-  coefficients: Coefficients, how: orientation.Orientation
-) -> Coefficients:
-  c = coefficients
+def _turn(c: Coefficients, how: orientation.Orientation) -> Coefficients:
   flip = (lambda pair: pair[::-1]) if how.transpose else (lambda pair: pair)
   height, width = flip((c.height, c.width))
   return Coefficients(
@@ -286,139 +392,18 @@ def _turn(
   )
 
 
-def _out_of_range(plane: np.ndarray) -> bool:
-  flat = plane.reshape(-1, 64)
-  return not (
-    flat.max() <= _AC_RANGE[1]
-    and flat[:, 0].min() >= _DC_RANGE[0]
-    and flat[:, 1:].min() >= _AC_RANGE[0]
-  )
+def _is_inside(block: np.ndarray) -> bool:
+  """Whether 8-bit coding can hold a block."""
+  return np.array_equal(_clip(block), block)
 
 
-def _clip(plane: np.ndarray) -> np.ndarray:
-  clipped = np.clip(plane, *_AC_RANGE)
-  clipped[..., 0, 0] = np.clip(plane[..., 0, 0], *_DC_RANGE)
+def _clip(block: np.ndarray) -> np.ndarray:
+  """Coefficients [..., 8, 8], as near to them as 8-bit coding allows."""
+  clipped = np.clip(block, *_AC_RANGE)
+  clipped[..., 0, 0] = np.clip(block[..., 0, 0], *_DC_RANGE)
   return clipped
 
 
 def finer_step(step: int, largest: int) -> int:
   """The largest divisor of a quantisation step that is not above another."""
   return next(d for d in range(min(step, largest), 0, -1) if step % d == 0)
-
-
-def _refine(c: Coefficients, largest: int) -> None:
-  """Divides quantisation steps in place; what is decoded stays the same.
-
-  Where a coefficient would be larger than the file can hold, by less.
-  """
-  for i, plane in enumerate(c.planes):
-    table = c.tables[i].copy()  # Components share theirs.
-    for u, v in np.argwhere(table > largest):
-      step = int(table[u, v])
-      low, high = _AC_RANGE if u or v else _DC_RANGE
-      values = plane[..., u, v].astype(np.int32)
-      least, most = int(np.min(values)), int(np.max(values))
-      for finer in range(finer_step(step, largest), step):
-        factor, rest = divmod(step, finer)
-        if not rest and low <= factor * least and factor * most <= high:
-          plane[..., u, v] = factor * values
-          table[u, v] = finer
-          break
-    c.tables[i] = table
-
-
-def _add(c: Coefficients, patches: Sequence[types.Patch]) -> None:
-  """Adds changes to coefficients in place."""
-  rows, columns = c.most
-  cell = 8 * columns, 8 * rows
-  for patch in regions(patches, width=c.width, height=c.height, cell=cell):
-    for i, plane in enumerate(c.planes):
-      v, h = c.sampling[i]
-      change = patch.change.astype(np.float64) @ _TO_YCBCR[i]
-      steps = _quantise(_average(change, rows // v, columns // h), c.tables[i])
-      top = patch.top * v // (8 * rows)
-      left = patch.left * h // (8 * columns)
-      target = plane[top : top + len(steps), left : left + steps.shape[1]]
-      steps = steps[: target.shape[0], : target.shape[1]]
-      target[...] = _clip(target + steps)
-
-
-def _average(change: np.ndarray, rows: int, columns: int) -> np.ndarray:
-  height, width = change.shape
-  shape = height // rows, rows, width // columns, columns
-  return change.reshape(shape).mean(axis=(1, 3))
-
-
-def _quantise(change: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """The change's coefficients in steps; int16 [rows, columns, 8, 8]."""
-  height, width = change.shape
-  blocks = change.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
-  return np.rint(_DCT @ blocks @ _DCT.T / table).astype(np.int16)
-
-
-def _read(data: bytes, header: segments.Header) -> Coefficients:
-  with _LOCK, quiet_natives(), _workspace(len(data)) as folder:
-    path = os.path.join(folder, "source.jpg")
-    with open(path, "wb") as file:
-      file.write(with_end(data))
-    image = jpeglib.read_dct(path)
-    image.load()
-  planes = [image.Y] if image.Cb is None else [image.Y, image.Cb, image.Cr]
-  count = len(planes)
-  sampling = header.sampling if count == 3 else ((1, 1),)
-  return Coefficients(
-    height=header.height,
-    width=header.width,
-    planes=planes,
-    tables=[image.get_component_qt(i) for i in range(count)],
-    sampling=list(sampling),
-  )
-
-
-def _write(c: Coefficients, *, progressive: bool) -> bytes:
-  tables: list[np.ndarray] = []
-  numbers = []
-  for table in c.tables:
-    same = [i for i, t in enumerate(tables) if np.array_equal(t, table)]
-    numbers.append(same[0] if same else len(tables))
-    if not same:
-      tables.append(table)
-  image = jpeglib.from_dct(
-    *c.planes, qt=np.array(tables, np.uint16), quant_tbl_no=numbers
-  )
-  image.height, image.width = c.height, c.width
-  image.samp_factor = np.array(c.sampling)
-  size = sum(p.nbytes for p in c.planes)
-  with _LOCK, quiet_natives(), _workspace(size) as folder:
-    path = os.path.join(folder, "target.jpg")
-    image.write_dct(path, flags=["+OPTIMIZE_CODING"])
-    if progressive:
-      _make_progressive(path)
-    with open(path, "rb") as file:
-      return file.read()
-
-
-def _make_progressive(path: str) -> None:
-  """Recodes a JPEG with several scans; the coefficients stay the same."""
-  try:
-    with jpeglib.version("mozjpeg300"):
-      image = jpeglib.read_dct(path)
-      image.load()
-      image.write_dct(path)
-  except RuntimeError:
-    return  # this build of jpeglib lacks the encoder; one scan does as well
-
-
-@contextlib.contextmanager
-def _workspace(size: int) -> Iterator[str]:
-  """A private temporary folder with room for a few times `size` bytes.
-
-  libjpeg ends the process when it cannot write, so the room is made sure of.
-  """
-  try:
-    with tempfile.TemporaryDirectory(prefix="fawkes-jax-") as folder:
-      if shutil.disk_usage(folder).free < 3 * size + 2**20:
-        raise types.PhotoError(f"no room for temporary files in {folder}")
-      yield folder
-  except (OSError, ValueError) as error:  # jpeglib raises both.
-    raise types.PhotoError(f"JPEG coefficients: {error}") from error

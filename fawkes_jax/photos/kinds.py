@@ -1,4 +1,4 @@
-"""What a file is, by what is in it: for those that are no photo to be cloaked.
+"""Recognises files that cannot be cloaked by their content.
 
 A file's name says nothing here. What Pillow would make of some of these is
 worse than a refusal: of a camera's raw file it opens the preview.

@@ -76,6 +76,27 @@ def stored_patch(
   return types.Patch(left=left, top=top, change=change)
 
 
+def stored_box(
+  box: tuple[int, int, int, int], how: Orientation, shape: tuple[int, int]
+) -> tuple[int, int, int, int]:
+  """A box of the upright picture as one of the stored picture.
+
+  Args:
+    box: left, top, right and bottom.
+    how: the orientation.
+    shape: height and width of the stored picture.
+  """
+  height, width = shape[::-1] if how.transpose else shape
+  left, top, right, bottom = box
+  if how.flip_rows:
+    top, bottom = height - bottom, height - top
+  if how.flip_columns:
+    left, right = width - right, width - left
+  if how.transpose:
+    left, top, right, bottom = top, left, bottom, right
+  return left, top, right, bottom
+
+
 def upright_blocks(blocks: np.ndarray, how: Orientation) -> np.ndarray:
   """Turns blocks of DCT coefficients upright without any loss.
 

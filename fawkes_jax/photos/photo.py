@@ -1,6 +1,8 @@
 """A decoded photo, with all that is needed to encode it like its source."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,9 +14,9 @@ class Photo:
   """A decoded photo.
 
   Attributes:
-    pixels: uint8 [height, width, 3], RGB, upright.
+    shape: height and width, upright, in pixels.
+    load: gives `pixels` and `alpha`; asked once, when they are.
     grey: whether the source is greyscale; then the three channels are equal.
-    alpha: uint8 [height, width], upright, where the source has transparency.
     jpeg_tables: uint16 [2, 8, 8], the luma and the chroma quantisation table
       of a JPEG, vertical frequency before horizontal, as they apply to the
       upright photo; twice the luma table for a greyscale JPEG. None for other
@@ -34,9 +36,9 @@ class Photo:
     note: what a conversion kept, in words; None without one.
   """
 
-  pixels: np.ndarray
+  shape: tuple[int, int]
+  load: Callable[[], tuple[np.ndarray, np.ndarray | None]]
   grey: bool
-  alpha: np.ndarray | None
   jpeg_tables: np.ndarray | None
   subsampling: str | None
   format: str
@@ -47,3 +49,18 @@ class Photo:
   source: bytes
   suffix: str = ""
   note: str | None = None
+
+  @property
+  def pixels(self) -> np.ndarray:
+    """uint8 [height, width, 3], RGB, upright."""
+    return self.layers[0]
+
+  @property
+  def alpha(self) -> np.ndarray | None:
+    """uint8 [height, width], upright, where the source has transparency."""
+    return self.layers[1]
+
+  @functools.cached_property
+  def layers(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """`pixels` and `alpha`, as `load` gives them."""
+    return self.load()

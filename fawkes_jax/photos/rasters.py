@@ -153,10 +153,10 @@ def _encode_tiff(
     raise types.PhotoError(f"its tags cannot be read: {error}") from error
 
 
-def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
-  """The changed pixels, in the mode that is written."""
+def changed(photo: Photo, patches: Sequence[types.Patch]) -> np.ndarray:
+  """The changed pixels, uint8 [height, width, 3], as `encode` is given them."""
   pixels = photo.pixels.copy()
-  height, width = pixels.shape[:2]
+  height, width = photo.shape
   for patch in regions(patches, width=width, height=height):
     left, top, right, bottom = patch.box
     change = patch.change
@@ -164,6 +164,12 @@ def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
       change = (change @ _LUMA)[..., np.newaxis]
     part = pixels[top:bottom, left:right]
     part[...] = np.clip(np.rint(part + change), 0, 255)
+  return pixels
+
+
+def _image(photo: Photo, patches: Sequence[types.Patch]) -> Image.Image:
+  """The changed pixels, in the mode that is written."""
+  pixels = changed(photo, patches)
   layers = pixels[..., :1] if photo.grey else pixels
   if photo.alpha is not None:
     layers = np.concatenate([layers, photo.alpha[..., np.newaxis]], axis=2)

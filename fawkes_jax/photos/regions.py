@@ -1,4 +1,4 @@
-"""Patches added up to regions that do not overlap."""
+"""Adds overlapping patches up to disjoint regions."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ def regions(
 
   Args:
     patches: changes that lie inside the photo.
-    width: of the photo in pixels.
-    height: of the photo in pixels.
+    width: the width of the photo in pixels.
+    height: the height of the photo in pixels.
     cell: width and height of the grid's cells in pixels. A patch that reaches
       over the photo's right or bottom border, because the grid does, repeats
       the change of the border there.

@@ -156,7 +156,7 @@ def clean_metadata(
   kept, but for what shows, or may show, the face without its cloak.
 
   Args:
-    header: of the source.
+    header: the header of the source.
     edits: what is done.
     lost: gets the names of what has to go.
   """

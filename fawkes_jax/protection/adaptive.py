@@ -25,7 +25,7 @@ class Adaptation:
   """Linear maps around a centre.
 
   Attributes:
-    centre: of the features, [d].
+    centre: the centre of the features, [d].
     known: of features to train on, some of which may be cloaked, [d, d].
     new: of features to recognise, which are clean, [d, d].
   """
@@ -55,7 +55,7 @@ def denoiser(
   Args:
     before: features of clean photos.
     after: features of the same photos, cloaked.
-    labels: of the people on them.
+    labels: the labels of the people on them.
   """
   return _best(_denoiser, before, after, labels)
 
@@ -73,7 +73,7 @@ def projection(
   Args:
     before: features of clean photos.
     after: features of the same photos, cloaked.
-    labels: of the people on them.
+    labels: the labels of the people on them.
   """
   return _best(_projection, before, after, labels)
 

@@ -45,10 +45,10 @@ def rate(
   """The mean of a measure of photos, and how sure it is.
 
   Args:
-    values: of each photo; truth values count as 0 and 1.
+    values: the values of each photo; truth values count as 0 and 1.
     people: who is on each photo.
     draws: of people, in the bootstrap.
-    seed: of the draws; the same gives the same.
+    seed: the seed of the draws; the same gives the same.
 
   Returns:
     The mean, and the interval that holds the middle 95 % of the means of the

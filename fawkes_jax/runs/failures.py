@@ -1,4 +1,4 @@
-"""What goes wrong with one photo costs that photo, and not the run."""
+"""Confines an error to the photo that caused it."""
 
 import contextlib
 import errno

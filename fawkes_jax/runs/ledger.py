@@ -40,7 +40,7 @@ class Ledger:
     Args:
       source: the file.
       status: see `manifest.Row`.
-      reason: of the status, in words.
+      reason: the reason of the status, in words.
       **fields: others of the row.
 
     Returns:

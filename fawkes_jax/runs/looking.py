@@ -44,11 +44,45 @@ class Looking:
     self._stages = stages
 
   def loaded(
-    self, sources: Iterable[SourceFile], load: Callable[[SourceFile], Any]
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
+  ) -> Iterator[tuple[SourceFile, Any]]:
+    """What comes of reading and decoding each source."""
+    for wave in self._waves(sources, read):
+      yield from _emptied(wave)
+
+  def through(
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
+  ) -> Iterator[tuple[SourceFile, Any, index.Seen | None]]:
+    """Finds and embeds the faces of photos.
+
+    Args:
+      sources: their files.
+      read: gives a `Loaded` to be decoded, or something else where there is
+        nothing to see.
+
+    Yields:
+      Each source, what came of it, and what is seen in a photo; instead of a
+      photo that could not be looked at, a PhotoError.
+    """
+    for wave in self._waves(sources, read):
+      looked = iter(
+        self._look(
+          [(source, item) for source, item in wave if isinstance(item, Loaded)]
+        )
+      )
+      for source, item in _emptied(wave):
+        seen = next(looked) if isinstance(item, Loaded) else None
+        if isinstance(seen, types.PhotoError):
+          yield source, seen, None
+        else:
+          yield source, item, seen
+        del item
+
+  def _waves(
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
   ) -> Iterator[list[tuple[SourceFile, Any]]]:
-    """What `load` gives for each source, some at a time."""
     ahead = waves(
-      iter(sources), load, threads=self._options.threads, pool=self._pool
+      iter(sources), read, threads=self._options.threads, pool=self._pool
     )
     while True:
       with self._stages.stage("loading"):
@@ -57,31 +91,6 @@ class Looking:
         return
       yield wave
 
-  def through(
-    self, sources: Iterable[SourceFile], load: Callable[[SourceFile], Any]
-  ) -> Iterator[tuple[SourceFile, Any, index.Seen | None]]:
-    """Finds and embeds the faces of photos.
-
-    Args:
-      sources: their files.
-      load: gives a `Loaded`, or something else where there is nothing to see.
-
-    Yields:
-      Each source, what `load` gave, and what is seen in a photo; instead of a
-      photo that could not be looked at, a PhotoError.
-    """
-    for wave in self.loaded(sources, load):
-      photos = [
-        (source, item) for source, item in wave if isinstance(item, Loaded)
-      ]
-      looked = iter(self._look(photos))
-      for source, item in wave:
-        seen = next(looked) if isinstance(item, Loaded) else None
-        if isinstance(seen, types.PhotoError):
-          yield source, seen, None
-        else:
-          yield source, item, seen
-
   def _look(
     self, photos: Sequence[tuple[SourceFile, Loaded]]
   ) -> list[index.Seen | types.PhotoError]:
@@ -89,7 +98,7 @@ class Looking:
     find = self._recognition.finder.find
     with self._stages.stage("finding"):
       found = each(
-        lambda some: find([item.photo.pixels for _, item in some]),
+        lambda some: find([item.photo.pixels for _, item in some], self._pool),
         photos,
         "looking for faces",
       )
@@ -165,3 +174,10 @@ def faces_of(
       strict=True,
     )
   ]
+
+
+def _emptied(wave: list[Any]) -> Iterator[Any]:
+  """The items of a list, which forgets them."""
+  wave.reverse()
+  while wave:
+    yield wave.pop()

@@ -1,4 +1,4 @@
-"""What a run tells of itself: the outcome of each file, and how it goes."""
+"""Events a run reports to its observers: outcomes of files, and progress."""
 
 import collections
 import dataclasses
@@ -45,7 +45,7 @@ class Watcher:
     """The archive was listed to its end; called from a thread.
 
     Args:
-      files: of this process's share; on process 0 those of all.
+      files: the files of this process's share; on process 0 those of all.
     """
 
   def prepares(self, begins: bool) -> None:

@@ -8,7 +8,6 @@ theirs.
 """
 
 import collections
-import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -24,9 +23,6 @@ from fawkes_jax.faces import grouping
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
 
-SAME_PERSON = 0.475
-"""The least mean cosine between the faces of two groups that are of one person,
-of centred embeddings; docs/cloaking.md has the measurement."""
 _SAME_PHOTO = 0.98
 """Faces that are nearer than this are one photograph, cut or saved anew."""
 _MOST = 64
@@ -62,7 +58,7 @@ def arrange(
   whose = np.repeat(np.arange(len(photos)), counts)
   # Grouping uses the vectors up, as there is no room for two of each.
   labels = grouping.groups(
-    _codes(index, cloaker, total), whose, threshold=SAME_PERSON
+    _codes(index, cloaker, total), whose, threshold=cloaker_lib.SAME_PERSON
   )
   vectors = _codes(index, cloaker, total)
   chosen = _differing(vectors, labels)
@@ -243,7 +239,9 @@ class People:
             own={name: e[index] for name, e in job.means.items()},
             target=goal,
             grey=job.grey,
-            seed=_seed(self._seed, job.sha256, job.numbers[index]),
+            seed=cloaker_lib.face_seed(
+              self._seed, job.sha256, job.numbers[index]
+            ),
             jpeg_tables=job.jpeg_tables,
           ),
         )
@@ -251,12 +249,6 @@ class People:
           zip(job.faces, job.targets, strict=True)
         )
       ]
-
-
-def _seed(seed: int, sha256: str, index: int) -> int:
-  """A face's own seed: the same wherever and whenever it is cloaked."""
-  digest = hashlib.sha256(f"{seed} {sha256} {index}".encode()).digest()
-  return int.from_bytes(digest[:4], "little")
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ the people of the archive and the solver's slots.
 """
 
 import concurrent.futures
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,14 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import background
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.runs import choosing, looking, outcomes, people, saving
+from fawkes_jax.runs import (
+  choosing,
+  looking,
+  outcomes,
+  people,
+  saving,
+  triage,
+)
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.failures import one_photo
 from fawkes_jax.runs.finishing import Finishing
@@ -107,7 +115,7 @@ class Phases:
     """Settles what needs no cloak, and looks at the faces of the rest."""
     for some in _some(sources):
       self._triage.begin(some)
-      for source, item, seen in self._looking.through(some, self._triage.load):
+      for source, item, seen in self._looking.through(some, self._triage.read):
         self._watcher.looked()
         self._surveyed(source, item, seen)
     self._results.flush()
@@ -121,8 +129,9 @@ class Phases:
     Args:
       sources: any; those that are `unknown` count.
     """
+    read = functools.partial(triage.read, options=self._options)
     for some in _some(s for s in sources if s.name in self.unknown):
-      for _, _, seen in self._looking.through(some, self._triage.load_again):
+      for _, _, seen in self._looking.through(some, read):
         if seen is not None:
           self._index.add(seen)
     self._index.sync()
@@ -197,28 +206,34 @@ class Phases:
     finishing: Finishing,
   ) -> Iterator[people.Problem]:
     """What the solver is to do for photos."""
-    wave: list[tuple[SourceFile, object]]
-    for wave in self._looking.loaded(some, self._triage.load_to_cloak):
-      for source, item in wave:
-        finishing.collect()
-        if isinstance(item, outcomes.Outcome):
-          self._settle(item)
-          continue
-        assert isinstance(item, Loaded)
-        try:
-          job = self._job(source, item)
-          everybody.state(job)
-          if self._choice is not None:
-            job = self._choice.apply(job)
-          if not job.faces:
-            self._settle(self._spared(job, item))
-            continue
-          problems = everybody.problems(job)
-        except types.PhotoError as error:
-          digest = {"source_sha256": item.sha256}
-          self._settle(self._ledger.failure(source, error, **digest))
-        else:
-          yield from problems
+    for source, item in self._looking.loaded(some, self._triage.read_to_cloak):
+      finishing.collect()
+      problems = self._stated(source, item, everybody)
+      del item  # The solver may take long to have room for its faces.
+      yield from problems
+
+  def _stated(
+    self,
+    source: SourceFile,
+    item: Loaded | outcomes.Outcome,
+    everybody: people.People,
+  ) -> list[people.Problem]:
+    """The problems of a photo; settles one that has none."""
+    if isinstance(item, outcomes.Outcome):
+      self._settle(item)
+      return []
+    try:
+      job = self._job(source, item)
+      everybody.state(job)
+      if self._choice is not None:
+        job = self._choice.apply(job)
+      if job.faces:
+        return everybody.problems(job)
+      self._settle(self._spared(job, item))
+    except types.PhotoError as error:
+      digest = {"source_sha256": item.sha256}
+      self._settle(self._ledger.failure(source, error, **digest))
+    return []
 
   def _spared(self, job: saving.Job, item: Loaded) -> outcomes.Outcome:
     """The outcome of a photo on which nobody is to be cloaked."""

@@ -7,6 +7,7 @@ it for itself, and its files are dealt out to them like cards.
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,6 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, FaceOptions
-from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import (
   choosing,
   looking,
@@ -55,8 +55,9 @@ def cloak_archive(
   Args:
     options: of the run.
     watcher: is told what happens.
-    cloaker: of the same options, but for the folders, from an earlier run,
-      which need not be loaded and compiled again.
+    cloaker: a `Cloaker` of the same options, but for the folders, which need
+      not be loaded and compiled again; perhaps with a loss or a budget of its
+      own. Rows then say as `dssim` what the budget measures.
 
   Returns:
     How many seconds the run spent on each stage: "solving" is how long there
@@ -228,16 +229,12 @@ def index_archive(
       options, cloaker.recognition, pool, stages.Stages(watcher)
     )
 
-    def load(
-      source: SourceFile,
-    ) -> triage.Loaded | triage.Known | types.PhotoError:
-      try:
-        return triage.load(source, options, known=faces.__contains__)
-      except types.PhotoError as error:
-        return error
+    read = functools.partial(
+      triage.read, options=options, known=faces.__contains__
+    )
 
     def look(share: int) -> None:
-      for _, item, seen in looks.through(_of(options, (share,)), load):
+      for _, item, seen in looks.through(_of(options, (share,)), read):
         watcher.looked()
         if seen is not None:
           faces.add(seen)
@@ -438,17 +435,13 @@ def count_faces(
   """
   find = recognition.Recognition(options).finder.find
 
-  def load(source: SourceFile) -> Photo | str:
-    try:
-      return recognition.load_photo(source, options)
-    except types.PhotoError as error:
-      return str(error)
-
+  read = functools.partial(triage.read, options=options)
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
     for wave in waves(
-      scan.scan(options.input), load, threads=options.threads, pool=pool
+      scan.scan(options.input), read, threads=options.threads, pool=pool
     ):
-      photos = [item for _, item in wave if isinstance(item, Photo)]
+      photos = [i.photo for _, i in wave if isinstance(i, triage.Loaded)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:
-        report(source, next(counts) if isinstance(item, Photo) else item)
+        has = isinstance(item, triage.Loaded)
+        report(source, next(counts) if has else str(item))

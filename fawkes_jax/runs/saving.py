@@ -11,24 +11,24 @@ from fawkes_jax.archive import files, results
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import executor
 from fawkes_jax.faces import cloaker as cloaker_lib
-from fawkes_jax.faces import finder, recognition
-from fawkes_jax.imaging import geometry, ssim
+from fawkes_jax.faces import finder, fitting, recognition
+from fawkes_jax.imaging import geometry
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.photos import codec
+from fawkes_jax.photos import codec, drafts
 from fawkes_jax.photos.photo import Photo
+from fawkes_jax.runs.room import Room
 
-# Saving costs or adds a little: the change is scaled until the saved file is
-# between this fraction of what it aims at and the budget, in so many tries.
-_BUDGET_BAND = 0.95
-_MAX_TRIES = 5
-_AIM = 0.985
-# A face whose embeddings keep this cosine, as the mean over the extractors, is
-# known nearly as well as before; docs/cloaking.md has the measurement.
-_NEARLY_THE_SAME = 0.95
 # A finer encoding is tried where a face gets less than this part of its
 # change, and taken where that makes it so many times as large.
 _STRONG = 0.6
 _WORTHWHILE = 1.25
+
+
+# What a pixel takes while it is saved: the coefficients of a JPEG in 4:2:0,
+# once more as they are written, and once more in libjpeg, are nine bytes. So
+# much may photos take that are saved at the same time, for each thread.
+_BYTES_A_PIXEL = 12
+_ROOM = 192 << 20
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -127,25 +127,25 @@ class Saved:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Attempt:
-  """A way to encode a photo.
+class Attempt:
+  """A way to encode a photo, and what its faces will be.
 
   Attributes:
-    data: the file.
-    pixels: that it is decoded to.
-    crops: of its faces.
-    dssim: of each face.
+    finer: how much less of the changes is lost than usual, see `codec.encode`.
     scales: of the changes, by face.
-    lost: in words, what of the photo is not in it.
+    patches: the scaled changes.
+    parts: of the photo, by face: what its `area` is decoded to.
+    crops: of the faces.
+    dssim: the DSSIM of each face, or what another budget measures.
     weakest: the smallest scale of a face that the solver has changed.
   """
 
-  data: bytes
-  pixels: np.ndarray
+  finer: int
+  scales: np.ndarray
+  patches: list[types.Patch]
+  parts: list[np.ndarray]
   crops: np.ndarray
   dssim: np.ndarray
-  scales: np.ndarray
-  lost: tuple[str, ...]
   weakest: float
 
 
@@ -161,6 +161,7 @@ class Saver:
     self._options = options
     self._cloaker = cloaker
     self._results = kept
+    self._room = Room(options.threads * _ROOM)
 
   def write(
     self, source: SourceFile, data: bytes, suffix: str = ""
@@ -191,12 +192,18 @@ class Saver:
       UnprotectedError: no face of it could be protected; nothing is written.
       PhotoError: it cannot be saved.
     """
+    height, width = job.faces[0].shape
+    with self._room.taken(_BYTES_A_PIXEL * height * width):
+      return self._save(job)
+
+  def _save(self, job: Job) -> Saved:
     options = self._options
     data = recognition.read(job.source)
     if hashlib.sha256(data).hexdigest() != job.sha256:
       raise types.PhotoError("changed while it was being cloaked")
-    photo = recognition.decode(data, options)
-    attempt, faces = self._best(job, photo)
+    photo = recognition.decode(data, options, again=True)
+    fitting = Fitting(job, photo, options, self._cloaker)
+    attempt, faces = fitting.best()
     unprotected = [face["unprotected"] for face in faces if _is_bare(face)]
     if len(unprotected) == len(faces):
       raise UnprotectedError(
@@ -204,14 +211,15 @@ class Saver:
         f" written: {unprotected[0]}",
         faces,
       )
-    place = self.write(job.source, attempt.data, photo.suffix)
+    file, lost, faces = fitting.encode(attempt, faces)
+    place = self.write(job.source, file, photo.suffix)
     try:
       written = self._results.read(job.source.relative + photo.suffix, place)
     except OSError as error:
       raise types.PhotoError(
         f"the result cannot be read: {files.reason(error)}"
       ) from error
-    if written != attempt.data:
+    if written != file:
       raise types.PhotoError("the result is not what was written")
     reason = photo.note
     if unprotected:
@@ -219,28 +227,63 @@ class Saver:
       bare = f"{which} left unprotected: {unprotected[0]}"
       reason = f"{bare}; {reason}" if reason else bare
     return Saved(
-      sha256=hashlib.sha256(written).hexdigest(),
+      sha256=hashlib.sha256(file).hexdigest(),
       place=place,
       faces=faces,
       reason=reason,
       suffix=photo.suffix,
-      lost=attempt.lost,
+      lost=lost,
       names=not options.strip_names and codec.names_people(photo),
     )
 
-  def _best(
-    self, job: Job, photo: Photo
-  ) -> tuple["_Attempt", tuple[dict, ...]]:
-    """The file in which the faces' cloaks are, and what is measured of it.
+
+class Fitting:
+  """Fits the changes of a photo's faces into its file and the budget."""
+
+  def __init__(
+    self,
+    job: Job,
+    photo: Photo,
+    options: CloakOptions,
+    cloaker: cloaker_lib.Cloaker,
+  ):
+    """Looks at the photo as it is.
+
+    Args:
+      job: all faces of which are solved.
+      photo: of the job.
+      options: of the run.
+      cloaker: of the same options.
+
+    Raises:
+      PhotoError: the photo cannot be changed.
+    """
+    self._job = job
+    self._photo = photo
+    self._options = options
+    self._cloaker = cloaker
+    self._draft = drafts.Draft(
+      photo,
+      largest_step=options.solver.jpeg_step,
+      strip_location=options.strip_location,
+      strip_names=options.strip_names,
+      max_pixels=options.max_pixels,
+    )
+    self._areas = [face.area for face in job.faces]
+    self._before = self._draft.preview((), self._areas)
+    self._pasted: dict[int, types.Patch] = {}
+
+  def best(self) -> tuple[Attempt, tuple[dict, ...]]:
+    """How the faces' cloaks get into the file, and what is measured of it.
 
     What the format takes away, or uses up of the budget, a finer encoding
     leaves; it is taken where it helps.
     """
     step = self._options.solver.jpeg_step
     best = faces = None
-    for finer in range(1 + codec.refinements(photo, largest_step=step)):
-      attempt = self._fit(job, photo, finer)
-      measured = self._measure(job, photo, attempt)
+    for finer in range(1 + codec.refinements(self._photo, largest_step=step)):
+      attempt = self._fit(finer)
+      measured = self._measure(attempt)
       bare = sum(map(_is_bare, measured))
       if best is not None and faces is not None:
         before = sum(map(_is_bare, faces))
@@ -249,111 +292,132 @@ class Saver:
         ):
           continue
       best, faces = attempt, measured
-      helpless = sum(_is_nothing(s.change) for s in job.solutions.values())
+      helpless = sum(fitting.is_nothing(s.change) for s in self._solutions)
       if bare <= helpless and attempt.weakest >= _STRONG:
         break
     assert best is not None and faces is not None
     return best, faces
 
-  def _fit(self, job: Job, photo: Photo, finer: int) -> "_Attempt":
-    """Encodes a photo so that no face exceeds the budget once decoded.
+  def encode(
+    self, attempt: Attempt, faces: tuple[dict, ...]
+  ) -> tuple[bytes, tuple[str, ...], tuple[dict, ...]]:
+    """Encodes a photo, and looks at what its faces are decoded to.
 
-    Resampling and the file's own quantisation swallow some of a change or add
-    to it, so the changes are scaled, each by its own factor; to nothing where
-    the format itself (lossy WebP, HEIC) uses up a very small budget.
+    Where a decoder makes something else of them than was foreseen, and that
+    is over the budget, the changes get smaller.
+
+    Args:
+      attempt: what `best` gave.
+      faces: likewise.
+
+    Returns:
+      The file, in words what of the photo is not in it, and what is measured
+      of its faces.
+
+    Raises:
+      PhotoError: it cannot be written, or not within the budget.
     """
     rho = self._options.solver.rho
-    solved = np.array([job.solutions[i].dssim for i in range(len(job.faces))])
-    # Use all of the budget where the solver came close to it.
-    wanted = np.where(solved > 0.8 * rho, _AIM * rho, solved)
-    scales = np.ones(len(job.faces))
-    best, most = None, -1.0
-    for tried in range(1, 4 * _MAX_TRIES):
-      attempt = self._attempt(job, photo, scales, finer)
-      dssim = attempt.dssim
-      over = dssim > rho
-      if not over.any() and dssim.sum() > most:
-        best, most = attempt, float(dssim.sum())
-      settled = (dssim >= _BUDGET_BAND * wanted).all()
-      if best is not None and (tried >= _MAX_TRIES or settled):
-        return best
-      # Whoever goes over the budget aims lower, in the end at nothing.
-      wanted = np.where(
-        over, (_AIM if tried < _MAX_TRIES else 0.5) * wanted, wanted
+    for _ in range(fitting.MAX_TRIES):
+      lost: set[str] = set()
+      file = self._draft.encode(attempt.patches, finer=attempt.finer, lost=lost)
+      parts = drafts.read_back(
+        file, self._areas, max_pixels=self._options.max_pixels
       )
-      wanted = np.where(wanted > 0.05 * rho, wanted, 0)
-      ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
-      scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
-    # The format alone costs more than the budget allows: no change at all.
-    return self._attempt(job, photo, np.zeros(len(job.faces)), finer)
+      if not all(map(np.array_equal, parts, attempt.parts)):
+        attempt = self._seen(attempt.scales, attempt.finer, parts)
+        faces = self._measure(attempt)
+      over = attempt.dssim > rho
+      if not over.any():
+        return file, tuple(sorted(lost)), faces
+      ratio = np.sqrt(fitting.AIM * rho / np.maximum(attempt.dssim, 1e-6))
+      scales = np.where(over, attempt.scales * ratio, attempt.scales)
+      attempt = self._attempt(scales, attempt.finer)
+      faces = self._measure(attempt)
+    raise types.PhotoError("its file is decoded to more than the budget allows")
 
-  def _attempt(
-    self,
-    job: Job,
-    photo: Photo,
-    scales: np.ndarray,
-    finer: int,
-  ) -> "_Attempt":
-    """Encodes a photo with scaled changes, and looks at the faces of that."""
-    lost: set[str] = set()
-    data = self._encode(job, photo, scales, finer, lost)
-    cloaked = codec.decode(data, max_pixels=self._options.max_pixels)
-    crops = self._cloaker.recognition.finder.crops(cloaked.pixels, job.faces)
+  @property
+  def _solutions(self) -> list[executor.Solution]:
+    return [self._job.solutions[i] for i in range(len(self._job.faces))]
+
+  def _fit(self, finer: int) -> Attempt:
+    """Scales the changes so that no face exceeds the budget once decoded.
+
+    See `fitting.fit`.
+    """
+    return fitting.fit(
+      lambda scales: self._attempt(scales, finer),
+      self._solutions,
+      self._options.solver.rho,
+    )
+
+  def _attempt(self, scales: np.ndarray, finer: int) -> Attempt:
+    """Looks at what faces become with scaled changes."""
+    parts = self._draft.preview(self._patches(scales), self._areas, finer=finer)
+    return self._seen(scales, finer, parts)
+
+  def _seen(
+    self, scales: np.ndarray, finer: int, parts: list[np.ndarray]
+  ) -> Attempt:
+    """An attempt, measured on what the faces' areas are decoded to."""
+    faces = self._job.faces
+    crops = np.stack(
+      [
+        face.cut(part, corner=area[:2])
+        for face, part, area in zip(faces, parts, self._areas, strict=True)
+      ]
+    )
     dssim = [
-      float(ssim.measure(face.crop, crop, face.weights))
-      for face, crop in zip(job.faces, crops, strict=True)
+      self._cloaker.cost(face, crop)
+      for face, crop in zip(faces, crops, strict=True)
     ]
-    return _Attempt(
-      data=data,
-      pixels=cloaked.pixels,
+    return Attempt(
+      finer=finer,
+      scales=scales,
+      patches=self._patches(scales),
+      parts=parts,
       crops=crops,
       dssim=np.array(dssim),
-      scales=scales,
-      lost=tuple(sorted(lost)),
       weakest=min(
         (
           float(scale)
-          for i, scale in enumerate(scales)
-          if not _is_nothing(job.solutions[i].change)
+          for scale, solution in zip(scales, self._solutions, strict=True)
+          if not fitting.is_nothing(solution.change)
         ),
         default=1.0,
       ),
     )
 
-  def _encode(
-    self,
-    job: Job,
-    photo: Photo,
-    scales: np.ndarray,
-    finer: int,
-    lost: set[str],
-  ) -> bytes:
+  def _patches(self, scales: np.ndarray) -> list[types.Patch]:
+    """The changes, each times its scale and none of a pixel above `linf`."""
     linf = np.float32(self._options.solver.linf)
     patches = []
-    for i, face in enumerate(job.faces):
-      side = face.alignment.side
-      change = np.float32(scales[i]) * job.solutions[i].change[:side, :side]
-      left, top, change = geometry.paste(
-        np.clip(change, -linf, linf),
-        face.alignment,
-        face.shape,
-      )
-      if change.size:
-        patches.append(types.Patch(left=left, top=top, change=change))
-    return codec.encode(
-      photo,
-      patches,
-      largest_step=self._options.solver.jpeg_step,
-      strip_location=self._options.strip_location,
-      strip_names=self._options.strip_names,
-      lost=lost,
-      finer=finer,
-    )
+    for i, scale in enumerate(scales.astype(np.float32)):
+      change = self._solutions[i].change
+      if scale * np.abs(change).max() > linf:
+        pasted = self._paste(i, np.clip(scale * change, -linf, linf))
+      else:
+        # Resampling is linear: a change is pasted once for all its scales.
+        if i not in self._pasted:
+          self._pasted[i] = self._paste(i, change)
+        whole = self._pasted[i]
+        pasted = dataclasses.replace(whole, change=scale * whole.change)
+      if pasted.change.size:
+        patches.append(pasted)
+    return patches
 
-  def _measure(
-    self, job: Job, photo: Photo, attempt: "_Attempt"
-  ) -> tuple[dict, ...]:
+  def _paste(self, i: int, change: np.ndarray) -> types.Patch:
+    """The change of a face's crop as one of the photo."""
+    face = self._job.faces[i]
+    side = face.alignment.side
+    left, top, change = geometry.paste(
+      change[:side, :side], face.alignment, face.shape
+    )
+    return types.Patch(left=left, top=top, change=change)
+
+  def _measure(self, attempt: Attempt) -> tuple[dict, ...]:
     """An encoded photo's faces for its row, measured on what it decodes to."""
+    job = self._job
     raw = self._cloaker.recognition.embedder.embed(
       attempt.crops, recognition.sides(job.faces)
     )
@@ -367,9 +431,9 @@ class Saver:
         }
         for name in raw
       }
-      why = _why_unprotected(
+      why = fitting.why_unprotected(
         job.solutions[i],
-        photo.format,
+        f"the format {self._photo.format}",
         float(np.mean([e["cosine"] for e in extractors.values()])),
         changed=bool(attempt.scales[i]),
       )
@@ -379,40 +443,14 @@ class Saver:
           "target": job.target_names[i],
           "steps": job.solutions[i].steps,
           "dssim": float(attempt.dssim[i]),
-          "linf": _largest_change(photo.pixels, attempt.pixels, face.box),
+          "linf": _largest_change(
+            self._before[i], attempt.parts[i], face.box, self._areas[i][:2]
+          ),
           "extractors": extractors,
         }
         | ({} if why is None else {"unprotected": why})
       )
     return tuple(faces)
-
-
-def _why_unprotected(
-  solution: executor.Solution, kind: str, cosine: float, *, changed: bool
-) -> str | None:
-  """Why a face is as it was for those that are to take it for another's.
-
-  Args:
-    solution: of the solver.
-    kind: the format of the file.
-    cosine: between its embeddings before and after, as saved, as the mean over
-      the extractors.
-    changed: whether the file got any of the solution.
-
-  Returns:
-    None where it is protected.
-  """
-  if cosine <= _NEARLY_THE_SAME:
-    return None
-  if _is_nothing(solution.change):
-    return f"no cloak was found in {solution.steps} steps"
-  if not changed:
-    return f"the format {kind} has no room for a cloak within the budget"
-  return f"the cloak moves it by nearly nothing (cosine {cosine:.2f})"
-
-
-def _is_nothing(change: np.ndarray) -> bool:
-  return not np.any(change)
 
 
 def _is_bare(face: dict) -> bool:
@@ -429,9 +467,21 @@ def _counted(count: int, total: int) -> str:
 
 
 def _largest_change(
-  before: np.ndarray, after: np.ndarray, box: tuple[int, int, int, int]
+  before: np.ndarray,
+  after: np.ndarray,
+  box: tuple[int, int, int, int],
+  corner: tuple[int, int],
 ) -> int:
+  """The largest change of a pixel in a box of two versions of a part.
+
+  Args:
+    before: uint8 [h, w, 3].
+    after: the same of the other version.
+    box: in the photo.
+    corner: x and y of the part's first pixel in the photo.
+  """
   left, top, right, bottom = box
-  part = np.s_[top:bottom, left:right]
+  x, y = corner
+  part = np.s_[top - y : bottom - y, left - x : right - x]
   difference = np.abs(after[part].astype(np.int16) - before[part])
   return int(difference.max(initial=0))

@@ -1,4 +1,4 @@
-"""How long the stages of a run take."""
+"""Measures the time of each stage of a run."""
 
 import contextlib
 import time

@@ -1,7 +1,7 @@
 """Which files are looked at for faces, and what becomes of the others."""
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -12,11 +12,13 @@ from fawkes_jax.archive import manifest, others, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, FaceOptions
+from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.failures import one_photo
 from fawkes_jax.runs.ledger import Ledger
+from fawkes_jax.runs.waves import Ready
 
 # Files of other kinds lie in photo folders without harm; a file with one of
 # these names that is not an image is damaged.
@@ -58,30 +60,45 @@ def is_photo_name(name: str | os.PathLike) -> bool:
   return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES
 
 
-def load(
+def read(
   source: SourceFile,
   options: FaceOptions,
   *,
   known: Callable[[str], bool] = lambda sha256: False,
-) -> Loaded | Known:
-  """Reads and decodes a photo.
+) -> Ready[Loaded | types.PhotoError] | Known | types.PhotoError:
+  """Reads the file of a photo.
 
   Args:
     source: its file.
     options: how it is decoded.
     known: whether it need not be decoded, by its sha256.
 
-  Raises:
-    PhotoError: it cannot be read or decoded.
+  Returns:
+    The photo to be decoded; or the error that says why it cannot be read.
   """
-  with one_photo("reading it"):
-    data = recognition.read(source)
+  try:
+    with one_photo("reading it"):
+      data = recognition.read(source)
+  except types.PhotoError as error:
+    return error
   sha256 = hashlib.sha256(data).hexdigest()
   if known(sha256):
     return Known(sha256=sha256)
-  with one_photo("decoding it"):
-    photo = recognition.decode(data, options)
-  return Loaded(photo=photo, sha256=sha256)
+  return Ready(
+    pixels=codec.count_pixels(data),
+    decode=functools.partial(_decoded, data, sha256, options),
+  )
+
+
+def _decoded(
+  data: bytes, sha256: str, options: FaceOptions
+) -> Loaded | types.PhotoError:
+  """A decoded photo, or the error that says why there is none."""
+  try:
+    with one_photo("decoding it"):
+      return Loaded(photo=recognition.decode(data, options), sha256=sha256)
+  except types.PhotoError as error:
+    return error
 
 
 class Triage:
@@ -128,8 +145,10 @@ class Triage:
     """Tells which files are read next."""
     self._names = frozenset(source.relative for source in some)
 
-  def load(self, source: SourceFile) -> Loaded | Known | outcomes.Outcome:
-    """Reads a photo, unless there is nothing left to do for it."""
+  def read(
+    self, source: SourceFile
+  ) -> Ready[Loaded | outcomes.Outcome] | Known | outcomes.Outcome:
+    """Reads a photo's file, unless there is nothing left to do for it."""
     if (refused := self._refused(source)) is not None:
       return refused
     sha256 = None
@@ -141,34 +160,46 @@ class Triage:
       sha256 = hashlib.sha256(data).hexdigest()
       if (settled := self._settled(source, sha256)) is not None:
         return settled
-      if self._has_faces(sha256):
-        return Known(sha256=sha256)
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error, source_sha256=sha256)
+    if self._has_faces(sha256):
+      return Known(sha256=sha256)
+    return self._ready(source, data, sha256)
+
+  def read_to_cloak(
+    self, source: SourceFile
+  ) -> Ready[Loaded | outcomes.Outcome] | outcomes.Outcome:
+    """Reads the file of a photo whose faces are known."""
+    try:
+      with one_photo("reading it"):
+        data = recognition.read(source)
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error)
+    return self._ready(source, data, hashlib.sha256(data).hexdigest())
+
+  def _ready(
+    self, source: SourceFile, data: bytes, sha256: str
+  ) -> Ready[Loaded | outcomes.Outcome]:
+    return Ready(
+      pixels=codec.count_pixels(data),
+      decode=functools.partial(self._decode, source, data, sha256),
+    )
+
+  def _decode(
+    self, source: SourceFile, data: bytes, sha256: str
+  ) -> Loaded | outcomes.Outcome:
+    """Decodes a photo, or says what else its file is."""
+    try:
       with one_photo("decoding it"):
         photo = recognition.decode(data, self._options)
       self._check_name(source, photo)
       return Loaded(photo=photo, sha256=sha256)
     except types.OtherFileError as error:
-      if source.suffix in _PHOTO_SUFFIXES or sha256 is None:
+      if source.suffix in _PHOTO_SUFFIXES:
         return self._ledger.failure(source, error, source_sha256=sha256)
       return self._copier.other(source, str(error), sha256, io.BytesIO(data))
     except types.PhotoError as error:
       return self._ledger.failure(source, error, source_sha256=sha256)
-
-  def load_again(self, source: SourceFile) -> Loaded | Known | None:
-    """Reads a photo that is finished, for the sake of others."""
-    with contextlib.suppress(types.PhotoError):
-      return load(source, self._options)
-    return None
-
-  def load_to_cloak(self, source: SourceFile) -> Loaded | outcomes.Outcome:
-    """Reads a photo whose faces are known."""
-    try:
-      loaded = load(source, self._options)
-      assert isinstance(loaded, Loaded)
-      self._check_name(source, loaded.photo)
-      return loaded
-    except types.PhotoError as error:
-      return self._ledger.failure(source, error)
 
   def _refused(self, source: SourceFile) -> outcomes.Outcome | None:
     """The outcome of a file that is not to be read at all."""

@@ -25,7 +25,7 @@ def worsened(
     loss: of images.
     bound: the L-infinity bound of the change.
     steps: of gradient ascent.
-    key: of the start.
+    key: the key of the start.
 
   Returns:
     The changed images, in 0..255.

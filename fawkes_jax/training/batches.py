@@ -61,7 +61,7 @@ class Batches:
     """Draws nothing yet.
 
     Args:
-      options: of the run.
+      options: the options of the run.
       material: the faces, and what the teachers say of them.
       network: whose views are drawn.
       whole: whether a batch has whole crops instead, and no targets, for

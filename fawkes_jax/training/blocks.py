@@ -209,7 +209,7 @@ def fresh(
     module: the network.
     teacher: its teacher's weights.
     images: some faces.
-    key: of the draw.
+    key: the key of the draw.
 
   Returns:
     The weights, and for each array of them its natural size, with which its

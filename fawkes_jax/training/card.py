@@ -1,4 +1,4 @@
-"""The model card: what a student is made of, and what it reached."""
+"""The model card of a student."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def text(options: TrainOptions, result: loop.Result) -> str:
   Paths appear by their last part only: a card travels, a folder does not.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     result: what it has reached.
 
   Returns:

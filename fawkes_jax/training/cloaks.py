@@ -37,7 +37,7 @@ def mixed(
 
   Args:
     crops: RGB in 0..255.
-    key: of the shares.
+    key: the key of the shares.
 
   Returns:
     Images in 0..255.
@@ -67,7 +67,7 @@ def cloaked(
     embed: the student as it is; the length of its embeddings is ignored.
     bound: the L-infinity bound of the largest change.
     steps: of gradient descent.
-    key: of the faces' bounds.
+    key: the key of the faces' bounds.
 
   Returns:
     The changed faces.
@@ -122,7 +122,7 @@ def moved(
     crops: squares `geometry.CROP`, RGB in 0..255.
     template: the square of the face frame that is seen.
     output: the side of the views in pixels.
-    key: of the moves, the scales and the blur.
+    key: the key of the moves, the scales and the blur.
 
   Returns:
     The views.

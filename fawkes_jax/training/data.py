@@ -39,7 +39,7 @@ class Faces:
   Attributes:
     crops: uint8 [n, size, size, 3], RGB; a file that is read when needed.
     identities: [n], the index of each crop's identity in `names`.
-    names: of the identities.
+    names: the names of the identities.
     photos: [n], the name of each crop's photo, below its identity's folder.
     missing: the photos that gave no crop, each with a reason.
     digest: of the source and the options; the same for the same crops.
@@ -79,7 +79,7 @@ def load_faces(
   """Finds the faces of the source, or reads them from the cache.
 
   Args:
-    options: of the run: its data, crop size and smallest face.
+    options: the options of the run: its data, crop size and smallest face.
     console: where progress is shown; None shows none.
 
   Returns:
@@ -125,7 +125,7 @@ def split(faces: Faces, options: TrainOptions, names: frozenset[str]) -> Split:
 
   Args:
     faces: to divide.
-    options: of the run: the rule and the validation's share.
+    options: the options of the run: the rule and the validation's share.
     names: of identities to hold out.
 
   Returns:

@@ -1,4 +1,4 @@
-"""What a run asks of a way of learning."""
+"""The interface of a way of learning."""
 
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ class Learning(Protocol):
   Attributes:
     network: the student's.
     batches: that it learns from.
-    optimiser: of all that is learned.
+    optimiser: the optimiser of all that is learned.
   """
 
   network: Network
@@ -45,7 +45,7 @@ class Learning(Protocol):
     Args:
       state: is used up.
       batch: see `Batch.placed`.
-      moment: of the run.
+      moment: the moment of the run.
 
     Returns:
       The new state, and what to say of the step, by name.

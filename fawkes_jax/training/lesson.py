@@ -1,4 +1,4 @@
-"""What is done with one batch: faces are changed, then steps are taken."""
+"""Trains on one batch: changes its faces, then takes steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,9 +46,9 @@ class Lesson:
     """Compiles nothing yet.
 
     Args:
-      options: of the run.
+      options: the options of the run.
       network: that learns.
-      optimiser: of its weights.
+      optimiser: the optimiser of its weights.
       loss: to be made smaller.
       look: what the teachers say of cloaked faces.
       whole: whether batches have whole crops, of which views are to be taken.
@@ -75,7 +75,7 @@ class Lesson:
       state: is used up.
       batch: on the devices.
       looking: the teachers' networks, see `Material.looking`.
-      moment: of the run.
+      moment: the moment of the run.
 
     Returns:
       The new state, and the parts of the loss.

@@ -1,4 +1,4 @@
-"""What a run says of its steps, now and then."""
+"""Prints the progress of a training run."""
 
 import time
 

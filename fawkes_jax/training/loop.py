@@ -62,7 +62,7 @@ def train(options: TrainOptions, *, console: rich.console.Console) -> Result:
   """Trains a student, or goes on where an earlier run stopped.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     console: where progress is shown.
 
   Returns:

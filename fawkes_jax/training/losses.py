@@ -1,4 +1,4 @@
-"""What a student learns from its teachers and from identities.
+"""The losses of a student, on what its teachers say and on identities.
 
 Pure functions of one batch, in float32.
 """

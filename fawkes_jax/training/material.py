@@ -1,4 +1,4 @@
-"""What a run learns from: faces, who serves what, and what teachers say."""
+"""The material of a training run: faces, and the embeddings of its teachers."""
 
 import dataclasses
 from typing import Any
@@ -63,7 +63,7 @@ def load(options: TrainOptions, *, console: rich.console.Console) -> Material:
   """Finds the faces, divides them, and lets the teachers look at them.
 
   Args:
-    options: of the run.
+    options: the options of the run.
     console: where progress is shown.
 
   Returns:

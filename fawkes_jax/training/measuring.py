@@ -1,4 +1,4 @@
-"""What a student has reached, on faces that it was never trained on."""
+"""Measures a student on faces that it was never trained on."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""How far a run is, and what follows: the learning rate, and the bounds."""
+"""The learning rate and other values that follow the progress of a run."""
 
 import dataclasses
 import math

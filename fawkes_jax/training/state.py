@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
-from fawkes_jax.options import TrainOptions
+from fawkes_jax.options import TrainDetectorOptions, TrainOptions
 
 # What a state may be continued with although it began with something else.
 _MAY_CHANGE = (
@@ -24,6 +24,7 @@ _MAY_CHANGE = (
   "name",
   "data_note",
   "minutes",
+  "threshold",
   "report_minutes",
   "pairs",
   "threads",
@@ -121,7 +122,7 @@ class Checkpoint:
 
   def __init__(
     self,
-    options: TrainOptions,
+    options: TrainOptions | TrainDetectorOptions,
     *,
     data: str,
     teachers: Sequence[str],
@@ -210,7 +211,7 @@ class Checkpoint:
         )
 
 
-def prepare(options: TrainOptions) -> None:
+def prepare(options: TrainOptions | TrainDetectorOptions) -> None:
   """Makes the folder of the state, with a file that says what it is.
 
   Raises:
@@ -219,7 +220,7 @@ def prepare(options: TrainOptions) -> None:
   files.write_atomically(_folder(options) / "README", _README)
 
 
-def _folder(options: TrainOptions) -> Path:
+def _folder(options: TrainOptions | TrainDetectorOptions) -> Path:
   return options.output / "state"
 
 

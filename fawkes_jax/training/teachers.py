@@ -1,4 +1,4 @@
-"""Embeddings that a student shall predict, computed once for all crops.
+"""Embeddings that a student learns to predict, computed once for all crops.
 
 A teacher is an extractor of the package, by its name or its file, or a file of
 embeddings that were computed elsewhere.

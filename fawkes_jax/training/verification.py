@@ -1,4 +1,4 @@
-"""Telling whether two faces are one person: the usual check of an extractor."""
+"""Face verification: whether two faces show one person."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ def draw_pairs(
   """Draws pairs of faces, half of them of one person.
 
   Args:
-    identities: of all faces.
+    identities: the identities of all faces.
     rows: the faces to draw from.
     count: how many pairs of each kind.
     seed: the same seed draws the same.

@@ -1,4 +1,4 @@
-"""What networks see of a cached crop: still views, and the student's own.
+"""Views of a cached crop: still ones, and random ones for the student.
 
 Pillow does it on the host: it is fast, it knows real JPEG compression, and it
 lets go of Python's lock, so that threads draw while a device trains.

@@ -1,10 +1,10 @@
-"""Averaged faces, from which a network is shown whom the bank holds.
+"""Averaged faces, which stand for the people of the bank.
 
 The bank (`weights/bank.py`) has embeddings of its identities for the extractors
 that the package knows. For any other one they are computed from what lies in
 `checkpoints/averaged_faces.safetensors`: its identities in groups of four or
 more people who look alike, and the mean picture of each group, which shows
-nobody (`checkpoints/make_averaged_faces.py` makes it).
+nobody (`docs/make_averaged_faces.py` makes it).
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class AveragedFaces:
 
   Attributes:
     faces: RGB, the square `geometry.CROP`, one group a row.
-    groups: of each identity of the bank.
+    groups: the groups of each identity of the bank.
   """
 
   faces: UInt8[np.ndarray, "g size size 3"]

@@ -1,4 +1,4 @@
-"""What a plain install brings: checkpoints, and dlib's finder of faces."""
+"""The files of a plain install: checkpoints, and dlib's face detector."""
 
 import importlib.resources
 from pathlib import Path
@@ -12,7 +12,7 @@ def checkpoint(name: str) -> Path:
   """Where a file that travels with the package lies, there or not.
 
   Args:
-    name: of a file in `checkpoints/`, of the installed package or of a
+    name: the name of a file in `checkpoints/`, of the installed package or of a
       checkout; "" for the folder itself.
   """
   package = Path(str(importlib.resources.files("fawkes_jax")))

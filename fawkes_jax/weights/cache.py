@@ -46,7 +46,7 @@ def entry(name: str, sha256: str) -> pathlib.Path:
 
   Args:
     name: the entry's readable name, without suffix.
-    sha256: of the source, in hexadecimal.
+    sha256: the SHA-256 of the source, in hexadecimal.
   """
   return directory() / f"{name}-{sha256[:12]}-v{_CONVERSION}.safetensors"
 
@@ -58,7 +58,7 @@ def load(
 
   Args:
     name: the entry's readable name, without suffix.
-    sha256: of the source, in hexadecimal.
+    sha256: the SHA-256 of the source, in hexadecimal.
     convert: reads and converts the source into nested dictionaries of numpy
       arrays. What it raises is passed on.
 

@@ -21,6 +21,9 @@ SUFFIXES = (".safetensors", ".onnx", ".xml", ".params")
 ONNX = "onnx"
 """The architecture of what runs as its ONNX file says."""
 
+DETECTOR = "yunet"
+"""The architecture of detectors of faces."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
@@ -70,6 +73,11 @@ class Recogniser:
   preprocessing: preprocessing_lib.Preprocessing | None = None
   files: tuple[File, ...] = ()
   also: tuple[str, ...] = ()
+
+  @property
+  def finds_faces(self) -> bool:
+    """Whether it is no recogniser but a detector of faces."""
+    return self.architecture == DETECTOR
 
   @property
   def has_port(self) -> bool:
@@ -146,8 +154,13 @@ def kept() -> dict[str, Path]:
   return {
     path.stem: path
     for path in sorted(folder().glob("*"))
-    if path.suffix in SUFFIXES
+    if path.suffix in SUFFIXES and path.stem not in _detectors()
   }
+
+
+def _detectors() -> set[str]:
+  """The names of the public detectors of faces."""
+  return {name for name, record in public().items() if record.finds_faces}
 
 
 def file_of(name: str) -> Path | None:

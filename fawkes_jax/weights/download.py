@@ -30,7 +30,7 @@ def fetch(
   it has and its sha256 is right.
 
   Args:
-    address: of the file, http or https; redirects are followed.
+    address: the address of the file, http or https; redirects are followed.
     path: where to; missing folders are made, a file is replaced.
     sha256: that the file must have, in hexadecimal.
     report: gets how many bytes there are, and there will be where it is known.

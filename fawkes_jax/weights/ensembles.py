@@ -75,4 +75,4 @@ def resolved(options: _Options) -> _Options:
 
 
 def _is_wanted(record: catalogue.Recogniser) -> bool:
-  return not (record.research_only or record.heavy)
+  return not (record.research_only or record.heavy or record.finds_faces)

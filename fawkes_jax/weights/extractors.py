@@ -8,6 +8,7 @@ from typing import Any
 from fawkes_jax import types
 from fawkes_jax.models import architectures
 from fawkes_jax.models.onnx import module
+from fawkes_jax.options import FaceOptions, OptionError
 from fawkes_jax.weights import (
   cache,
   catalogue,
@@ -65,6 +66,11 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
   record = catalogue.public().get(name)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {name}, which finds faces"
+      " (--detector)"
+    )
   if record and record.built_in:
     [file] = record.files
     return _port(record, Path(file.name), file.sha256, options)
@@ -74,16 +80,20 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
   if name in files:
     return dataclasses.replace(_from_file(files[name], options), name=name)
   if record:
-    raise types.FawkesError(
-      f"--surrogates must be here, got {name}: fawkes-jax weights"
-      f" {'fetch ' if record.fetchable else 'import FILE --name='}{name}"
-    )
+    adds = "fetch " if record.fetchable else "import FILE --name="
+    raise _unusable(f"installed (fawkes-jax weights {adds}{name})", name)
   built_in = [r.name for r in catalogue.public().values() if r.built_in]
-  raise types.FawkesError(
-    f"--surrogates must be of {', '.join([*built_in, *files])}, or files that"
-    f" end in {', '.join(catalogue.SUFFIXES)}, got {name}; fawkes-jax weights"
-    " list shows what can be added"
+  raise _unusable(
+    f"of {', '.join([*built_in, *files])}, or files that end in"
+    f" {', '.join(catalogue.SUFFIXES)} (fawkes-jax weights list shows what can"
+    " be added)",
+    name,
   )
+
+
+def _unusable(rule: str, value: object) -> OptionError:
+  """The error of a recogniser that cannot be used; it names the option."""
+  return OptionError(FaceOptions, "extractors", rule, str(value))
 
 
 def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
@@ -97,10 +107,12 @@ def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
   try:
     sha256 = catalogue.file_digest(path)
   except OSError as error:
-    raise types.FawkesError(
-      f"--surrogates must be readable, got {path}: {error.strerror}"
-    ) from error
+    raise _unusable("readable", f"{path}: {error.strerror}") from error
   record = catalogue.by_sha256(sha256)
+  if record and record.finds_faces:
+    raise types.FawkesError(
+      f"--surrogates must be recognisers, got {path}, which finds faces"
+    )
   if record and record.has_port:
     return _port(record, path, sha256, options)
   if path.suffix in _ONLY:

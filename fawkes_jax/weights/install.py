@@ -1,4 +1,4 @@
-"""Puts recognisers where `load_extractor` finds them by their names."""
+"""Installs recognisers, so that `load_extractor` finds them by name."""
 
 import contextlib
 import dataclasses
@@ -121,7 +121,7 @@ def add(
 
   Args:
     file: .onnx, .xml with its .bin beside it, or .safetensors; it is copied.
-    name: that --surrogates shall take; None for the name of the public model
+    name: for --surrogates; None for the name of the public model
       that it is, else for the file's.
     architecture: a key of `architectures.ARCHITECTURES` that it must be of, or
       "onnx"; None for any.

@@ -1,4 +1,4 @@
-"""What a recogniser in ONNX expects to see, which its file does not say."""
+"""The preprocessing of ONNX recognisers, which their files do not state."""
 
 import dataclasses
 import math

@@ -113,7 +113,7 @@ def keep_programs(folder: Path) -> None:
   the folder cannot be written, that is said once, and what it holds is used.
 
   Args:
-    folder: of the compiled programs; made where it is missing.
+    folder: the folder of the compiled programs; made where it is missing.
   """
   if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
     return

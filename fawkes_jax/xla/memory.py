@@ -1,4 +1,4 @@
-"""Where the process finds memory.
+"""How the process allocates memory.
 
 A compiled program on a CPU takes its temporary memory anew in every call. By
 default glibc gives blocks of that size back to the system, which has to hand

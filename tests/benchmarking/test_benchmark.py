@@ -14,7 +14,7 @@ import terminal
 from fawkes_jax import types
 from fawkes_jax.benchmarking import measuring, report, rounds, solving
 from fawkes_jax.engine import executor
-from fawkes_jax.options import PARTS, BenchmarkOptions, SolverOptions
+from fawkes_jax.options import USUAL_PARTS, BenchmarkOptions, SolverOptions
 
 pytestmark = pytest.mark.slow
 
@@ -304,10 +304,10 @@ def test_a_report_of_an_accelerator():
 
 
 def test_without_photos_only_the_solver(monkeypatch):
-  assert measuring.parts(options()) == PARTS
+  assert measuring.parts(options()) == USUAL_PARTS
   monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda _: None)
   assert measuring.parts(options()) == ("solver",)
-  assert measuring.parts(options(data=Path("in"))) == PARTS
+  assert measuring.parts(options(data=Path("in"))) == USUAL_PARTS
   with pytest.raises(types.FawkesError, match=r"--parts=codecs,pipe"):
     measuring.parts(options(parts=("solver", "pipeline", "codecs")))
 

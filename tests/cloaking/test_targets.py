@@ -11,6 +11,12 @@ def unit(*shape, seed=0):
   )
 
 
+def near(person, seed, spread=0.02):
+  """Another face of the person of a face."""
+  moved = person + spread * unit(len(person), seed=seed)
+  return moved / np.linalg.norm(moved)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_farthest_is_the_max_min_rule(seed):
   faces = {"a": unit(4, 16, seed=seed), "b": unit(4, 8, seed=seed + 100)}
@@ -38,3 +44,36 @@ def test_farthest_is_not_the_farthest_on_average():
   candidates = {"a": np.array([[-1, 0.9], [-0.4, -0.4]], np.float32)}
   # Mean cosines -0.05, -0.4; greatest 0.9, -0.4.
   assert targets.farthest(faces, candidates) == 1
+
+
+def test_identities_are_means():
+  faces, labels = {"a": unit(5, 16)}, np.array([0, 1, 0, 1, 2])
+  means = targets.identities(faces, labels)["a"]
+  np.testing.assert_array_equal(means[0], means[2])
+  expected = faces["a"][[1, 3]].mean(axis=0)
+  expected /= np.linalg.norm(expected)
+  np.testing.assert_allclose(means[1], expected, rtol=1e-5)
+  np.testing.assert_allclose(means[4], faces["a"][4], rtol=1e-5)
+
+
+def test_one_person_has_one_target():
+  """The farthest candidate of each, whoever else is there."""
+  faces = np.eye(4, dtype=np.float32)[[0, 1, 2, 0, 3]]
+  candidates = {"a": -np.eye(4, dtype=np.float32)[::-1]}
+  labels = np.array([0, 1, 2, 0, 3])
+  chosen = targets.choose({"a": faces}, labels, candidates)
+  assert chosen.tolist() == [3, 2, 1, 3, 0]
+
+
+def test_a_target_is_far_from_all_of_a_persons_faces():
+  person = unit(64)
+  faces = {"a": np.stack([near(person, s, 0.5) for s in range(6)])}
+  candidates = {"a": unit(40, 64, seed=9)}
+  chosen = targets.choose(faces, np.zeros(6, np.int64), candidates)
+  assert set(chosen) == {targets.farthest(faces, candidates)}
+
+
+def test_no_faces():
+  none, labels = {"a": np.zeros((0, 16), np.float32)}, np.zeros(0, np.int64)
+  assert targets.identities(none, labels)["a"].shape == (0, 16)
+  assert targets.choose(none, labels, {"a": unit(10, 16)}).shape == (0,)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+import fawkes_jax
 from fawkes_jax import reports
 from fawkes_jax.cli import command_line
 from fawkes_jax.options import BenchmarkOptions, EvaluateOptions, TrainOptions
-from fawkes_jax.training import card
 
 ROOT = Path(__file__).parents[2]
 TEXTS = sorted(
   path
-  for folder in (".", "docs", "checkpoints", "launch")
+  for folder in (".", "docs", "docs/guides", "checkpoints", "launch")
   for path in (ROOT / folder).iterdir()
   if path.is_file()
   and path.suffix in (".md", ".sh", ".yaml", ".sbatch", "")
@@ -28,8 +28,16 @@ TEXTS = sorted(
 COMMAND = re.compile(
   r"[`\"]?(?:bash )?(?:launch/)?"
   r"(?:fawkes-jax|local\.sh|multi_gpu\.sh)\s+"
-  r"(?=(?:cloak|status|verify|bank|train|weights|evaluate|benchmark)\b)"
+  r"(?=(?:cloak|demo|status|verify|index|people|forget|bank|train|weights"
+  r"|evaluate|benchmark)\b)"
 )
+# A line of a document that is to be typed.
+LINE = re.compile(
+  r"^ {4}(?:\w+=\S+ )*(?:fawkes-jax|bash launch/local\.sh) (?!test)(.*)$",
+  re.MULTILINE,
+)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MANUAL = [path for path in TEXTS if path.suffix == ".md"]
 
 
 def parsed(words, *, options=True):
@@ -67,16 +75,58 @@ def test_commands_of_the_documents(path):
     if words[0] in ("cloak", "status", "verify", "bank", "benchmark"):
       # A command that is named for a flag of it leaves the folders out.
       text = " ".join(words)
+      if not all(word.startswith("-") for word in words[1:]):
+        parsed(words, options=False)  # Its folders are there without flags.
+        continue
       words += [f for f in ("--output=x",) if "--output" not in text]
       if words[0] in ("cloak", "bank") and "--input" not in text:
         words.append("--input=x")
     parsed(words, options=words[0] != "bank")  # Whose folder must be there.
 
 
+def lines(text):
+  """The words of each line that is to be typed."""
+  for match in LINE.finditer(re.sub(r"\\\n *", " ", text)):
+    line = match[1].partition(" #")[0].replace("=PRICE", "=1")
+    if not {"[", "...", "$"} & set(line) and "..." not in line:
+      yield shlex.split(line)
+
+
+@pytest.mark.parametrize("path", MANUAL, ids=lambda path: path.name)
+def test_lines_to_be_typed(path):
+  for words in lines(path.read_text()):
+    parsed(words, options=False)
+
+
+def test_lines_are_found():
+  found = [words for path in MANUAL for words in lines(path.read_text())]
+  assert ["cloak", "photos", "cloaked"] in found
+  assert ["demo"] in found
+  assert len(found) > 30
+
+
+@pytest.mark.parametrize("path", MANUAL, ids=lambda path: path.name)
+def test_python_of_the_documents(path):
+  """Blocks are whole programs, whose names are in the package.
+
+  Those that a page includes are examples, which have a test of their own.
+  """
+  text = path.read_text()
+  for name in re.findall(r'^--8<-- "(.*)"$', text, re.MULTILINE):
+    assert (ROOT / "docs" / name).parent == ROOT / "docs" / "examples"
+    assert (ROOT / "docs" / name).is_file()
+  for block in PYTHON.findall(text):
+    compile(block, str(path), "exec")
+    assert "import fawkes_jax" in block
+    for name in re.findall(r"\bfawkes_jax\.(\w+)", block):
+      assert name in fawkes_jax.__all__, name
+
+
 def test_commands_are_found():
   found = [words for path in TEXTS for words in commands(path.read_text())]
   assert {words[0] for words in found} == {
     *("cloak", "status", "verify", "bank", "train", "evaluate", "benchmark"),
+    *("weights", "people", "forget"),
   }
   assert len(found) > 25
 
@@ -90,7 +140,8 @@ CHANGED = {
     "solver_changes": (("steps", 3), ("jpeg", 0.0)),
     "bank": Path("b"),
     "trackers": ("a.onnx", "dlib"),
-    "detector": Path("yunet.onnx"),
+    "detector": "yunet.onnx",
+    "tracker_detector": Path("yunet.onnx"),
     "heads": ("softmax",),
     "rhos": (0.001, 0.5),
     "sizes": (2, 3),
@@ -162,6 +213,6 @@ def test_the_command_of_a_report_gives_the_same_options(kind):
 
 def test_the_command_of_a_model_card_gives_the_same_options():
   options = changed(TrainOptions)
-  said = shlex.split(card._command(options))
+  said = shlex.split(reports.command("train", options, untold=("data_note",)))
   same = parsed(said[1:])
   assert dataclasses.replace(same, data_note=options.data_note) == options

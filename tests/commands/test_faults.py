@@ -76,13 +76,13 @@ def faulty(original, error, notices):
 
 
 STAGES = {
-  "decoding": (recognition, "decode", lambda data, options: False),
+  "decoding": (recognition, "decode", lambda *_, **__: False),
   "finding": (
     finder.Finder,
     "find",
-    lambda self, photos: any(map(is_odd, photos)),
+    lambda self, photos, *_: any(map(is_odd, photos)),
   ),
-  "cropping": (geometry, "extract", lambda pixels, _: is_odd(pixels)),
+  "cropping": (geometry, "extract", lambda pixels, *_, **__: is_odd(pixels)),
   "encoding": (
     codec,
     "encode",
@@ -102,7 +102,7 @@ def test_one_photo_costs_only_itself(
   original = getattr(place, name)
   if stage == "decoding":
     odd = (folder / "b.png").read_bytes()
-    notices = lambda data, options: data == odd  # noqa: E731
+    notices = lambda data, *_, **__: data == odd  # noqa: E731
   monkeypatch.setattr(place, name, faulty(original, error, notices))
   output = tmp_path / "out"
   with caplog.at_level(logging.ERROR):

@@ -58,7 +58,7 @@ def test_from_photos_to_tables(lfw, data_dir, tmp_path, monkeypatch):
     f"--output={output}",
     "--min_face_pixels=50",
     f"--trackers=dlib,{data_dir / 'weights/mobileface_v3.onnx'}",
-    f"--detector={data_dir / 'weights/yunet_n_dynamic.onnx'}",
+    f"--tracker_detector={data_dir / 'weights/yunet_n_dynamic.onnx'}",
     "--experiments=protection,matching",
     "--rates=0.05",
     *SMALL,
@@ -183,7 +183,10 @@ def test_references_agree_with_the_face_frame():
     (["--trackers=photo.jpg"], "--trackers must be dlib, or files that end in"),
     (["--trackers=no.onnx"], "--trackers must be readable, got no.onnx"),
     (["--trackers=no.xml"], "--trackers must be readable, got no.xml"),
-    (["--detector=no.onnx"], "--detector must be an ONNX model, got no.onnx"),
+    (
+      ["--tracker_detector=no.onnx"],
+      "--tracker_detector must be an ONNX model, got no.onnx",
+    ),
     (["--identities=1"], "--identities must be in [2,"),
     (["--train=0"], "--train must be in [1,"),
     (["--leaks=0.5,2"], "--leaks must be in [0, 1], got 2"),
@@ -277,10 +280,12 @@ def test_a_detector_that_is_no_yunet(data_dir, people_folder, tmp_path):
   code, _, errors = run(
     f"--data={people_folder}",
     f"--output={tmp_path / 'out'}",
-    f"--detector={data_dir / 'weights/mobileface_v3.onnx'}",
+    f"--tracker_detector={data_dir / 'weights/mobileface_v3.onnx'}",
   )
   assert code == 2
-  assert errors.startswith("fawkes-jax: --detector must be YuNet with outputs")
+  assert errors.startswith(
+    "fawkes-jax: --tracker_detector must be YuNet with outputs"
+  )
 
 
 @pytest.mark.parametrize("where", ["people", "people/out"])

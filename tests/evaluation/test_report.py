@@ -50,10 +50,11 @@ def test_the_command_shows_changes():
     output=Path("/out"),
     ablations=((("jpeg", 0.0), ("blur", 0.5)), (("steps", 3.0),)),
     rhos=(0.004,),
-    detector=Path("/a/yunet.onnx"),
+    tracker_detector=Path("/a/yunet.onnx"),
   )
   assert reports.command("evaluate", options, untold=("output", "threads")) == (
-    "fawkes-jax evaluate --data=tfds:lfw --detector=yunet.onnx --rhos=0.004"
+    "fawkes-jax evaluate --data=tfds:lfw --tracker_detector=yunet.onnx"
+    " --rhos=0.004"
     " --ablations='jpeg=0,blur=0.5;steps=3'"
   )
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fawkes_jax import types
 from fawkes_jax.imaging import geometry
+from fawkes_jax.weights import detectors
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +117,39 @@ def test_crops_of_another_version(recognition, small_astronaut):
   """The same places, whatever the photo looks like now."""
   finder = recognition.finder
   [faces] = finder.find([small_astronaut])
-  np.testing.assert_array_equal(
-    finder.crops(small_astronaut, faces)[0], faces[0].crop
-  )
+  np.testing.assert_array_equal(faces[0].cut(small_astronaut), faces[0].crop)
   blank = np.full_like(small_astronaut, 77)
   side = faces[0].alignment.side
-  assert (finder.crops(blank, faces)[0, 20 : side - 20, 20:80] == 77).all()
+  assert (faces[0].cut(blank)[20 : side - 20, 20:80] == 77).all()
+
+
+def test_yunet_finds_and_aligns_as_dlib_does(
+  recognition, astronaut, data_dir, tmp_path, monkeypatch
+):
+  """Within what a single face was off when both were compared."""
+  (tmp_path / "weights").mkdir()
+  source = data_dir / "weights" / "yunet_n_dynamic.onnx"
+  (tmp_path / "weights" / "yunet.onnx").write_bytes(source.read_bytes())
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
+  other = dataclasses.replace(
+    recognition.finder, detector=detectors.load("yunet"), landmark_model=None
+  )
+  [[theirs]], [[ours]] = (
+    finder.find([astronaut]) for finder in (recognition.finder, other)
+  )
+  assert ours.box == pytest.approx(theirs.box, abs=16)
+  assert ours.alignment.extent == pytest.approx(
+    theirs.alignment.extent, rel=0.15
+  )
+  middles = [
+    face.alignment.origin
+    + face.alignment.axis * (1 + 1j) * face.crop.shape[0] * 0.5
+    for face in (ours, theirs)
+  ]
+  assert abs(middles[0] - middles[1]) < 0.06 * theirs.alignment.extent
+
+
+def test_a_detector_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
+  monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
+  with pytest.raises(types.FawkesError, match="fawkes-jax weights fetch yunet"):
+    detectors.load("yunet")

@@ -125,6 +125,26 @@ def test_extract_at_a_quarter_turn_is_exact(astronaut):
   np.testing.assert_array_equal(crop, np.rot90(astronaut[60:160, 170:270]))
 
 
+@pytest.mark.parametrize("scale", [1, 1.6, 4.3, 9])
+def test_a_crop_needs_no_more_of_the_photo_than_its_reach(astronaut, scale):
+  rng = np.random.default_rng(0)
+  for _ in range(8):
+    origin = complex(*rng.uniform(-60, 500, 2))
+    axis = scale * np.exp(1j * rng.uniform(-3, 3))
+    aligned = alignment(origin, axis, 48)
+    left, top, right, bottom = geometry.reach(astronaut.shape[:2], aligned)
+    part = astronaut[top:bottom, left:right]
+    np.testing.assert_array_equal(
+      geometry.extract(part, aligned, corner=(left, top)),
+      _sampled(astronaut, aligned),
+    )
+
+
+def _sampled(photo, aligned):
+  """The crop as it is where all of the photo is at hand."""
+  return geometry._sample(np.ascontiguousarray(photo), aligned)
+
+
 def test_outside_is_black(astronaut):
   crop = geometry.extract(astronaut, alignment(-30 - 20j, 1 + 0j, 100))
   np.testing.assert_array_equal(crop[20:, 30:], astronaut[:80, :70])
@@ -346,3 +366,20 @@ def test_paste_then_extract(name):
   assert error.max() < 2.1
   assert error.mean() < 0.6
   assert np.abs(change[inside]).max() > 10
+
+
+def test_both_kinds_of_landmarks_place_the_same_crop():
+  """Of a face that is as the templates say."""
+  arcface = geometry.ARCFACE_POINTS / 112 * geometry.ARCFACE.side + (
+    geometry.ARCFACE.left,
+    geometry.ARCFACE.top,
+  )
+  turn = np.array([[40, -25], [25, 40]])  # By 32 degrees, 47 pixels a unit.
+  ours, theirs = (
+    points @ turn.T + (300, 200) for points in (arcface, geometry.MEAN_FACE)
+  )
+  by_centres = geometry.align_centres(ours, max_side=192)
+  by_corners = geometry.align(theirs, max_side=192)
+  assert by_centres.side == by_corners.side == 94
+  assert abs(by_centres.origin - by_corners.origin) < 1e-6
+  assert abs(by_centres.axis - by_corners.axis) < 1e-9

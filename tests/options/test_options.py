@@ -89,6 +89,7 @@ CHANGES = {
   "unsure": "spare",
   "bank": Path("bank.safetensors"),
   "crop_size": 128,
+  "detector": "yunet",
   "min_face_pixels": 40.0,
   "on_no_face": "skip",
   "strip_location": True,

@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image, ImageCms, ImageOps
 
 from fawkes_jax import types
-from fawkes_jax.photos import codec, jpeg, segments
+from fawkes_jax.photos import blocks, codec, coefficients, segments
 
 LIMIT = 10**8
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -412,12 +412,12 @@ def test_unusual_sampling_keeps_all_other_pixels(
   rows, columns = (max(s) for s in zip(*sampling, strict=True))
   table = np.full((8, 8), 6, np.uint16)
   planes = [
-    jpeg._quantise(jpeg._average(plane, rows // v, columns // h), table)
+    blocks.quantise(blocks.average(plane, rows // v, columns // h), table)
     for plane, (v, h) in zip(
       np.moveaxis(ycc - 128, 2, 0), sampling, strict=True
     )
   ]
-  coefficients = jpeg.Coefficients(
+  encoded = blocks.Coefficients(
     height=192,
     width=192,
     planes=planes,
@@ -426,7 +426,7 @@ def test_unusual_sampling_keeps_all_other_pixels(
   )
   jfif = segments.Segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
   data = segments.replace_metadata(
-    jpeg._write(coefficients, progressive=False),
+    coefficients.write(encoded, progressive=False),
     [jfif, segments.Segment(0xE1, exif(orientation))],
     (1, 2, 3),
   )

@@ -14,7 +14,8 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.ledger import Ledger
-from fawkes_jax.runs.triage import Known, Loaded, Triage, is_photo_name
+from fawkes_jax.runs.triage import Known, Loaded, Triage, is_photo_name, read
+from fawkes_jax.runs.waves import Ready
 
 
 def png(value=0):
@@ -54,8 +55,14 @@ def begin(cloaker, tmp_path):
   return make
 
 
+def load(triage, source):
+  """What comes of a file, decoded if it is to be."""
+  item = triage.read(source)
+  return item.decode() if isinstance(item, Ready) else item
+
+
 def test_a_photo_is_decoded(begin):
-  loaded = begin().load(file("a.png", png(7)))
+  loaded = load(begin(), file("a.png", png(7)))
   assert isinstance(loaded, Loaded)
   assert (loaded.photo.pixels == 7).all()
 
@@ -63,7 +70,7 @@ def test_a_photo_is_decoded(begin):
 def test_a_photo_whose_faces_are_known_is_not_decoded(begin):
   data = b"not even a photo"
   sha256 = hashlib.sha256(data).hexdigest()
-  known = begin(with_faces=[sha256]).load(file("a.png", data))
+  known = load(begin(with_faces=[sha256]), file("a.png", data))
   assert known == Known(sha256=sha256)
 
 
@@ -80,47 +87,55 @@ def test_a_photo_whose_faces_are_known_is_not_decoded(begin):
   ],
 )  # fmt: skip
 def test_what_is_not_looked_at_has_a_reason(begin, source, status, reason):
-  outcome = begin().load(source)
+  outcome = load(begin(), source)
   assert outcome.row.status == status
   assert reason in outcome.row.reason
 
 
 def test_files_of_other_kinds_are_copied_or_left_out(begin, tmp_path):
   notes = file("notes.txt", b"text")
-  outcome = begin(others="copy").load(notes)
+  outcome = load(begin(others="copy"), notes)
   assert outcome.row.status == "copied"
   assert (tmp_path / "out" / "notes.txt").read_bytes() == b"text"
-  assert begin(others="skip").load(notes).row.status == "skipped"
+  assert load(begin(others="skip"), notes).row.status == "skipped"
 
 
 def test_a_failure_is_kept_unless_it_is_to_be_tried_again(begin):
   damaged = file("a.jpg", b"text")
-  row = begin().load(damaged).row
+  row = load(begin(), damaged).row
   known = {"a.jpg": row}
-  kept = begin(known).load(damaged)
+  kept = load(begin(known), damaged)
   assert (kept.row, kept.fresh) == (row, False)
-  again = begin(known, retry_failed=True).load(damaged)
+  again = load(begin(known, retry_failed=True), damaged)
   assert (again.fresh, again.redone) == (True, "failed before")
   # A file that has changed is another one.
-  assert isinstance(begin(known).load(file("a.jpg", png())), Loaded)
+  assert isinstance(load(begin(known), file("a.jpg", png())), Loaded)
 
 
 def test_a_file_that_is_no_result_stays(begin):
-  outcome = begin(foreign={"a.png"}).load(file("a.png"))
+  outcome = load(begin(foreign={"a.png"}), file("a.png"))
   assert outcome.row.status == "failed"
   assert "another file of its name is in the output" in outcome.row.reason
 
 
-def test_a_finished_photo_is_read_again_unless_it_is_damaged(begin):
-  assert isinstance(begin().load_again(file("a.png")), Loaded)
-  assert begin().load_again(file("a.png", b"text")) is None
+def test_a_finished_photo_is_read_again_unless_it_is_damaged(cloaker):
+  sound = read(file("a.png"), cloaker.options)
+  assert isinstance(sound.decode(), Loaded)
+  damaged = read(file("a.png", b"text"), cloaker.options)
+  assert isinstance(damaged.decode(), types.PhotoError)
+
+
+def test_a_photo_that_is_damaged_before_it_is_cloaked_fails(begin):
+  outcome = begin().read_to_cloak(file("a.png", b"text")).decode()
+  assert outcome.row.status == "failed"
+  assert outcome.row.source_sha256 == hashlib.sha256(b"text").hexdigest()
 
 
 def test_an_error_that_nobody_expected_costs_its_photo(begin):
   def broken(most):
     raise ZeroDivisionError("by the disk")
 
-  outcome = begin().load(SourceFile(relative="a.png", load=broken))
+  outcome = load(begin(), SourceFile(relative="a.png", load=broken))
   assert outcome.row.reason == (
     "unexpected ZeroDivisionError while reading it: by the disk"
   )
@@ -129,7 +144,7 @@ def test_an_error_that_nobody_expected_costs_its_photo(begin):
     raise types.FawkesError("--input must be readable")
 
   with pytest.raises(types.FawkesError, match="--input"):
-    begin().load(SourceFile(relative="a.png", load=stops))
+    load(begin(), SourceFile(relative="a.png", load=stops))
 
 
 def test_names_of_photos_are_known():

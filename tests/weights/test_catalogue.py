@@ -21,7 +21,8 @@ def test_a_record_says_all_that_is_asked(name):
   """Enough to fetch it, to know it again, to run it and whether one may."""
   record = PUBLIC[name]
   assert re.fullmatch(r"[a-z0-9_]+", name)
-  assert record.architecture in {catalogue.ONNX, *architectures.ARCHITECTURES}
+  known = {catalogue.ONNX, catalogue.DETECTOR, *architectures.ARCHITECTURES}
+  assert record.architecture in known
   assert record.licence
   assert record.source
   for file in record.files:
@@ -33,7 +34,7 @@ def test_a_record_says_all_that_is_asked(name):
   suffix = f".{record.files[0].name.partition('.')[2]}"
   assert record.built_in or suffix in catalogue.SUFFIXES
   # What could run elsewhere needs its preprocessing.
-  elsewhere = suffix not in (".dat", ".safetensors")
+  elsewhere = suffix not in (".dat", ".safetensors") and not record.finds_faces
   assert (record.preprocessing is not None) == elsewhere
 
 

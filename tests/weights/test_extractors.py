@@ -82,8 +82,8 @@ def test_a_wrong_preprocessing(own, preprocessing, message):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("somebody", r"--surrogates must be of dlib_resnet"),
-    ("missing.onnx", r"--surrogates must be readable, got missing\.onnx"),
+    ("somebody", r"^extractors must be of dlib_resnet"),
+    ("missing.onnx", r"^extractors must be readable, got missing\.onnx"),
   ],
 )
 def test_an_unknown_extractor(name, message):

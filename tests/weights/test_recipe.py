@@ -201,7 +201,7 @@ def test_one_record_makes_a_surrogate_and_a_tracker(
 
 @pytest.mark.slow
 def test_one_record_cloaks(added, content, tmp_path, astronaut):
-  """Once there is a bank with it."""
+  """With a bank of its own; without one averaged faces are its targets."""
   imported(content, tmp_path)
   people = tmp_path / "people"
   for i, photo in enumerate((astronaut, astronaut[:, ::-1])):
@@ -211,9 +211,6 @@ def test_one_record_cloaks(added, content, tmp_path, astronaut):
     *("cloak", people / "0", tmp_path / "out", "--steps=30", "--batch_size=1"),
     *(f"--surrogates={NAME}", "--crop_size=160"),
   )
-  code, _, errors = run(*cloak)
-  assert code == 2
-  assert f"must hold every extractor; it lacks {NAME}" in errors
   own = tmp_path / "bank.safetensors"
   assert run(
     *("bank", f"--input={people}", f"--output={own}", "--min_photos=1"),

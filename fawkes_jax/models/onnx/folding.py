@@ -1,4 +1,4 @@
-"""Layers of networks in ONNX as modules have them, normalisations folded in."""
+"""Reads layers of ONNX networks, with normalisations folded into them."""
 
 import dataclasses
 import math
@@ -148,7 +148,7 @@ def channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
 
   Args:
     kernel: its rows are those of a square image [channels, h, w].
-    channels: of the image.
+    channels: the channels of the image.
 
   Returns:
     The matrix for an image [h, w, channels]; as it is where the number of

@@ -45,7 +45,7 @@ def package_file(name: str) -> pathlib.Path:
   """Returns the path of a model file inside the installed package.
 
   Args:
-    name: of a file.
+    name: the name of a file.
 
   Raises:
     FawkesError: the package is not installed.
@@ -159,8 +159,8 @@ def read_resnet(
 
   Args:
     path: a copy of the file.
-    name: of the file in the package.
-    sha256: of its contents.
+    name: the name of the file in the package.
+    sha256: the SHA-256 of its contents.
 
   Returns:
     The Flax variables of `models.dlib_resnet.DlibResNet`: nested dictionaries

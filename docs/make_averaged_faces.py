@@ -1,11 +1,11 @@
-"""Makes averaged_faces.safetensors, beside this file.
+"""Makes checkpoints/averaged_faces.safetensors.
 
 The identities of target_bank.safetensors are put into groups of people who
 look alike to its extractors, four or more each, and all faces of a group are
 averaged: pictures of nobody. Usage, after `pip install -e .[test]`, with the
 folder of identities that the bank was made from:
 
-    python checkpoints/make_averaged_faces.py ../lfw
+    python docs/make_averaged_faces.py ../lfw
 """
 
 import contextlib

@@ -1,0 +1,102 @@
+"""Scales the changes of faces so that saved faces stay within the budget."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from fawkes_jax.engine import executor
+
+# Saving costs or adds a little: the change is scaled until what is saved is
+# between this fraction of what it aims at and the budget, in so many tries.
+_BUDGET_BAND = 0.95
+MAX_TRIES = 5
+AIM = 0.985
+# A face whose embeddings keep this cosine, as the mean over the extractors, is
+# known nearly as well as before; docs/cloaking.md has the measurement.
+_NEARLY_THE_SAME = 0.95
+
+
+class Measured(Protocol):
+  """What becomes of faces, once their changes are scaled and carried."""
+
+  @property
+  def dssim(self) -> Any:
+    """Of each face, float [n], or what another budget measures."""
+
+
+Attempt = TypeVar("Attempt", bound=Measured)
+
+
+def fit(
+  attempt: Callable[[Float[np.ndarray, " n"]], Attempt],
+  solutions: list[executor.Solution],
+  rho: float,
+) -> Attempt:
+  """Scales changes until no face exceeds the budget.
+
+  Resampling and quantisation take some of a change away or add to it, so each
+  change is scaled by its own factor; to nothing where what carries it (lossy
+  WebP, HEIC) uses up a very small budget.
+
+  Args:
+    attempt: carries the changes, times a scale for each face, and measures.
+    solutions: the solutions of the faces.
+    rho: the budget.
+
+  Returns:
+    The attempt within the budget that uses most of it.
+  """
+  solved = np.array([solution.dssim for solution in solutions])
+  # Use all of the budget where the solver came close to it.
+  wanted = np.where(solved > 0.8 * rho, AIM * rho, solved)
+  scales = np.ones(len(solutions))
+  best, most = None, -1.0
+  for tried in range(1, 4 * MAX_TRIES):
+    result = attempt(scales)
+    dssim = np.asarray(result.dssim)
+    over = dssim > rho
+    if not over.any() and dssim.sum() > most:
+      best, most = result, float(dssim.sum())
+    settled = (dssim >= _BUDGET_BAND * wanted).all()
+    if best is not None and (tried >= MAX_TRIES or settled):
+      return best
+    # Whoever goes over the budget aims lower, in the end at nothing.
+    wanted = np.where(
+      over, (AIM if tried < MAX_TRIES else 0.5) * wanted, wanted
+    )
+    wanted = np.where(wanted > 0.05 * rho, wanted, 0)
+    ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
+    scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
+  # What carries it costs more than the budget allows: no change at all.
+  return attempt(np.zeros(len(solutions)))
+
+
+def why_unprotected(
+  solution: executor.Solution, carrier: str, cosine: float, *, changed: bool
+) -> str | None:
+  """Why a face is as it was for those that are to take it for another's.
+
+  Args:
+    solution: the solution of the solver.
+    carrier: what the change is saved in, in words.
+    cosine: between its embeddings before and after, as saved, as the mean over
+      the extractors.
+    changed: whether any of the solution was saved.
+
+  Returns:
+    None where it is protected.
+  """
+  if cosine <= _NEARLY_THE_SAME:
+    return None
+  if is_nothing(solution.change):
+    return f"no cloak was found in {solution.steps} steps"
+  if not changed:
+    return f"{carrier} has no room for a cloak within the budget"
+  return f"the cloak moves it by nearly nothing (cosine {cosine:.2f})"
+
+
+def is_nothing(change: np.ndarray) -> bool:
+  """Whether a change leaves a face as it is."""
+  return not np.any(change)

@@ -1,0 +1,581 @@
+"""YuNet, and networks of its class: boxes and five landmarks in one pass.
+
+Every cell of three grids, of 8, 16 and 32 pixels, says whether the centre of a
+face is in it, where its box is, and where eyes, nose and the corners of the
+mouth are.
+
+Source: "YuNet: A Tiny Millisecond-level Face Detector" (Wu, Peng and Yu, 2023;
+github.com/ShiqiYu/libfacedetection.train). Its separable convolutions are a
+matrix a pixel and a depthwise convolution behind it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, UInt8
+
+from fawkes_jax import types
+from fawkes_jax.models import layers, resizing
+from fawkes_jax.models.onnx import folding
+from fawkes_jax.xla import compiler
+
+STRIDES = (8, 16, 32)
+"""Pixels of the image from one cell to the next, by grid."""
+
+MULTIPLE = 32
+"""Heights and widths of images are multiples of this."""
+
+_MOMENTUM = 0.98
+_EPSILON = 1e-5
+
+
+class Grid(NamedTuple):
+  """What the cells of one grid say of an image.
+
+  Attributes:
+    scores: [n, rows, columns, s], logits; a face is as likely as the geometric
+      mean of their logistic functions.
+    boxes: [n, rows, columns, 4], the centre of the box from the cell's upper
+      left corner, x and y, then the logarithms of its width and height; all in
+      cells.
+    points: [n, rows, columns, 10], x and y of each landmark from the cell's
+      upper left corner, in cells: the eyes, the nose, the corners of the mouth,
+      from left to right in the picture.
+  """
+
+  scores: Float32[Array, "n r c s"]
+  boxes: Float32[Array, "n r c 4"]
+  points: Float32[Array, "n r c 10"]
+
+
+class _Norm(nn.Module):
+  """Batch normalisation whose sums are fast on a CPU."""
+
+  train: bool
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    width = x.shape[-1]
+    mean = self.variable("batch_stats", "mean", jnp.zeros, width)
+    variance = self.variable("batch_stats", "variance", jnp.ones, width)
+    scale = self.param("scale", nn.initializers.ones, (width,))
+    bias = self.param("bias", nn.initializers.zeros, (width,))
+    if not self.train:
+      factor = scale * jax.lax.rsqrt(variance.value + _EPSILON)
+      factor = factor.astype(x.dtype)
+      shift = (bias - mean.value * factor).astype(x.dtype)
+      return layers.scale_and_shift(x, factor, shift)
+    count = x.size // width
+    now = layers.channel_sums(x) / count
+    spread = layers.channel_sums(jnp.square(x)) / count - jnp.square(now)
+    spread = jnp.maximum(spread, 0)
+    if not self.is_initializing():
+      for kept, new in ((mean, now), (variance, spread)):
+        new = jax.lax.stop_gradient(new)
+        kept.value = _MOMENTUM * kept.value + (1 - _MOMENTUM) * new
+    factor = scale * jax.lax.rsqrt(spread + _EPSILON)
+    return layers.scale_and_shift(x, factor, bias - now * factor)
+
+
+class _Separable(nn.Module):
+  """A matrix a pixel, then a depthwise 3x3 convolution.
+
+  Attributes:
+    width: channels of the result.
+    normalised: whether batch normalisation follows.
+    train: whether it takes the batch's own statistics.
+    active: whether a ReLU follows.
+    shortcut: whether the input is added, where it has as many channels.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  normalised: bool = False
+  train: bool = False
+  active: bool = True
+  shortcut: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+    y = layers.Convolution(self.width, dtype=self.dtype, name="pointwise")(x)
+    y = layers.Convolution(
+      self.width, size=3, depthwise=True, dtype=self.dtype, name="depthwise"
+    )(y)
+    if self.normalised:
+      y = _Norm(self.train, name="norm")(y)
+    if self.active:
+      y = nn.relu(y)
+    return x + y if self.shortcut and x.shape == y.shape else y
+
+
+class _Stem(nn.Module):
+  """A 3x3 convolution of stride 2 as one product, which is fast on a CPU.
+
+  Attributes:
+    width: channels of the result.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q d"]:
+    depth = x.shape[-1]
+    kernel = self.param(
+      "kernel", nn.initializers.lecun_normal(), (3, 3, depth, self.width)
+    )
+    bias = self.param("bias", nn.initializers.zeros, (self.width,))
+    half = x.shape[1] // 2, x.shape[2] // 2
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    views = layers.windows(x, (3, 3), half, (2, 2), (1, 1))
+    places = jnp.concatenate(list(views), axis=-1)
+    y = places @ kernel.astype(self.dtype).reshape(-1, self.width)
+    return layers.add_bias(y, bias.astype(self.dtype))
+
+
+def _squares(x: jax.Array) -> jax.Array:
+  """Squares of 2x2 places as channels."""
+  n, rows, columns, depth = x.shape
+  x = x.reshape(n, rows // 2, 2, columns // 2, 2, depth)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(
+    n, rows // 2, columns // 2, 4 * depth
+  )
+
+
+def _halved(x: jax.Array) -> jax.Array:
+  """The maxima of squares of 2x2 places."""
+  return layers.max_pool(x, (2, 2), (2, 2))
+
+
+def _doubled(x: jax.Array) -> jax.Array:
+  """Each place as a square of 2x2."""
+  n, rows, columns, width = x.shape
+  x = jnp.broadcast_to(x[:, :, None, :, None], (n, rows, 2, columns, 2, width))
+  return x.reshape(n, 2 * rows, 2 * columns, width)
+
+
+class YuNet(nn.Module):
+  """A detector of faces; by default YuNet with its 75,856 weights.
+
+  Attributes:
+    stem: channels after the first convolution.
+    stages: of the separable convolutions at every 4th, 8th, 16th and 32nd
+      pixel, the channels of each.
+    neck: channels of what the grids are read from.
+    scores: how many numbers say that there is a face.
+    normalised: whether it has batch normalisation, that is, can be trained.
+    shortcuts: whether convolutions that keep the number of channels add to
+      their input.
+    squares: whether the way to every 4th pixel makes channels of squares of 2x2
+      places, not a convolution and maxima.
+    dtype: the type of the computation.
+  """
+
+  stem: int = 16
+  stages: tuple[tuple[int, ...], ...] = (
+    (16, 64, 64, 64),
+    (64, 64),
+    (64, 64),
+    (64, 64),
+  )
+  neck: int = 64
+  scores: int = 2
+  normalised: bool = False
+  shortcuts: bool = False
+  squares: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "n h w 3"], train: bool = False
+  ) -> tuple[Grid, ...]:
+    """Looks for faces.
+
+    Args:
+      images: RGB in 0..255; height and width are multiples of `MULTIPLE`.
+      train: whether batch normalisation takes the batch's own statistics and
+        updates the collection "batch_stats".
+
+    Returns:
+      The grids of `STRIDES`.
+    """
+
+    def separable(
+      x: jax.Array, width: int, name: str, *, shortcut: bool = False
+    ) -> jax.Array:
+      return _Separable(
+        width,
+        normalised=self.normalised,
+        train=train,
+        shortcut=shortcut,
+        dtype=self.dtype,
+        name=name,
+      )(x)
+
+    x = images.astype(self.dtype)
+    if self.normalised:
+      x = (x - 127.5) / 64
+    x = _Stem(self.stem, dtype=self.dtype, name="stem")(x)
+    if self.normalised:
+      x = _Norm(train, name="stem_norm")(x)
+    x = nn.relu(x)
+    if self.squares:
+      x = _squares(x)
+    else:
+      x = _halved(separable(x, self.stem, "stem_separable"))
+    features = []
+    for i, widths in enumerate(self.stages):
+      if i:
+        x = _halved(x)
+      for j, width in enumerate(widths):
+        x = separable(
+          x, width, f"stage_{i}_{j}", shortcut=self.shortcuts and j > 0
+        )
+      features.append(x)
+    grids: list[Grid] = []
+    for i in (2, 1, 0):
+      own = features[i + 1]
+      if grids:
+        if own.shape[-1] != self.neck:
+          own = layers.Convolution(
+            self.neck, dtype=self.dtype, name=f"narrow_{i}"
+          )(own)
+        own = own + _doubled(x)
+      x = separable(own, self.neck, f"lateral_{i}")
+      grids.append(self._read(separable(x, self.neck, f"shared_{i}"), i))
+    return tuple(reversed(grids))
+
+  def _read(self, x: jax.Array, grid: int) -> Grid:
+    """What the cells of a grid say; called while the module is applied."""
+    y = _Separable(
+      self.scores + 14, active=False, dtype=self.dtype, name=f"head_{grid}"
+    )(x)
+    y = y.astype(jnp.float32)
+    return Grid(
+      y[..., : self.scores],
+      y[..., self.scores : self.scores + 4],
+      y[..., self.scores + 4 :],
+    )
+
+
+def likelihood(scores: Float[Array, "*places s"]) -> Float[Array, "*places"]:
+  """How likely there is a face, 0..1.
+
+  Args:
+    scores: of a `Grid`.
+  """
+  return jnp.exp(jax.nn.log_sigmoid(scores).mean(axis=-1))
+
+
+class Faces(NamedTuple):
+  """Faces of an image, by falling score.
+
+  Attributes:
+    boxes: left, top, right, bottom in pixels; 0 is the first pixel's left edge.
+    points: x and y of five landmarks, likewise.
+    scores: 0..1.
+  """
+
+  boxes: Float32[np.ndarray, "n 4"]
+  points: Float32[np.ndarray, "n 5 2"]
+  scores: Float32[np.ndarray, " n"]
+
+
+def decode(
+  grids: Sequence[Grid], *, threshold: float, overlap: float
+) -> list[Faces]:
+  """Reads the faces out of grids.
+
+  Args:
+    grids: what a network says of a batch of images.
+    threshold: the least likelihood of a face.
+    overlap: of boxes whose intersection is more than this part of their union,
+      the likeliest remains.
+
+  Returns:
+    The faces of each image.
+  """
+  likely = [np.asarray(likelihood(grid.scores)) for grid in grids]
+  boxes, points = (
+    [np.asarray(getattr(grid, name)) for grid in grids]
+    for name in ("boxes", "points")
+  )
+  found = []
+  for i in range(len(likely[0])):
+    parts = []
+    for grid, stride in enumerate(STRIDES):
+      places = np.argwhere(likely[grid][i] >= threshold)
+      at = tuple(places.T)
+      corners = places[:, ::-1].astype(np.float32)
+      box, point = boxes[grid][i][at], points[grid][i][at]
+      centre = corners + box[:, :2]
+      half = np.exp(np.minimum(box[:, 2:], 8)) / 2
+      parts.append(
+        Faces(
+          np.concatenate([centre - half, centre + half], axis=1) * stride,
+          (point.reshape(-1, 5, 2) + corners[:, None]) * stride,
+          likely[grid][i][at],
+        )
+      )
+    all_of_them = Faces(*map(np.concatenate, zip(*parts, strict=True)))
+    kept = suppress(all_of_them.boxes, all_of_them.scores, overlap)
+    found.append(Faces(*(array[kept] for array in all_of_them)))
+  return found
+
+
+def suppress(
+  boxes: Float[np.ndarray, "n 4"],
+  scores: Float[np.ndarray, " n"],
+  overlap: float,
+) -> list[int]:
+  """Keeps the best of overlapping boxes.
+
+  Args:
+    boxes: left, top, right, bottom.
+    scores: the higher the better.
+    overlap: see `decode`.
+
+  Returns:
+    The indices of those that remain, by falling score.
+  """
+  kept: list[int] = []
+  for i in np.argsort(-scores, kind="stable"):
+    if not (overlaps(boxes[i], boxes[kept]) > overlap).any():
+      kept.append(int(i))
+  return kept
+
+
+def overlaps(
+  box: Float[np.ndarray, "4"], others: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, " n"]:
+  """The intersections of a box with others over their unions."""
+  shared = np.maximum(
+    np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
+  ).prod(axis=1)
+  areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+  union = areas + (box[2:] - box[:2]).prod() - shared
+  return shared / np.maximum(union, 1e-9)
+
+
+def convert(network: folding.Layers) -> dict[str, Any]:
+  """Turns YuNet in ONNX into the variables of `YuNet`.
+
+  Args:
+    network: YuNet of github.com/ShiqiYu/libfacedetection.train.
+
+  Returns:
+    The Flax variables, float32.
+
+  Raises:
+    FawkesError: the network has more or fewer layers.
+  """
+  both = ("pointwise", "depthwise")
+  names: list[folding.Name] = [("stem",)]
+  names += [("stem_separable", part) for part in both]
+  for i, widths in enumerate(YuNet.stages):
+    for j, _ in enumerate(widths):
+      names += [(f"stage_{i}_{j}", part) for part in both]
+  names += [(f"lateral_{i}", part) for i in (2, 1, 0) for part in both]
+  names += [(f"shared_{i}", part) for i in range(3) for part in both]
+  # The graph has all matrices of the heads before their convolutions.
+  for part, heads in (
+    ("pointwise", ("class", "box", "object", "points")),
+    ("depthwise", ("class", "object", "box", "points")),
+  ):
+    names += [(f"{head}_{i}", part) for head in heads for i in range(3)]
+  params = network.named(names)
+  for i in range(3):
+    # The heads' layers side by side are one of more channels.
+    parts = [
+      params.pop(f"{head}_{i}") for head in ("class", "object", "box", "points")
+    ]
+    params[f"head_{i}"] = {
+      part: {
+        key: np.concatenate([head[part][key] for head in parts], axis=-1)
+        for key in ("kernel", "bias")
+      }
+      for part in both
+    }
+  # It was trained on blue, green and red.
+  params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
+  return {"params": params}
+
+
+@functools.cache
+def _program() -> jax.stages.Wrapped:
+  """Looks for faces in images; the module is static."""
+  return compiler.jit(_looked, static_argnames="module")
+
+
+def _looked(
+  variables: Any, images: Float[Array, "n h w 3"], *, module: YuNet
+) -> tuple[Grid, ...]:
+  return module.apply(variables, images)  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detector:
+  """Finds faces and their landmarks in photos of any size.
+
+  Photos are searched at a scale at which the smallest face that is looked for
+  has `least_side` pixels, in canvases of a coarse ladder of sizes, so that
+  photos of many sizes need few compilations.
+
+  Attributes:
+    name: for reports.
+    module: the network.
+    variables: its weights.
+    threshold: the least likelihood of a face, 0..1.
+    overlap: see `decode`.
+    least_side: the side of the smallest face that the network finds well.
+    max_pixels: a photo is never searched at more pixels than this, which bounds
+      memory. It prevails over the smallest face; `smallest_face` says what is
+      looked for.
+    batch_size: as many photos of one size of canvas are searched at once. On a
+      CPU one is fastest.
+  """
+
+  name: str
+  module: YuNet
+  variables: Any
+  threshold: float = 0.6
+  overlap: float = 0.3
+  least_side: float = 16.0
+  max_pixels: int = 4_000_000
+  batch_size: int = 1
+
+  def detect(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    min_face_pixels: float | None = None,
+  ) -> list[list[types.Detection]]:
+    """Finds the faces of photos.
+
+    Args:
+      photos: uint8 [h, w, 3], RGB, upright, of any sizes.
+      min_face_pixels: the side of the smallest faces to look for, in pixels of
+        the photo. Halving it makes the search four times as expensive. None
+        means `default_min_face` of each photo.
+
+    Returns:
+      For each photo its faces, by falling score, with landmarks. Right and
+      bottom of a box are the last pixels inside, and it may reach outside the
+      photo.
+
+    Raises:
+      ValueError: `min_face_pixels` is not positive.
+    """
+    if min_face_pixels is not None and min_face_pixels <= 0:
+      raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
+    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
+    canvases: dict[tuple[int, int], list[int]] = {}
+    for i, (height, width) in enumerate(sizes):
+      bucket = canvas_side(height), canvas_side(width)
+      canvases.setdefault(bucket, []).append(i)
+    variables = jax.device_put(self.variables)
+    found: list[list[types.Detection]] = [[] for _ in photos]
+    for bucket, members in canvases.items():
+      while members:
+        count = self.batch_size if len(members) >= self.batch_size else 1
+        chunk, members = members[:count], members[count:]
+        images = np.zeros((count, *bucket, 3), np.uint8)
+        for i, image in zip(chunk, images, strict=True):
+          height, width = sizes[i]
+          image[:height, :width] = resizing.resized(photos[i], sizes[i])
+        grids = jax.device_get(
+          _program()(variables, jax.device_put(images), module=self.module)
+        )
+        read = decode(grids, threshold=self.threshold, overlap=self.overlap)
+        for i, faces in zip(chunk, read, strict=True):
+          found[i] = _in_photo(faces, sizes[i], photos[i].shape[:2])
+    return found
+
+  def smallest_face(
+    self, shape: tuple[int, int], min_face_pixels: float | None = None
+  ) -> float:
+    """The side of the smallest face that is looked for.
+
+    Args:
+      shape: height and width of a photo, in pixels.
+      min_face_pixels: see `detect`.
+
+    Returns:
+      Pixels of the photo.
+    """
+    return (
+      self.least_side * shape[0] / self._search_size(shape, min_face_pixels)[0]
+    )
+
+  def _search_size(
+    self, shape: tuple[int, ...], min_face_pixels: float | None
+  ) -> tuple[int, int]:
+    """Height and width at which a photo is searched."""
+    height, width = shape
+    smallest = min_face_pixels or default_min_face(height, width)
+    scale = min(
+      self.least_side / smallest,
+      math.sqrt(self.max_pixels / (height * width)),
+    )
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def default_min_face(height: int, width: int) -> float:
+  """The smallest face worth looking for in a photo of some size.
+
+  Args:
+    height: of the photo, in pixels.
+    width: of the photo, in pixels.
+
+  Returns:
+    Pixels: 1/64 of the longer side, but at least 16.
+  """
+  return max(16.0, max(height, width) / 64)
+
+
+def canvas_side(side: int) -> int:
+  """Rounds a side up to 128 * 2 ** (k / 4), in multiples of `MULTIPLE`."""
+  step = max(0, math.ceil(4 * math.log2(side / 128) - 1e-9))
+  return MULTIPLE * math.ceil(128 / MULTIPLE * 2 ** (step / 4) - 1e-9)
+
+
+def _in_photo(
+  faces: Faces, size: tuple[int, int], shape: tuple[int, ...]
+) -> list[types.Detection]:
+  """Faces of a canvas as faces of the photo in it."""
+  ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
+  inside = (faces.boxes[:, :2] < size[::-1]).all(axis=1)
+  return [
+    types.Detection(
+      # From edges to the last pixels inside.
+      box=box * np.tile(ratio, 2) - np.array([0, 0, 1, 1], np.float32),
+      score=float(score),
+      points=points * ratio - np.float32(0.5),
+    )
+    for box, points, score in zip(
+      faces.boxes[inside],
+      faces.points[inside],
+      faces.scores[inside],
+      strict=True,
+    )
+  ]
+
+
+OURS = YuNet(
+  scores=1,
+  stages=((32, 32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)),
+  normalised=True,
+  shortcuts=True,
+  squares=True,
+)
+"""The architecture of the package's own detector: 163,951 weights."""

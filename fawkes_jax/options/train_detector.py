@@ -1,0 +1,102 @@
+"""Options of `fawkes-jax train-detector`."""
+
+from pathlib import Path
+
+from fawkes_jax.options import rules
+from fawkes_jax.options.declared import Options, option
+
+
+class TrainDetectorOptions(Options):
+  """A run of `fawkes-jax train-detector`."""
+
+  data: Path = option(
+    "folder with annotations.tsv, the boxes of the faces of its photos",
+    rules.Rule(says="a folder", keeps=Path.is_dir),
+    more="Its columns are file, left, top, right, bottom and perhaps"
+    " difficulty; where that says ignore, nothing is learned",
+  )
+  output: Path = option(
+    "folder for the results",
+    more="It gets the weights, a model card and the state",
+  )
+  single_faces: tuple[str, ...] = option(
+    "folders with faces.tsv, a box and five landmarks for each of their photos,"
+    " with commas",
+    default=(),
+    more="These faces are pasted into the photos of the data",
+  )
+  data_note: str = option(
+    "source and licence of the data, for the model card",
+    default="source and licence not stated",
+    rare=True,
+  )
+  teacher: str = option(
+    "detector that teaches: yunet",
+    rules.one_of("yunet"),
+    default="yunet",
+    more="It says where landmarks are, and its features are learned first",
+  )
+  threshold: float = option(
+    "likelihood from which on what the detector says is a face",
+    rules.within(0, 1),
+    default=0.5,
+    more="It is written into the file",
+    rare=True,
+  )
+  name: str = option("of the files written", default="detector")
+  minutes: float = option(
+    "longest training time, in minutes",
+    rules.within(0, 100_000, open_low=True),
+    default=60.0,
+    more="They count over all runs that continue one another",
+  )
+  steps: int | None = option(
+    "largest number of training steps",
+    rules.within(1, 10**9),
+    default=None,
+    shown="as many as the minutes allow",
+    more="The learning rate falls towards the last step, without one towards"
+    " the end of the minutes",
+  )
+  batch_size: int = option(
+    "scenes a step", rules.within(1, 65_536), default=8, rare=True
+  )
+  scene_size: int = option(
+    "side of a scene, in pixels",
+    rules.within(64, 1024),
+    rules.Rule(says="a multiple of 32", keeps=lambda value: value % 32 == 0),
+    default=320,
+    rare=True,
+  )
+  learning_rate: float = option(
+    "its peak",
+    rules.within(0, 1, open_low=True),
+    default=4e-3,
+    more="It is reached after the warm-up",
+    rare=True,
+  )
+  weight_decay: float = option(
+    "of AdamW", rules.within(0, 1), default=1e-3, rare=True
+  )
+  imitation: float = option(
+    "share of the run in which the teacher's features are learned",
+    rules.within(0, 1),
+    default=0.6,
+    more="Their weight falls to nothing by then",
+    rare=True,
+  )
+  ema: float = option(
+    "how much of the averaged weights remains in each step",
+    rules.within(0, 0.99999),
+    default=0.998,
+    rare=True,
+  )
+  report_minutes: float = option(
+    "between checkpoints",
+    rules.within(0, 100_000, open_low=True),
+    default=3.0,
+    rare=True,
+  )
+  seed: int = option(
+    "of everything that is random", rules.within(0, 2**31 - 1), default=0
+  )

@@ -1,0 +1,1 @@
+"""Training of a face detector on annotated photos."""

@@ -1,0 +1,326 @@
+"""Scenes to train a detector on, made of photos and of single faces.
+
+A scene is a square of a photo at a random scale and turn, with faces of other
+photos pasted into it, under other light, blurred, covered or compressed.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int8, UInt8
+from PIL import Image, ImageDraw, ImageFilter
+
+from fawkes_jax.faces.annotations import Annotated
+
+MOST_FACES = 64
+"""Faces of a scene that are learned from; any further ones are ignored."""
+
+_SMALLEST = 7.0
+"""A face whose sides are smaller, in pixels of a scene, is ignored."""
+
+_MIRRORED = (1, 0, 2, 4, 3)
+"""The landmarks of a mirrored face."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scenes:
+  """A batch of scenes.
+
+  Attributes:
+    images: RGB.
+    boxes: left, top, right, bottom in pixels; any numbers beyond the last face.
+    points: landmarks as in `Annotated`, not a number where unknown.
+    kinds: 1 for a face, -1 for what is ignored, 0 beyond the last.
+  """
+
+  images: UInt8[np.ndarray, "n size size 3"]
+  boxes: Float32[np.ndarray, "n k 4"]
+  points: Float32[np.ndarray, "n k 5 2"]
+  kinds: Int8[np.ndarray, "n k"]
+
+
+class Studio:
+  """Draws scenes."""
+
+  def __init__(
+    self,
+    photos: Sequence[Annotated],
+    singles: Sequence[Annotated],
+    *,
+    size: int,
+    seed: int,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      photos: whose squares are shown.
+      singles: photos of one face each, to be pasted.
+      size: of a scene.
+      seed: the same seed gives the same scenes.
+    """
+    self._photos, self._singles = photos, singles
+    self._size, self._seed = size, seed
+
+  def draw(self, step: int, count: int) -> Scenes:
+    """The scenes of a step, whatever was drawn before."""
+    rng = np.random.default_rng((self._seed, step))
+    drawn = [self._scene(rng) for _ in range(count)]
+    images, faces = zip(*drawn, strict=True)
+    boxes = np.zeros((count, MOST_FACES, 4), np.float32)
+    points = np.full((count, MOST_FACES, 5, 2), np.nan, np.float32)
+    kinds = np.zeros((count, MOST_FACES), np.int8)
+    for i, known in enumerate(faces):
+      n = min(len(known.kinds), MOST_FACES)
+      order = np.argsort(-_areas(known.boxes), kind="stable")[:n]
+      boxes[i, :n] = known.boxes[order]
+      points[i, :n] = known.points[order]
+      kinds[i, :n] = known.kinds[order]
+    return Scenes(
+      images=np.stack(images), boxes=boxes, points=points, kinds=kinds
+    )
+
+  def _scene(self, rng: np.random.Generator) -> tuple[np.ndarray, "_Faces"]:
+    photo = self._photos[int(rng.integers(len(self._photos)))]
+    image, faces = self._view(photo, rng)
+    if self._singles and rng.random() < 0.4:
+      for _ in range(rng.integers(1, 7)):
+        single = self._singles[int(rng.integers(len(self._singles)))]
+        image, faces = self._paste(image, faces, single, rng)
+    if rng.random() < 0.2:
+      _cover(image, faces, rng)
+    if rng.random() < 0.5:
+      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+      faces = faces.mirrored(self._size)
+    return _relit(image, rng), faces
+
+  def _view(
+    self, photo: Annotated, rng: np.random.Generator
+  ) -> tuple[Image.Image, "_Faces"]:
+    """A square of a photo."""
+    size = self._size
+    with Image.open(photo.path) as file:
+      image = file.convert("RGB")
+    # The scene is full along the photo's longer side.
+    least = size / max(image.size)
+    sides = np.sqrt(_areas(photo.boxes))
+    known = np.flatnonzero(~photo.ignored & (sides >= 4))
+    if len(known) and rng.random() < 0.8:
+      chosen = rng.choice(known)
+      wanted = math.exp(rng.uniform(math.log(8), math.log(220)))
+      scale = float(np.clip(wanted / sides[chosen], least, 2.5))
+      left, top, right, bottom = photo.boxes[chosen]
+      middle = complex((left + right) / 2, (top + bottom) / 2)
+    else:
+      scale = math.exp(rng.uniform(math.log(least), math.log(1.5)))
+      middle = complex(rng.random() * image.width, rng.random() * image.height)
+    turn = rng.uniform(-45, 45) if rng.random() < 0.3 else rng.normal() * 3
+    # What the scene's middle shows; as little as can be from beyond the photo.
+    middle -= complex(*rng.uniform(-0.4, 0.4, 2)) * size / scale
+    x, y = (
+      side / 2
+      if side < size / scale
+      else np.clip(value, size / scale / 2, side - size / scale / 2)
+      for value, side in zip(
+        (middle.real, middle.imag), image.size, strict=True
+      )
+    )
+    axis = scale * np.exp(1j * math.radians(turn))
+    offset = complex(size / 2, size / 2) - axis * complex(x, y)
+    faces = _Faces.of(photo).moved(axis, offset)
+    if scale < 1:
+      smaller = (
+        max(1, round(image.width * scale)),
+        max(1, round(image.height * scale)),
+      )
+      image = image.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
+      axis /= scale
+    image = _transformed(image, axis, offset, (size, size))
+    return image, faces.within(size)
+
+  def _paste(
+    self,
+    image: Image.Image,
+    faces: "_Faces",
+    single: Annotated,
+    rng: np.random.Generator,
+  ) -> tuple[Image.Image, "_Faces"]:
+    """The scene with one more face, where there is room."""
+    with Image.open(single.path) as file:
+      tile = file.convert("RGB")
+    wanted = math.exp(rng.uniform(math.log(9), math.log(260)))
+    scale = wanted / math.sqrt(_areas(single.boxes)[0])
+    turn = rng.uniform(-45, 45) if rng.random() < 0.5 else rng.normal() * 5
+    axis = scale * np.exp(1j * math.radians(turn))
+    left, top, right, bottom = single.boxes[0]
+    middle = complex((left + right) / 2, (top + bottom) / 2)
+    place = complex(*rng.uniform(0, self._size, 2))
+    offset = place - axis * middle
+    new = _Faces.of(single).moved(axis, offset).within(self._size)
+    if not len(new.kinds) or _overlaps(new.boxes[0], faces.boxes):
+      return image, faces
+    mask = Image.new("L", tile.size)
+    # The head, and a little more or less of what is around it.
+    wide = (right - left) * rng.uniform(0.62, 0.95)
+    high = (bottom - top) * rng.uniform(0.62, 0.9)
+    x, y = middle.real, middle.imag - 0.08 * (bottom - top)
+    ImageDraw.Draw(mask).ellipse(
+      (x - wide, y - high, x + wide, y + high), fill=255
+    )
+    mask = mask.filter(ImageFilter.GaussianBlur(rng.uniform(1, 5)))
+    frame = Image.new("L", tile.size)
+    frame.paste(mask.crop((2, 2, tile.width - 2, tile.height - 2)), (2, 2))
+    if scale < 1:
+      smaller = (
+        max(1, round(tile.width * scale)),
+        max(1, round(tile.height * scale)),
+      )
+      tile = tile.resize(smaller, Image.Resampling.BILINEAR)
+      frame = frame.resize(smaller, Image.Resampling.BILINEAR)
+      axis /= scale
+    gain = rng.uniform(0.6, 1.3)
+    tile = tile.point(lambda value: int(min(255, value * gain)))
+    size = (self._size, self._size)
+    image.paste(
+      _transformed(tile, axis, offset, size),
+      mask=_transformed(frame, axis, offset, size),
+    )
+    return image, faces.joined(new)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Faces:
+  """The faces of one scene, as in `Scenes`."""
+
+  boxes: np.ndarray
+  points: np.ndarray
+  kinds: np.ndarray
+
+  @classmethod
+  def of(cls, photo: Annotated) -> "_Faces":
+    kinds = np.where(photo.ignored, -1, 1)
+    kinds[np.sqrt(_areas(photo.boxes)) < 3] = -1
+    return cls(photo.boxes, photo.points, kinds)
+
+  def moved(self, axis: complex, offset: complex) -> "_Faces":
+    """Under the map z -> axis * z + offset.
+
+    The turned box is that of the ellipse in the box.
+    """
+    middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 @ (1, 1j)
+    half = (self.boxes[:, 2:] - self.boxes[:, :2]) / 2
+    middle = axis * middle + offset
+    wide = np.hypot(half[:, 0] * axis.real, half[:, 1] * axis.imag)
+    high = np.hypot(half[:, 0] * axis.imag, half[:, 1] * axis.real)
+    boxes = np.stack(
+      [
+        middle.real - wide,
+        middle.imag - high,
+        middle.real + wide,
+        middle.imag + high,
+      ],
+      axis=1,
+    )
+    points = axis * (self.points @ (1, 1j)) + offset
+    points = np.stack([points.real, points.imag], axis=-1)
+    return _Faces(boxes, points, self.kinds)
+
+  def within(self, size: int) -> "_Faces":
+    """What is seen of them in a scene; barely seen ones are ignored."""
+    whole = _areas(self.boxes)
+    boxes = np.clip(self.boxes, 0, size)
+    seen = _areas(boxes)
+    kinds = self.kinds.copy()
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    kinds[(seen < 0.5 * whole) | (sides < _SMALLEST)] = -1
+    kept = seen > 0
+    return _Faces(boxes[kept], self.points[kept], kinds[kept])
+
+  def mirrored(self, size: int) -> "_Faces":
+    boxes = self.boxes.copy()
+    boxes[:, [0, 2]] = size - self.boxes[:, [2, 0]]
+    points = self.points[:, _MIRRORED].copy()
+    points[..., 0] = size - points[..., 0]
+    return _Faces(boxes, points, self.kinds)
+
+  def joined(self, other: "_Faces") -> "_Faces":
+    return _Faces(
+      np.concatenate([self.boxes, other.boxes]),
+      np.concatenate([self.points, other.points]),
+      np.concatenate([self.kinds, other.kinds]),
+    )
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+  return np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> bool:
+  """Whether a box, with a head around it, meets any other."""
+  margin = 0.4 * (box[2:] - box[:2])
+  low, high = box[:2] - margin, box[2:] + margin
+  shared = np.minimum(high, others[:, 2:]) - np.maximum(low, others[:, :2])
+  return bool((shared > 0).all(axis=1).any())
+
+
+def _transformed(
+  image: Image.Image, axis: complex, offset: complex, size: tuple[int, int]
+) -> Image.Image:
+  """An image under the map z -> axis * z + offset, black outside."""
+  a, b = 1 / axis, -offset / axis
+  data = (a.real, -a.imag, b.real, a.imag, a.real, b.imag)
+  return image.transform(
+    size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+  )
+
+
+def _cover(image: Image.Image, faces: _Faces, rng: np.random.Generator) -> None:
+  """Covers a part of some faces."""
+  draw = ImageDraw.Draw(image)
+  for box in faces.boxes[faces.kinds == 1]:
+    if rng.random() < 0.5:
+      continue
+    width, height = box[2:] - box[:2]
+    x = box[0] + width * rng.uniform(-0.2, 0.8)
+    y = box[1] + height * rng.uniform(0, 0.9)
+    if rng.random() < 0.5:  # The lower half, as masks and hands do.
+      x, y = box[0], box[1] + height * rng.uniform(0.5, 0.8)
+    colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+    draw.rectangle(
+      (
+        x,
+        y,
+        x + width * rng.uniform(0.2, 1),
+        y + height * rng.uniform(0.15, 0.5),
+      ),
+      fill=colour,
+    )
+
+
+def _relit(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+  """The pixels under other light, and through a worse camera."""
+  chance = rng.random(5)
+  if chance[0] < 0.15:
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
+  if chance[1] < 0.15:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(rng.integers(20, 80)))
+    image = Image.open(buffer).convert("RGB")
+  if chance[2] < 0.1:
+    image = image.convert("L").convert("RGB")
+  values = np.arange(256) / 255
+  tables = []
+  gamma = math.exp(rng.normal() * 0.3)
+  contrast, light = math.exp(rng.normal() * 0.2), rng.normal() * 0.08
+  for _ in range(3):
+    gain = 1 + rng.normal() * 0.07
+    table = ((values**gamma - 0.5) * contrast + 0.5 + light) * gain
+    tables.append(np.clip(255 * table, 0, 255))
+  image = image.point(np.concatenate(tables).astype(int).tolist())
+  pixels = np.asarray(image)
+  if chance[3] < 0.15:
+    noise = rng.normal(size=pixels.shape).astype(np.float32)
+    pixels = np.clip(pixels + rng.uniform(2, 12) * noise, 0, 255)
+  return pixels.astype(np.uint8)

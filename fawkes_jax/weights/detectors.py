@@ -1,0 +1,146 @@
+"""Loading the networks that find faces, by name or from a file.
+
+A file of `fawkes-jax train_detector` holds the variables of `yunet.OURS`, flat,
+with slashes between the levels of their names. Its only metadata key holds JSON
+that says so, and at which likelihood a face is accepted.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from fawkes_jax import types
+from fawkes_jax.archive import files
+from fawkes_jax.models import mmod, yunet
+from fawkes_jax.weights import builtin, cache, catalogue
+from fawkes_jax.weights.formats import onnx
+
+DLIB = "dlib"
+"""The name of dlib's detector, whose landmarks are a model of their own."""
+
+YUNET = "yunet"
+"""The name of YuNet's own weights, and of its record in the catalogue."""
+
+# Any size: the network takes images of all sizes.
+_TRACED = (320, 320)
+
+_KEY = "fawkes_jax"
+_DETECTOR = "detector"
+
+
+def load(name: str) -> mmod.Detector | yunet.Detector:
+  """Loads a detector with its weights.
+
+  Args:
+    name: `DLIB`, `YUNET`, or the path of a file that ends in .safetensors.
+
+  Returns:
+    The detector.
+
+  Raises:
+    FawkesError: the name is unknown, or the weights are missing or damaged.
+  """
+  if name == DLIB:
+    return builtin.load_detector()
+  if name == YUNET:
+    return yunet.Detector(
+      name=name, module=yunet.YuNet(), variables=load_yunet()
+    )
+  if Path(name).suffix == ".safetensors":
+    variables, threshold = _read(Path(name))
+    return yunet.Detector(
+      name=Path(name).stem,
+      module=yunet.OURS,
+      variables=variables,
+      threshold=threshold,
+    )
+  raise types.FawkesError(
+    f"--detector must be {DLIB}, {YUNET} or a file that ends in .safetensors,"
+    f" got {name}"
+  )
+
+
+def load_yunet() -> dict[str, Any]:
+  """The variables of `yunet.YuNet`, of the file that was fetched.
+
+  Raises:
+    FawkesError: it was not fetched, or is another file.
+  """
+  [file] = catalogue.public()[YUNET].files
+  path = catalogue.folder() / file.name
+  if not path.exists():
+    raise types.FawkesError(
+      f"--detector must be here, got {YUNET}: fawkes-jax weights fetch {YUNET}"
+    )
+  sha256 = catalogue.file_digest(path)
+  if sha256 != file.sha256:
+    raise types.FawkesError(
+      f"{path}: the sha256 of {YUNET} must be {file.sha256}, got {sha256}"
+    )
+  return cache.load(
+    YUNET,
+    sha256,
+    lambda: yunet.convert(onnx.read(path, size=_TRACED).layers),
+  )
+
+
+def save(variables: dict[str, Any], path: Path, *, threshold: float) -> None:
+  """Writes the variables of `yunet.OURS` in half precision.
+
+  Args:
+    variables: nested dictionaries of arrays.
+    path: the safetensors file; replaced.
+    threshold: the likelihood from which on a face is accepted.
+
+  Raises:
+    FawkesError: it cannot be written.
+  """
+  flat = flax.traverse_util.flatten_dict(variables, sep="/")
+  tensors = {k: np.asarray(v, np.float16) for k, v in flat.items()}
+  about = {_DETECTOR: "yunet.OURS", "threshold": threshold}
+  metadata = {_KEY: json.dumps(about, sort_keys=True)}
+  files.write_atomically(path, safetensors.numpy.save(tensors, metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], float]:
+  """What `save` has written."""
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+      flat = {
+        key: file.get_tensor(key).astype(np.float32)
+        for key in file.keys()  # noqa: SIM118
+      }
+  except (OSError, ValueError, safetensors.SafetensorError) as error:
+    raise types.FawkesError(
+      f"--detector must be a complete safetensors file, got {path}: {error}"
+    ) from error
+  expected = flax.traverse_util.flatten_dict(
+    dict(
+      jax.eval_shape(
+        yunet.OURS.init,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
+      )
+    ),
+    sep="/",
+  )
+  shapes = {key: array.shape for key, array in flat.items()}
+  if _DETECTOR not in about or shapes != {
+    key: leaf.shape for key, leaf in expected.items()
+  }:
+    raise types.FawkesError(
+      "--detector must be a file that fawkes-jax train_detector has written,"
+      f" got {path}"
+    )
+  if not all(np.isfinite(array).all() for array in flat.values()):
+    raise types.FawkesError(f"--detector must have finite weights, got {path}")
+  nested = flax.traverse_util.unflatten_dict(flat, sep="/")
+  return nested, float(about["threshold"])

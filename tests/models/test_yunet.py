@@ -1,0 +1,116 @@
+"""YuNet's port against ONNX Runtime, and what the detector promises."""
+
+import jax
+import numpy as np
+import pytest
+
+from fawkes_jax.models import yunet
+from fawkes_jax.weights import detectors
+from fawkes_jax.weights.formats import onnx
+
+TRACED = (320, 320)
+
+
+@pytest.fixture(scope="module")
+def file(data_dir):
+  return data_dir / "weights" / "yunet_n_dynamic.onnx"
+
+
+@pytest.fixture(scope="module")
+def variables(file):
+  return yunet.convert(onnx.read(file, size=TRACED).layers)
+
+
+@pytest.fixture(scope="module")
+def detector(variables):
+  return yunet.Detector(name="yunet", module=yunet.YuNet(), variables=variables)
+
+
+def test_the_port_says_what_the_file_says(file, variables, small_astronaut):
+  """Also of images that are not square."""
+  runtime = pytest.importorskip("onnxruntime")
+  session = runtime.InferenceSession(str(file))
+  image = small_astronaut[None, :192].astype(np.float32)
+  names = [output.name for output in session.get_outputs()]
+  blue_first = image[..., ::-1].transpose(0, 3, 1, 2)
+  results = session.run(None, {"input": np.ascontiguousarray(blue_first)})
+  expected = dict(zip(names, results, strict=True))
+  grids = jax.jit(yunet.YuNet().apply)(variables, image)
+  for grid, stride in zip(grids, yunet.STRIDES, strict=True):
+    scores = jax.nn.sigmoid(grid.scores).reshape(1, -1, 2)
+    for actual, name in (
+      (scores[..., :1], "cls"),
+      (scores[..., 1:], "obj"),
+      (grid.boxes.reshape(1, -1, 4), "bbox"),
+      (grid.points.reshape(1, -1, 10), "kps"),
+    ):
+      np.testing.assert_allclose(
+        actual, expected[f"{name}_{stride}"], atol=2e-4, rtol=1e-4
+      )
+
+
+def test_a_face_and_its_landmarks_are_found(detector, astronaut):
+  [[face]] = detector.detect([astronaut])
+  np.testing.assert_allclose(face.box, (178, 65, 268, 175), atol=8)
+  assert face.score > 0.8
+  points = [(203, 103), (247, 104), (224, 127), (203, 143), (242, 143)]
+  np.testing.assert_allclose(face.points, points, atol=5)
+
+
+def test_a_photo_without_faces_has_none(detector):
+  assert detector.detect([np.zeros((100, 140, 3), np.uint8)]) == [[]]
+  assert detector.detect([]) == []
+
+
+def test_photos_of_many_sizes_share_few_canvases():
+  sides = {yunet.canvas_side(side) for side in range(1, 1025)}
+  assert len(sides) <= 13
+  assert all(side % yunet.MULTIPLE == 0 for side in sides)
+  assert all(yunet.canvas_side(side) >= side for side in range(1, 1025))
+
+
+def test_the_smallest_face_follows_from_the_photos_size(detector):
+  assert detector.smallest_face((3000, 4000)) == pytest.approx(62.5, rel=0.01)
+  assert detector.smallest_face((600, 800)) == pytest.approx(16, rel=0.01)
+  assert detector.smallest_face((600, 800), 40) == pytest.approx(40, rel=0.01)
+  with pytest.raises(ValueError, match="min_face_pixels must be > 0"):
+    detector.detect([], min_face_pixels=0)
+
+
+def test_of_boxes_that_overlap_the_likeliest_remains():
+  boxes = np.array([(0, 0, 10, 10), (1, 0, 11, 10), (40, 0, 50, 10)], float)
+  scores = np.array([0.7, 0.9, 0.8])
+  assert yunet.suppress(boxes, scores, 0.3) == [1, 2]
+  assert yunet.suppress(boxes, scores, 0.9) == [1, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def own():
+  """Random variables of the package's own architecture."""
+  images = np.zeros((1, 32, 32, 3), np.float32)
+  return dict(jax.jit(yunet.OURS.init)(jax.random.key(0), images))
+
+
+def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
+  path = tmp_path / "own.safetensors"
+  detectors.save(own, path, threshold=0.25)
+  loaded = detectors.load(str(path))
+  assert (loaded.name, loaded.threshold) == ("own", 0.25)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+    loaded.variables,
+    own,
+  )
+
+
+def test_what_is_no_detector_is_refused(tmp_path, own):
+  with pytest.raises(Exception, match="--detector must be dlib, yunet or"):
+    detectors.load("mtcnn")
+  path = tmp_path / "own.safetensors"
+  path.write_bytes(b"nothing")
+  with pytest.raises(Exception, match="complete safetensors file, got"):
+    detectors.load(str(path))
+  del own["params"]["stem"]
+  detectors.save(own, path, threshold=0.5)
+  with pytest.raises(Exception, match="train_detector has written, got"):
+    detectors.load(str(path))
