@@ -228,6 +228,11 @@ class _Summary(outcomes.Tally):
     self.shift: collections.Counter[str] = collections.Counter()
     self.started = time.monotonic()
     self._everybody: list[membership.State] = []
+    self._risks: list[outcomes.Risk] = []
+
+  def risks(self, found: list[outcomes.Risk]) -> None:
+    """See `outcomes.Watcher`."""
+    self._risks = found
 
   def others(self, states: list[membership.State]) -> None:
     """See `outcomes.Watcher`."""
@@ -282,6 +287,11 @@ class _Summary(outcomes.Tally):
       self._show_faces(console, faces)
     terminal.show_metadata(console, self.counts)
     self.concerns.show(console, output)
+    for risk in self._risks:
+      who = "1 person has" if risk.people == 1 else f"{risk.people} people have"
+      rest = ("...",) if risk.people > len(risk.first) else ()
+      seen = ", ".join((*risk.first, *rest))
+      console.print(f"  at risk: {who} {risk.what} ({seen})")
     if self._everybody:
       counts: collections.Counter[str] = collections.Counter()
       for state in self._everybody:

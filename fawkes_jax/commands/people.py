@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import html
 import io
+import itertools
 
 from PIL import Image
 
@@ -14,10 +15,8 @@ from fawkes_jax.archive import files, index, manifest, scan, stores
 from fawkes_jax.commands import terminal
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, PeopleOptions
-from fawkes_jax.runs import people
+from fawkes_jax.runs import leaks, people
 
-_FEW = 3
-"""A cloak hides less of a person with fewer photos."""
 _SHOWN = 6
 """Faces of each person on the page."""
 _SIDE = 96
@@ -63,8 +62,8 @@ class _Person:
       risks.append(f"{failed} failed")
     if self.spared:
       risks.append(f"{self.spared} spared by a rule")
-    if len(self.faces) < _FEW:
-      risks.append(f"fewer than {_FEW} photos")
+    if len(self.faces) < leaks.FEW:
+      risks.append(f"fewer than {leaks.FEW} photos")
     return risks
 
 
@@ -83,8 +82,17 @@ def run(options: PeopleOptions) -> int:
   console = terminal.console()
   store = stores.open_store(options.output)
   everybody: dict[int, _Person] = {}
-  for sha256, numbers in people.members(store):
-    for face, number in enumerate(numbers):
+  if not people.are_known(store):
+    raise types.FawkesError(
+      f"{store.address} must hold an index of its people: `fawkes-jax index`,"
+      " or `cloak` with --keep_index, makes one"
+    )
+  whose = people.whose(store)
+  ends = itertools.pairwise(whose.first.tolist())
+  for sha256, (begin, end) in zip(
+    whose.sha256.astype(str).tolist(), ends, strict=True
+  ):
+    for face, number in enumerate(whose.people[begin:end].tolist()):
       person = everybody.setdefault(number, _Person(number=number))
       person.faces.append((sha256, face))
   _count(options, everybody)

@@ -125,6 +125,14 @@ class CloakOptions(IndexOptions, CloakerOptions):
     group=_WHO,
     rare=True,
   )
+  published: str | None = option(
+    "folder of photos that are already public without a cloak: the summary says"
+    " how many people of the archive are in them",
+    default=None,
+    more="Two such photos among ten undo a cloak",
+    group=_WHO,
+    rare=True,
+  )
   output_format: str = option(
     "write a file for each photo (tree), or tar files of many photos (tar)",
     rules.one_of("tree", "tar"),
@@ -223,6 +231,12 @@ class CloakOptions(IndexOptions, CloakerOptions):
       "local where {num_processes} or {distributed} are given",
       self.engine == "local"
       or not (self.num_processes > 1 or self.distributed),
+    )
+    rules.require(
+      self,
+      "published",
+      "left out where {engine} is ray",
+      self.published is None or self.engine == "local",
     )
     rules.require(
       self,

@@ -8,6 +8,7 @@ theirs.
 """
 
 import collections
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -102,27 +103,70 @@ def arrange(
     ) from error
 
 
-def members(store: storage.Store) -> list[tuple[str, list[int]]]:
-  """The photos of an archive by their sha256, and who is on each.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Whose:
+  """Who is on each photo of an archive.
+
+  Attributes:
+    sha256: of the photos, in order.
+    first: of each photo, the place of its first face; and the end.
+    people: the person of each face.
+  """
+
+  sha256: np.ndarray
+  first: Int64[np.ndarray, " m"]
+  people: Int64[np.ndarray, " n"]
+
+  def of(self, sha256: str) -> Int64[np.ndarray, " k"] | None:
+    """The person of each face of a photo; None where it is not known."""
+    key = np.bytes_(sha256.encode())
+    place = int(np.searchsorted(self.sha256, key))
+    if place == len(self.sha256) or self.sha256[place] != key:
+      return None
+    return self.people[self.first[place] : self.first[place + 1]]
+
+
+def whose(store: storage.Store) -> Whose:
+  """Reads who is on each photo of an archive.
 
   Raises:
-    FawkesError: that was not found out, or cannot be read.
+    FileNotFoundError: that was not found out.
+    FawkesError: it cannot be read.
+  """
+  faces = _read(store, _FACES)
+  people = faces["people"].combine_chunks()
+  return Whose(
+    sha256=np.array(faces["sha256"].to_pylist(), "S64"),
+    first=people.offsets.to_numpy().astype(np.int64),
+    people=people.flatten().to_numpy().astype(np.int64),
+  )
+
+
+def are_known(store: storage.Store) -> bool:
+  """Whether it was found out who is on the photos of an archive.
+
+  Raises:
+    FawkesError: the folder cannot be read.
   """
   try:
-    faces, _ = index_lib.read(store, _FACES)
-  except FileNotFoundError as error:
-    raise types.FawkesError(
-      f"{store.address} must hold an index of its people: `fawkes-jax index`,"
-      " or `cloak` with --keep_index, makes one"
-    ) from error
+    return _PEOPLE.rpartition("/")[2] in store.names(index_lib.FOLDER)
   except OSError as error:
     raise types.FawkesError(
       f"{store.address}/{index_lib.FOLDER} cannot be read:"
       f" {files.reason(error)}"
     ) from error
-  return list(
-    zip(faces["sha256"].to_pylist(), faces["people"].to_pylist(), strict=True)
-  )
+
+
+def _read(store: storage.Store, name: str) -> pa.Table:
+  try:
+    return index_lib.read(store, name)[0]
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    raise types.FawkesError(
+      f"{store.address}/{index_lib.FOLDER} cannot be read:"
+      f" {files.reason(error)}"
+    ) from error
 
 
 class People:
@@ -137,7 +181,7 @@ class People:
   def __init__(
     self,
     cloaker: cloaker_lib.Cloaker,
-    store: storage.Store | None,
+    store: storage.Store,
     *,
     seed: int,
   ):
@@ -145,7 +189,7 @@ class People:
 
     Args:
       cloaker: of the run.
-      store: the output folder; None where nobody is known.
+      store: the output folder.
       seed: of the run.
 
     Raises:
@@ -153,18 +197,9 @@ class People:
     """
     self._cloaker = cloaker
     self._seed = seed
-    self._sha256 = np.zeros(0, "S64")
-    self._first = np.zeros(1, np.int64)
-    self._people = self.targets = self.photos = self.differing = np.zeros(
-      0, np.int32
-    )
-    self._means: dict[str, np.ndarray] = {}
-    if store is None:
-      return
     try:
-      people, _ = index_lib.read(store, _PEOPLE)
-      faces, _ = index_lib.read(store, _FACES)
-    except OSError as error:
+      people, self._whose = _read(store, _PEOPLE), whose(store)
+    except FileNotFoundError as error:
       raise types.FawkesError(
         f"{store.address}/{index_lib.FOLDER} cannot be read:"
         f" {files.reason(error)}"
@@ -172,25 +207,45 @@ class People:
     self.targets, self.photos, self.differing = (
       people[name].to_numpy() for name in ("target", "photos", "differing")
     )
-    self._means = {
+    self._means: dict[str, np.ndarray] = {
       name: index_lib.numbers(people[f"mean {name}"])
       for name in cloaker.candidates
     }
-    self._sha256 = np.array(faces["sha256"].to_pylist(), "S64")
-    whose = faces["people"].combine_chunks()
-    self._first = whose.offsets.to_numpy()
-    self._people = whose.flatten().to_numpy()
 
   def __len__(self) -> int:
     return len(self.targets)
 
   def of(self, sha256: str) -> np.ndarray | None:
     """The person of each face of a photo; None where it is not known."""
-    key = np.bytes_(sha256.encode())
-    place = int(np.searchsorted(self._sha256, key))
-    if place == len(self._sha256) or self._sha256[place] != key:
-      return None
-    return self._people[self._first[place] : self._first[place + 1]]
+    return self._whose.of(sha256)
+
+  def nearest(
+    self, own: Mapping[str, Float32[np.ndarray, "n d"]]
+  ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Whose mean is the nearest to each of some faces.
+
+    Args:
+      own: normalised embeddings, by extractor.
+
+    Returns:
+      The people, and the cosines as the mean over the extractors.
+    """
+    faces = len(next(iter(own.values())))
+    person = np.zeros(faces, np.int64)
+    likeness = np.full(faces, -1, np.float32)
+    for start in range(0, len(self), _BLOCK):
+      cosines = np.mean(
+        [
+          own[name] @ normalised(mean[start : start + _BLOCK].astype("f4")).T
+          for name, mean in self._means.items()
+        ],
+        axis=0,
+      )
+      best = cosines.max(axis=1)
+      nearer = best > likeness
+      person[nearer] = start + cosines.argmax(axis=1)[nearer]
+      likeness[nearer] = best[nearer]
+    return person, likeness
 
   def state(self, job: saving.Job) -> None:
     """Says against whom, and towards whom, the faces of a photo are cloaked.

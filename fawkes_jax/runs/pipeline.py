@@ -27,6 +27,7 @@ from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.runs import (
   choosing,
+  leaks,
   looking,
   outcomes,
   people,
@@ -122,12 +123,26 @@ def cloak_archive(
             lambda: _missing(record),
             lambda share: _all_of(options, run, faces, cloaker, record, share),
           )
+        watcher.risks(_risks(options, record, cloaker))
         faces.tidy()
         finish(options, record, processes)
       elif options.distributed:
         # All processes of such a run must end together.
         processes.wait_for_first()
   return run.seconds
+
+
+def _risks(
+  options: CloakOptions,
+  record: manifest.Manifest,
+  cloaker: cloaker_lib.Cloaker,
+) -> list[outcomes.Risk]:
+  """For whom protection is at risk."""
+  published = None
+  if options.published is not None and people.are_known(record.store):
+    known = everybody(options, cloaker, record.store)
+    published = leaks.published(options.published, cloaker, known)
+  return leaks.found(record.store, record.rows, published=published)
 
 
 def _share(
@@ -301,10 +316,13 @@ def begin(options: CloakOptions) -> Iterator[SourceFile] | None:
   """The files of a run; None where there are none, before anything is made.
 
   Raises:
-    FawkesError: the input cannot be used, or lies where the output does.
+    FawkesError: the input or another folder cannot be used, or the output lies
+      in the input.
   """
   sources = scan.scan(options.input)
   scan.check_output(options.input, options.output)
+  if options.published is not None:
+    scan.scan(options.published, flag="published")
   some = list(itertools.islice(sources, 1))
   return itertools.chain(some, sources) if some else None
 

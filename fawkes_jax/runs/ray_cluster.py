@@ -26,7 +26,14 @@ from fawkes_jax.archive import manifest, membership, scan, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.runs import choosing, outcomes, people, phases, pipeline
+from fawkes_jax.runs import (
+  choosing,
+  leaks,
+  outcomes,
+  people,
+  phases,
+  pipeline,
+)
 from fawkes_jax.weights import ensembles
 from fawkes_jax.xla import memory
 
@@ -242,6 +249,7 @@ def cloak_archive(
       pool.run(
         "cloak", (s for s in scan.scan(options.input) if s.name in pool.left)
       )
+    watcher.risks(leaks.found(record.store, record.rows))
     pipeline.finish(options, record, processes)
 
 

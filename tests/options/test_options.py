@@ -103,6 +103,7 @@ KEEPS = {
   "retry_failed": True,
   "keep_index": True,
   "dry_run": True,
+  "published": "elsewhere",
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
   "output_format": "tar",
