@@ -45,7 +45,7 @@ def test_cloaking_needs_not_look_again_after_an_index(
   for name in ("a.png", "b.png"):
     shutil.copy(archive / name, tmp_path / "in")
 
-  def find(self, photos):
+  def find(self, photos, pool=None):
     raise AssertionError("photos were looked at again")
 
   monkeypatch.setattr(finder.Finder, "find", find)
@@ -55,6 +55,7 @@ def test_cloaking_needs_not_look_again_after_an_index(
   )  # fmt: skip
   assert done.code == 0, done.said
   assert "2 cloaked" in done.said
+  assert "at risk: 1 person has fewer than 3 photos (a.png)" in done.said
 
 
 def test_what_is_known_of_faces_can_be_forgotten(archive, tmp_path):
