@@ -61,15 +61,10 @@ def main() -> None:
   raw = everyone.embed(np.stack([face.crop for face in faces]), sides)
   centres = {n: engine.centres.get(n, e.mean(axis=0)) for n, e in raw.items()}
   clean = embedder.normalised(raw, centres)
-  means = identities(clean, who)
-  goals = [
-    targets.farthest(
-      {e.name: clean[e.name][who == person] for e in known.extractors},
-      engine.candidates,
-    )
-    for person in range(len(groups))
-  ]
-  chosen = np.array(goals)[who]
+  means = targets.identities(clean, who)
+  chosen = targets.choose(
+    {e.name: clean[e.name] for e in known.extractors}, who, engine.candidates
+  )
   rows = [i for i in range(len(who)) if i % max(counts) < arguments.photos]
   print(f"{len(rows)} photos of {len(groups)} people, {jax.default_backend()}")
   print("own_weight of | DSSIM, name: cosine of a photo, of the mean")
@@ -89,7 +84,7 @@ def main() -> None:
       part = [i, *others][:count]
       own = {
         name: e[0]
-        for name, e in identities(
+        for name, e in targets.identities(
           {e.name: clean[e.name][part] for e in known.extractors},
           np.zeros(len(part), np.int64),
         ).items()
@@ -111,7 +106,7 @@ def main() -> None:
     after = embedder.normalised(
       everyone.embed(np.stack(crops), sides[rows]), centres
     )
-    learned = identities(after, who[rows])
+    learned = targets.identities(after, who[rows])
     dssim = np.mean([s.dssim for s in solutions.values()])
     figures = ", ".join(
       f"{name}: {(after[name] * clean[name][rows]).sum(axis=1).mean():+.3f}"
@@ -119,15 +114,6 @@ def main() -> None:
       for name in after
     )
     print(f"{weight:5g} {count:3} | {dssim:.4f}, {figures}", flush=True)
-
-
-def identities(faces, labels):
-  """The mean embedding of each face's person, by extractor, normalised."""
-  means = {}
-  for name, e in faces.items():
-    sums = np.stack([e[labels == i].sum(axis=0) for i in np.unique(labels)])
-    means[name] = (sums / np.linalg.norm(sums, axis=1, keepdims=True))[labels]
-  return means
 
 
 def _groups(arguments, options, known, count):

@@ -98,9 +98,9 @@ def test_people_are_listed_and_shown(archive, tmp_path):
 def test_people_that_nobody_has_looked_for(tmp_path):
   ended = run("people", f"--output={tmp_path}")
   assert ended.code != 0
-  assert "must hold an index of its people" in ended.said
+  assert "must hold an index of its people" in ended.errors
 
 
 def test_a_sheet_needs_the_photos(tmp_path):
   ended = run("people", f"--output={tmp_path}", "--sheet=sheet.html")
-  assert "--sheet must be given together with --input" in ended.said
+  assert "--sheet must be given together with --input" in ended.errors

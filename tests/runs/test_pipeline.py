@@ -241,6 +241,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
         "smallest_face",
         "output",
         "lost",
+        "decisions",
         "names",
       ),
     }
