@@ -8,7 +8,7 @@
 # launch/local.sh cloak ... is simpler, and right for a few GPUs. Processes of
 # their own are right when reading and saving photos, which each process does
 # in its own threads, cannot feed all GPUs, or when one GPU's failure should
-# not end the others' work. Each does its share of the albums; SIGTERM and
+# not end the others' work. Each does its share of the files; SIGTERM and
 # SIGINT are passed on to all, and the exit code is the highest of theirs.
 #
 # FAWKES_JAX_GPUS: number of GPUs, where nvidia-smi does not say it or not all

@@ -36,7 +36,7 @@ from PIL import Image
 
 FLAGS = (
   *("--surrogates=dlib_resnet", "--steps=4", "--patience=0"),
-  *("--crop_size=160", "--batch_size=2", "--album=8", "--threads=2"),
+  *("--crop_size=160", "--batch_size=2", "--threads=2"),
 )
 
 

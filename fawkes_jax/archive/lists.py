@@ -26,6 +26,8 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyarrow import parquet
+
 from fawkes_jax import types
 from fawkes_jax.archive import files, storage, stores
 from fawkes_jax.archive.source import SourceFile
@@ -104,13 +106,6 @@ def _unquoted(text: str) -> str:
 def _parquet(
   store: storage.Store, name: str, address: str
 ) -> Iterator[tuple[str, str]]:
-  try:
-    from pyarrow import parquet
-  except ImportError as error:
-    raise types.FawkesError(
-      f"{address} needs a package that is not installed:"
-      " pip install 'fawkes-jax[parquet]'"
-    ) from error
   try:
     with store.open(name) as file:
       there = parquet.ParquetFile(file).schema_arrow.names

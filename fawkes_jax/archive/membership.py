@@ -35,6 +35,10 @@ class State:
     beat: how often it has said so.
     time: when, UTC, in ISO 8601, by its own clock.
     counts: how far it is.
+    shares: whose shares it does: its own, and those of processes that gave no
+      sign of life.
+    phase: how many phases of these it has done.
+    left: how many photos of these it is to cloak, as far as it knows.
   """
 
   process: int
@@ -46,6 +50,9 @@ class State:
   beat: int = 0
   time: str = ""
   counts: dict[str, int] = dataclasses.field(default_factory=dict)
+  shares: tuple[int, ...] = ()
+  phase: int = 0
+  left: int = 0
 
   def run(self) -> tuple[int, str, str]:
     """What all processes of a run have in common."""
@@ -63,6 +70,7 @@ def read(store: storage.Store) -> list[State]:
     if name.startswith("process-") and name.endswith(".json"):
       try:
         fields = json.loads(store.read(f"{manifest.FOLDER}/{name}"))
+        fields["shares"] = tuple(fields.get("shares", ()))
         states.append(State(**fields))
       except (FileNotFoundError, ValueError, TypeError):
         continue  # It has just left, or is of another version.
@@ -82,6 +90,7 @@ class Team:
     wait_seconds: float,
     counts: Callable[[], dict[str, int]],
     watch: Callable[[list[State]], None] = lambda states: None,
+    warn: Callable[[str], None] = lambda message: None,
   ):
     """Describes a process.
 
@@ -94,6 +103,7 @@ class Team:
       counts: gives how far this process is; called from a thread.
       watch: called on process 0 of several with what all of them say: now and
         then from a thread, and when all are done.
+      warn: is told, in words, whose share this process takes over.
     """
     self._store = store
     self._state = State(
@@ -101,7 +111,13 @@ class Team:
       processes=processes,
       config=config,
       host=socket.gethostname(),
+      shares=(process,),
     )
+    self._warn = warn
+    self._first: dict[int, int] = {}
+    self._seen: set[int] = {process}
+    self._done: set[int] = set()
+    self._patience: dict[int, _Patience] = {}
     self._wait_seconds = wait_seconds
     self._counts = counts
     self._watch = watch
@@ -155,6 +171,57 @@ class Team:
       before = first
       time.sleep(BEAT_SECONDS / 4)
 
+  def left(self, count: int) -> None:
+    """Notes how many photos of its shares this process is to cloak."""
+    with self._lock:
+      self._state = dataclasses.replace(self._state, left=count)
+
+  @property
+  def shares(self) -> tuple[int, ...]:
+    """Whose shares this process does."""
+    return self._state.shares
+
+  def leads(self) -> bool:
+    """Whether what one process does for all is done by this one."""
+    return 0 in self._state.shares
+
+  def reach(
+    self,
+    phase: int,
+    take: Callable[[int], None],
+    *,
+    leader: bool = False,
+  ) -> int:
+    """Ends a phase, and waits until the others have ended it.
+
+    What they have done of it must last when they say so. The share of a
+    process that gives no sign of life for too long is taken over by the first
+    of those that wait.
+
+    Args:
+      phase: that this process has done, from 1.
+      take: does all phases up to this one for another process's share.
+      leader: whether only the process that leads is waited for.
+
+    Returns:
+      How many photos all processes together are to cloak.
+
+    Raises:
+      types.FawkesError: the folder cannot be used.
+    """
+    self._enter(phase)
+    while True:
+      states = self._living()
+      done = [s for s in states.values() if s.phase >= phase]
+      covered = {share for state in done for share in state.shares}
+      needed = {0} if leader else set(range(self._state.processes))
+      if needed <= covered:
+        return sum(state.left for state in done)
+      for number in sorted(needed - covered):
+        if self._is_silent(number) and self._is_first_of(states):
+          self._take(number, phase, take)
+      time.sleep(BEAT_SECONDS / 4)
+
   def done(self) -> None:
     """Says that this process has done its share.
 
@@ -171,34 +238,101 @@ class Team:
     except OSError as error:
       raise self._failure(error) from error
 
-  def wait(self, missing: Callable[[], dict[int, int]]) -> None:
+  def wait(
+    self,
+    missing: Callable[[], dict[int, int]],
+    take: Callable[[int], None] = lambda share: None,
+  ) -> None:
     """Waits on process 0 until every process has done its share.
 
     Args:
       missing: by process, how many photos still have no outcome.
+      take: does the share of a process that gives no sign of life for too
+        long.
 
     Raises:
-      types.FawkesError: nothing has changed for too long; it names who is
+      types.FawkesError: photos are left that nobody does; it names who is
         missing and what.
     """
     mine = self._state
-    patience = _Patience(self._wait_seconds)
-    looked = None
     while True:
-      states = {s.process: s for s in self._read() if s.run() == mine.run()}
-      absent = [
-        number
-        for number in range(mine.processes)
-        if number not in states or states[number].state != "done"
-      ]
-      signs = [(n, states[n].beat) for n in absent if n in states]
-      if not absent and signs != looked and not missing():
+      states = self._living()
+      covered = {
+        share
+        for state in states.values()
+        if state.state == "done" or state.process == mine.process
+        for share in state.shares
+      }
+      absent = sorted(set(range(mine.processes)) - covered)
+      for number in absent:
+        if self._is_silent(number):
+          self._take(number, mine.phase, take)
+      if not absent:
+        if left := missing():
+          raise types.FawkesError(self._why(left))
         self._watch(list(states.values()))
         return
-      looked = signs
-      if patience.ended(signs):
-        raise types.FawkesError(self._why(states, absent, missing()))
       time.sleep(BEAT_SECONDS / 4)
+
+  def _enter(self, phase: int) -> None:
+    with self._lock:
+      self._state = dataclasses.replace(self._state, phase=phase)
+    try:
+      self._say()
+    except OSError as error:
+      raise self._failure(error) from error
+
+  def _living(self) -> dict[int, State]:
+    """The processes of this run that have given a sign of life in it.
+
+    What an earlier run has left does not change.
+    """
+    states = {
+      s.process: s for s in self._read() if s.run() == self._state.run()
+    }
+    states[self._state.process] = self._state
+    for number, state in states.items():
+      if self._first.setdefault(number, state.beat) != state.beat:
+        self._seen.add(number)
+    self._done = {n for n, s in states.items() if s.state == "done"}
+    for number in range(self._state.processes):
+      beat = states[number].beat if number in states else None
+      self._patience.setdefault(number, _Patience(self._wait_seconds)).look(
+        beat
+      )
+    return {n: s for n, s in states.items() if n in self._seen}
+
+  def _is_silent(self, number: int) -> bool:
+    """Whether a process gives no sign of life any more.
+
+    Of one that has done its share none is to be expected.
+    """
+    if number == self._state.process:
+      return False
+    patience = self._patience[number]
+    if number in self._done:
+      return patience.seconds() > min(self._wait_seconds, 4 * BEAT_SECONDS)
+    return patience.ended()
+
+  def _is_first_of(self, states: dict[int, State]) -> bool:
+    """Whether this process is the first of those that live."""
+    living = (n for n in states if not self._is_silent(n))
+    return min(living, default=0) == self._state.process
+
+  def _take(self, number: int, phase: int, take: Callable[[int], None]) -> None:
+    """Does the share of a process that is gone."""
+    mine = self._state.process
+    self._warn(
+      f"process {number} of {self._state.processes} gave no sign of life for"
+      f" {self._wait_seconds / 60:.2g} minutes: process {mine} does its share"
+    )
+    self._enter(phase - 1)
+    take(number)
+    with self._lock:
+      self._state = dataclasses.replace(
+        self._state, shares=(*self._state.shares, number)
+      )
+    self._enter(phase)
 
   def wait_for_first(self) -> None:
     """Waits until process 0 has left, or gives no sign of life any more."""
@@ -226,21 +360,11 @@ class Team:
     self._ended.set()
     self._thread.join()
 
-  def _why(
-    self, states: dict[int, State], absent: list[int], left: dict[int, int]
-  ) -> str:
-    """What to say when the others do not go on."""
-    said = [
-      f"process {number} of {self._state.processes}"
-      + (" stopped" if number in states else " never arrived")
-      + f" ({left.pop(number, 0)} photos have no outcome)"
-      for number in absent
-    ]
-    if rest := sum(left.values()):
-      said.append(f"{rest} photos more have no outcome: the input has changed")
+  def _why(self, left: dict[int, int]) -> str:
+    """What to say when photos have no outcome in the end."""
     return (
-      "; ".join(said) + "; the same command continues, with any number of"
-      " processes"
+      f"{sum(left.values())} photos have no outcome: the input has changed; the"
+      " same command continues, with any number of processes"
     )
 
   def _beat(self) -> None:
@@ -286,12 +410,20 @@ class _Patience:
     self._seen: object = None
     self._since = time.monotonic()
 
+  def look(self, seen: object) -> None:
+    """Notes what is seen now."""
+    if seen != self._seen:
+      self._seen, self._since = seen, time.monotonic()
+
   def ended(self, seen: object = None) -> bool:
     """Whether what is seen has been the same for too long."""
-    now = time.monotonic()
-    if seen != self._seen:
-      self._seen, self._since = seen, now
-    return now - self._since > self._seconds
+    if seen is not None:
+      self.look(seen)
+    return self.seconds() > self._seconds
+
+  def seconds(self) -> float:
+    """Since when nothing has changed."""
+    return time.monotonic() - self._since
 
 
 def _name(process: int) -> str:

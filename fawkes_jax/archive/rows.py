@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 
-STATUSES = ("cloaked", "no_face", "copied", "skipped", "failed")
+STATUSES = ("cloaked", "spared", "no_face", "copied", "skipped", "failed")
 _DIGITS = 6
 _MANY = 4096
 
@@ -54,6 +54,9 @@ class Row:
     lost: in words, what the input has and the output has not, such as
       "preview" or "gain map"; not what was to be stripped.
     names: whether the output's metadata say who is on it.
+    decisions: where only some people are cloaked, for each face `box`,
+      `cloak` (whether it is), `nearest` (of those who were shown), `likeness`
+      to them, its `threshold`, and `unsure`.
   """
 
   path: str
@@ -70,6 +73,7 @@ class Row:
   faces: tuple[dict, ...] = ()
   lost: tuple[str, ...] = ()
   names: bool = False
+  decisions: tuple[dict, ...] = ()
 
   def __post_init__(self):
     if self.status not in STATUSES:
@@ -105,7 +109,7 @@ class Row:
       raise ValueError("not a row of a manifest")
     names = {field.name for field in dataclasses.fields(cls)}
     fields = {name: record[name] for name in names & record.keys()}
-    for name in "faces", "lost":
+    for name in "faces", "lost", "decisions":
       fields[name] = tuple(fields.get(name, ()))
     try:
       if fields.get("place") is not None:

@@ -332,6 +332,7 @@ def _job(
     faces=faces,
     raw=raw,
     own=loaded.normalised(raw),
+    numbers=list(range(len(faces))),
     target_names=["pattern"] * len(faces),
     solutions={
       i: loaded.executor.solution(face.crop, face.weights)  # type: ignore[attr-defined]

@@ -75,6 +75,35 @@ COMMANDS = (
     places=True,
   ),
   Command(
+    name="index",
+    help="look an archive through for people, and cloak nothing",
+    description="Finds and embeds the faces of all photos, finds out who is"
+    " who, and keeps that in OUTPUT/.manifest/index, so that `cloak` with the"
+    " same input and output need not look again, in any mode. What it keeps is"
+    " biometric data; `forget` removes it. Run again, it continues where it"
+    " stopped.",
+    options=options.IndexOptions,
+    places=True,
+    goes_on=True,
+  ),
+  Command(
+    name="people",
+    help="list the people of an archive",
+    description="Lists the people that `index`, or `cloak --keep_index`, has"
+    " found, with how many photos there are of each and what became of them,"
+    " and whose protection is at risk. --sheet writes a page with faces of"
+    " each.",
+    options=options.PeopleOptions,
+    places=True,
+  ),
+  Command(
+    name="forget",
+    help="remove what is known of people's faces",
+    description="Removes the embeddings of faces and all that was made of them"
+    " from OUTPUT/.manifest/index. Results and the manifest stay.",
+    options=options.ForgetOptions,
+  ),
+  Command(
     name="bank",
     help="compute a bank of target identities",
     description="Computes the mean embedding of each identity of a folder with"

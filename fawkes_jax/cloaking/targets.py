@@ -1,4 +1,4 @@
-"""Whose faces these are, and whom they shall look like to a machine.
+"""Whom a person's faces shall look like to a machine.
 
 The Fawkes paper (section 4.2) cloaks all photos of a user together: the target
 is, of many candidate identities, the one whose images are farthest from all of
@@ -14,46 +14,6 @@ Embeddings = dict[str, Float32[np.ndarray, "n d"]]
 """By extractor, normalised embeddings, one face or identity a row."""
 
 
-def people(
-  faces: Embeddings, photos: Int64[np.ndarray, " n"], *, threshold: float
-) -> Int64[np.ndarray, " n"]:
-  """Finds out which faces are of the same person.
-
-  One after the other joins the person whose mean embedding is nearest, if that
-  is near enough, or begins a new one. Two faces of one photo are two people.
-
-  Args:
-    faces: of some photos.
-    photos: which photo each is in.
-    threshold: the least cosine to a person's mean, as the mean over the
-      extractors.
-
-  Returns:
-    The person of each face, numbered in the order of their first faces.
-  """
-  names = sorted(faces)
-  sums: list[list[np.ndarray]] = []
-  seen: list[set[int]] = []
-  labels = []
-  for index, photo in enumerate(photos.tolist()):
-    own = [faces[name][index] for name in names]
-    best, person = threshold, len(sums)
-    for other, total in enumerate(sums):
-      cosine = np.mean(
-        [e @ s / np.linalg.norm(s) for e, s in zip(own, total, strict=True)]
-      )
-      if cosine >= best and photo not in seen[other]:
-        best, person = cosine, other
-    if person == len(sums):
-      sums.append(own)
-      seen.append({photo})
-    else:
-      sums[person] = [s + e for s, e in zip(sums[person], own, strict=True)]
-      seen[person].add(photo)
-    labels.append(person)
-  return np.array(labels, np.int64)
-
-
 def identities(
   faces: Embeddings, labels: Int64[np.ndarray, " n"]
 ) -> Embeddings:
@@ -61,7 +21,7 @@ def identities(
 
   Args:
     faces: of some photos.
-    labels: from `people`.
+    labels: the person of each, counted from 0.
 
   Returns:
     For each face its person's, normalised.
@@ -82,7 +42,7 @@ def choose(
 
   Args:
     faces: of some photos.
-    labels: from `people`.
+    labels: the person of each, counted from 0.
     candidates: the same identities in each extractor's space.
 
   Returns:

@@ -89,7 +89,7 @@ def _run(
   """Cloaks photos, and says that the results are where they are shown."""
   summary = _Summary()
   watchers = [summary, *telemetry.watchers(options)]
-  with _Progress(console) as progress:
+  with Progress(console) as progress:
     watcher = telemetry.Several([*watchers, progress])
     if options.engine == "ray":
       ray_cluster.cloak_archive(options, watcher)
@@ -182,7 +182,7 @@ def _dry_run(options: CloakOptions, console: rich.console.Console) -> int:
   faces = photos = total = 0
   reasons: collections.Counter[str] = collections.Counter()
   started = time.monotonic()
-  with _Progress(console) as progress:
+  with Progress(console) as progress:
 
     def report(_: SourceFile, found: int | str) -> None:
       nonlocal faces, photos, total
@@ -228,6 +228,11 @@ class _Summary(outcomes.Tally):
     self.shift: collections.Counter[str] = collections.Counter()
     self.started = time.monotonic()
     self._everybody: list[membership.State] = []
+    self._risks: list[outcomes.Risk] = []
+
+  def risks(self, found: list[outcomes.Risk]) -> None:
+    """See `outcomes.Watcher`."""
+    self._risks = found
 
   def others(self, states: list[membership.State]) -> None:
     """See `outcomes.Watcher`."""
@@ -282,6 +287,11 @@ class _Summary(outcomes.Tally):
       self._show_faces(console, faces)
     terminal.show_metadata(console, self.counts)
     self.concerns.show(console, output)
+    for risk in self._risks:
+      who = "1 person has" if risk.people == 1 else f"{risk.people} people have"
+      rest = ("...",) if risk.people > len(risk.first) else ()
+      seen = ", ".join((*risk.first, *rest))
+      console.print(f"  at risk: {who} {risk.what} ({seen})")
     if self._everybody:
       counts: collections.Counter[str] = collections.Counter()
       for state in self._everybody:
@@ -318,7 +328,7 @@ def _statuses(counts: collections.Counter[str]) -> str:
   )
 
 
-class _Progress(outcomes.Watcher):
+class Progress(outcomes.Watcher):
   """A progress bar on a terminal, plain lines elsewhere.
 
   Process 0 of several shows how far all are together.
@@ -340,7 +350,7 @@ class _Progress(outcomes.Watcher):
         console=console,
       )
 
-  def __enter__(self) -> "_Progress":
+  def __enter__(self) -> "Progress":
     if self._bar:
       self._bar.start()
       self._task = self._bar.add_task(_PREPARING, total=None)

@@ -71,9 +71,14 @@ class Several(outcomes.Watcher):
     for watcher in self._inner:
       watcher.others(states)
 
+  def risks(self, found: list[outcomes.Risk]) -> None:
+    """See `outcomes.Watcher`."""
+    for watcher in self._inner:
+      watcher.risks(found)
+
 
 class JsonLog(outcomes.Tally):
-  """Events as lines of JSON: begun, listed, failed, warned, progress.
+  """Events as lines of JSON: begun, listed, failed, warned, progress, risk.
 
   Each has `time` (UTC, ISO 8601), `event`, `process` and `processes`. What came
   of every single file is in the manifest.
@@ -98,6 +103,11 @@ class JsonLog(outcomes.Tally):
   def warned(self, message: str) -> None:
     """See `outcomes.Watcher`."""
     self._say("warned", message=message)
+
+  def risks(self, found: list[outcomes.Risk]) -> None:
+    """See `outcomes.Watcher`."""
+    for risk in found:
+      self._say("risk", people=risk.people, what=risk.what)
 
   def settled(self, outcome: outcomes.Outcome) -> None:
     """See `outcomes.Watcher`."""

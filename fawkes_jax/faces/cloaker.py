@@ -20,7 +20,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.cloaking import objective, solver, targets
 from fawkes_jax.engine import embedder, executor
-from fawkes_jax.faces import arrays, finder, fitting, recognition
+from fawkes_jax.faces import arrays, finder, fitting, grouping, recognition
 from fawkes_jax.imaging import geometry, ssim
 from fawkes_jax.models import architectures
 from fawkes_jax.options import (
@@ -33,9 +33,9 @@ from fawkes_jax.photos.regions import regions
 from fawkes_jax.weights import averages, ensembles
 from fawkes_jax.weights import bank as bank_lib
 
-SAME_PERSON = 0.45
-"""The least cosine between a face and its person, of centred embeddings and as
-the mean over the extractors; docs/cloaking.md has the measurement."""
+SAME_PERSON = 0.475
+"""The least mean cosine between the faces of two groups that are of one person,
+of centred embeddings; docs/cloaking.md has the measurement."""
 
 # Images in which faces are looked for at once.
 _WAVE = 16
@@ -598,10 +598,11 @@ def _persons(
     persons[numbers] = person
   rest = np.flatnonzero(persons < 0)
   if len(rest):
-    persons[rest] = len(told) + targets.people(
-      {name: e[rest] for name, e in own.items()},
-      photos[rest],
-      threshold=SAME_PERSON,
+    some = {name: e[rest] for name, e in own.items()}
+    length = sum(e.shape[1] for e in some.values())
+    codes = grouping.Coder(length, faces=len(rest)).codes(some)
+    persons[rest] = len(told) + grouping.groups(
+      codes, photos[rest], threshold=SAME_PERSON
     )
   return persons
 

@@ -119,6 +119,24 @@ class Finder:
     height, width = photo.shape[:2]
     return self.detector.smallest_face((height, width), self.min_face_pixels)
 
+  def at(
+    self,
+    photo: UInt8[np.ndarray, "height width 3"],
+    *,
+    box: tuple[int, int, int, int],
+    score: float,
+    alignment: geometry.Alignment,
+  ) -> AlignedFace:
+    """A face of a photo that was found before."""
+    return AlignedFace(
+      box=box,
+      score=score,
+      alignment=alignment,
+      shape=photo.shape[:2],
+      size=self.crop_size,
+      pixels=geometry.extract(photo, alignment).astype(np.uint8),
+    )
+
   def _align(
     self, photo: np.ndarray, detections: list[types.Detection]
   ) -> list[AlignedFace]:
@@ -141,13 +159,11 @@ class Finder:
         )
       )
       faces.append(
-        AlignedFace(
+        self.at(
+          photo,
           box=(left, top, right, bottom),
           score=float(detection.score),
           alignment=alignment,
-          shape=(height, width),
-          size=self.crop_size,
-          pixels=geometry.extract(photo, alignment).astype(np.uint8),
         )
       )
     return faces

@@ -16,7 +16,7 @@ from fawkes_jax.engine import embedder
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.faces import finder
 from fawkes_jax.models import architectures
-from fawkes_jax.options import CloakOptions, FaceOptions
+from fawkes_jax.options import FaceOptions, IndexOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.weights import builtin, cache, detectors, extractors
@@ -186,5 +186,5 @@ def decode(data: bytes, options: FaceOptions, *, again: bool = False) -> Photo:
   return (codec.reopen if again else codec.decode)(
     data,
     max_pixels=options.max_pixels,
-    convert=isinstance(options, CloakOptions) and options.convert,
+    convert=isinstance(options, IndexOptions) and options.convert,
   )

@@ -2,11 +2,21 @@
 
 from fawkes_jax.options.bank import BankOptions
 from fawkes_jax.options.benchmark import PARTS, USUAL_PARTS, BenchmarkOptions
-from fawkes_jax.options.cloak import Addresses, CloakerOptions, CloakOptions
+from fawkes_jax.options.cloak import (
+  Addresses,
+  CloakerOptions,
+  CloakOptions,
+  IndexOptions,
+)
 from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
-from fawkes_jax.options.results import StatusOptions, VerifyOptions
+from fawkes_jax.options.results import (
+  ForgetOptions,
+  PeopleOptions,
+  StatusOptions,
+  VerifyOptions,
+)
 from fawkes_jax.options.rules import OptionError
 from fawkes_jax.options.solver import (
   MODES,
@@ -38,8 +48,11 @@ __all__ = [
   "DemoOptions",
   "EvaluateOptions",
   "FaceOptions",
+  "ForgetOptions",
+  "IndexOptions",
   "ModeOptions",
   "OptionError",
+  "PeopleOptions",
   "PhotoOptions",
   "SolverOptions",
   "StatusOptions",

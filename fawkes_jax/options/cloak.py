@@ -1,4 +1,4 @@
-"""Options of `fawkes-jax cloak`."""
+"""Options of `fawkes-jax index` and `fawkes-jax cloak`."""
 
 import dataclasses
 import hashlib
@@ -12,22 +12,20 @@ from fawkes_jax.options.faces import FaceOptions
 from fawkes_jax.options.solver import MODES, SolverOptions
 
 # Larger with each version that makes something else of a photo with the same
-# options: 2 looks for smaller faces.
-_RULES = 2
+# options: 2 looks for smaller faces; 3 knows the people of the whole archive.
+_RULES = 3
 
 Addresses = str | os.PathLike | tuple[str | os.PathLike, ...]
 """Of an archive, or of several."""
 
+_WHO = "who is cloaked"
 _PROCESSES = "several processes, on one or more hosts"
 _PROGRAMS = "progress, for other programs"
 
 
-class CloakerOptions(FaceOptions):
-  """What a `fawkes_jax.Cloaker` does with faces, wherever they come from."""
+class TargetOptions(FaceOptions):
+  """How the faces of photos are found and embedded, and whom they approach."""
 
-  solver: SolverOptions = option(
-    "how a cloak is computed", default=MODES["mid"], hidden=True
-  )
   target_dir: Path | None = option(
     "folder of photos of the target person",
     default=None,
@@ -42,8 +40,16 @@ class CloakerOptions(FaceOptions):
   )
 
 
-class CloakOptions(CloakerOptions):
-  """A run of `fawkes-jax cloak`."""
+class CloakerOptions(TargetOptions):
+  """What a `fawkes_jax.Cloaker` does with faces, wherever they come from."""
+
+  solver: SolverOptions = option(
+    "how a cloak is computed", default=MODES["mid"], hidden=True
+  )
+
+
+class IndexOptions(TargetOptions):
+  """A run of `fawkes-jax index`."""
 
   input: Addresses = option(
     "folder of photos, here or in a bucket (s3://..., gs://...); or one photo,"
@@ -55,12 +61,76 @@ class CloakOptions(CloakerOptions):
     "folder for the results, or s3://...; for a single photo, also a file",
     more="It gets the cloaked photos and the manifest, see `archive.storage`",
   )
-  album: int = option(
-    "number of files among which the same people are looked for before the"
-    " first is cloaked; more files protect better",
-    rules.within(1, 1_000_000),
-    default=128,
-    more="They are taken in the order of their names",
+  convert: bool = option(
+    "write pictures that cannot be cloaked as they are (AVIF, JPEG XL, CMYK, 16"
+    " bits, GIF, the first frame of an animation ...) as NAME.png or NAME.jpg",
+    default=False,
+  )
+  num_processes: int = option(
+    "number of processes sharing the archive",
+    rules.within(1, 9999),
+    default=1,
+    more="Sixteen files in a row belong to one, the next sixteen to the next",
+    group=_PROCESSES,
+    rare=True,
+  )
+  process_id: int = option(
+    "number of this process, counted from 0",
+    default=0,
+    group=_PROCESSES,
+    rare=True,
+  )
+  wait_minutes: float = option(
+    "minutes to wait for a silent process before its share is done by another",
+    rules.within(0, 100_000),
+    default=30.0,
+    group=_PROCESSES,
+    rare=True,
+  )
+
+  def __post_init__(self) -> None:
+    """Checks the options; see `Options`."""
+    super().__post_init__()
+    rules.check(self, "process_id", rules.within(0, self.num_processes - 1))
+
+
+class CloakOptions(IndexOptions, CloakerOptions):
+  """A run of `fawkes-jax cloak`."""
+
+  keep_index: bool = option(
+    "keep the embeddings of all faces beside the manifest, so that later runs"
+    " need not look for them again; they are biometric data",
+    default=False,
+    more="`fawkes-jax forget` removes them",
+    rare=True,
+  )
+  protect: tuple[str, ...] | None = option(
+    "cloak only the people in these folders of photos (one for each, with"
+    " commas, or a folder of them)",
+    rules.several("folders"),
+    default=None,
+    group=_WHO,
+  )
+  spare: tuple[str, ...] | None = option(
+    "cloak everybody but the people in these folders",
+    rules.several("folders"),
+    default=None,
+    group=_WHO,
+  )
+  unsure: str = option(
+    "what to do with somebody who may be one of the people of --protect or"
+    " --spare, or not",
+    rules.one_of("protect", "spare"),
+    default="protect",
+    group=_WHO,
+    rare=True,
+  )
+  published: str | None = option(
+    "folder of photos that are already public without a cloak: the summary says"
+    " how many people of the archive are in them",
+    default=None,
+    more="Two such photos among ten undo a cloak",
+    group=_WHO,
     rare=True,
   )
   output_format: str = option(
@@ -86,11 +156,6 @@ class CloakOptions(CloakerOptions):
     "remove names of people, face regions and keywords from the metadata",
     default=False,
   )
-  convert: bool = option(
-    "write pictures that cannot be cloaked as they are (AVIF, JPEG XL, CMYK, 16"
-    " bits, GIF, the first frame of an animation ...) as NAME.png or NAME.jpg",
-    default=False,
-  )
   retry_failed: bool = option(
     "try photos again that failed in an earlier run",
     default=False,
@@ -98,27 +163,6 @@ class CloakOptions(CloakerOptions):
   )
   dry_run: bool = option(
     "only count faces and estimate the time", default=False
-  )
-  num_processes: int = option(
-    "number of processes sharing the archive",
-    rules.within(1, 9999),
-    default=1,
-    more="Album k is that of process k modulo their number",
-    group=_PROCESSES,
-    rare=True,
-  )
-  process_id: int = option(
-    "number of this process, counted from 0",
-    default=0,
-    group=_PROCESSES,
-    rare=True,
-  )
-  wait_minutes: float = option(
-    "minutes to wait for a silent process before giving up",
-    rules.within(0, 100_000),
-    default=30.0,
-    group=_PROCESSES,
-    rare=True,
   )
   distributed: bool = option(
     "let JAX find the processes, as on a TPU slice of several hosts",
@@ -169,7 +213,12 @@ class CloakOptions(CloakerOptions):
   def __post_init__(self) -> None:
     """Checks the options; see `Options`."""
     super().__post_init__()
-    rules.check(self, "process_id", rules.within(0, self.num_processes - 1))
+    rules.require(
+      self,
+      "spare",
+      "left out where {protect} is given",
+      self.spare is None or self.protect is None,
+    )
     rules.require(
       self,
       "coordinator_address",
@@ -182,6 +231,12 @@ class CloakOptions(CloakerOptions):
       "local where {num_processes} or {distributed} are given",
       self.engine == "local"
       or not (self.num_processes > 1 or self.distributed),
+    )
+    rules.require(
+      self,
+      "published",
+      "left out where {engine} is ray",
+      self.published is None or self.engine == "local",
     )
     rules.require(
       self,
@@ -208,7 +263,9 @@ class CloakOptions(CloakerOptions):
       "extractors",
       "target_dir",
       "bank",
-      "album",
+      "protect",
+      "spare",
+      "unsure",
       "crop_size",
       "detector",
       "min_face_pixels",

@@ -1,5 +1,8 @@
 """Options of all commands that look for faces in photos."""
 
+import dataclasses
+import hashlib
+import json
 import os
 
 from fawkes_jax.options import rules
@@ -78,3 +81,18 @@ class FaceOptions(PhotoOptions, group="faces"):
     " as many as its memory holds",
     rare=True,
   )
+
+  def faces_fingerprint(self) -> str:
+    """A digest of all options that change which faces are found, and how.
+
+    Returns:
+      Twelve hexadecimal digits.
+    """
+    free = ("max_pixels", "threads", "batch_size")
+    kept = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(FaceOptions)
+      if field.name not in free
+    }
+    text = json.dumps(kept, default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

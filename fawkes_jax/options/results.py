@@ -1,7 +1,9 @@
-"""Options of `fawkes-jax status` and `fawkes-jax verify`."""
+"""Options of status, verify, people and forget, which look at an output."""
 
 import os
+from pathlib import Path
 
+from fawkes_jax.options import rules
 from fawkes_jax.options.cloak import Addresses
 from fawkes_jax.options.declared import Options, option
 
@@ -29,3 +31,33 @@ class StatusOptions(ResultOptions):
 
 class VerifyOptions(ResultOptions):
   """A run of `fawkes-jax verify`."""
+
+
+class PeopleOptions(ResultOptions):
+  """A run of `fawkes-jax people`."""
+
+  sheet: Path | None = option(
+    "HTML file that gets a page with some faces of each person; with --input",
+    default=None,
+  )
+  most: int = option(
+    "at most so many people, those with the most photos first",
+    rules.within(1, 100_000),
+    default=200,
+  )
+
+  def __post_init__(self) -> None:
+    """Checks the options; see `Options`."""
+    super().__post_init__()
+    rules.require(
+      self,
+      "sheet",
+      "given together with {input}",
+      self.sheet is None or self.input is not None,
+    )
+
+
+class ForgetOptions(Options):
+  """A run of `fawkes-jax forget`."""
+
+  output: str | os.PathLike = option("folder written by cloak, or s3://...")

@@ -1,1 +1,1 @@
-"""Runs over whole archives: albums, saving, one host or a Ray cluster."""
+"""Runs over whole archives: phases, saving, one host or a Ray cluster."""

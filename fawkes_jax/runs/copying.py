@@ -89,6 +89,49 @@ class Copier:
     if options.on_no_face == "skip":
       reason = "left out, --on_no_face=skip"
       return self._ledger.entry(source, "no_face", reason, **known)
+    return self._as_it_is(source, photo, "no_face", photo.note, known)
+
+  def spared(
+    self,
+    source: SourceFile,
+    photo: Photo,
+    *,
+    sha256: str,
+    smallest_face: float,
+    decisions: tuple[dict, ...],
+  ) -> outcomes.Outcome:
+    """Copies a photo on which nobody is to be cloaked.
+
+    Args:
+      source: its file.
+      photo: that was looked at.
+      sha256: of the file.
+      smallest_face: that was looked for, see `manifest.Row`.
+      decisions: see `manifest.Row`.
+
+    Returns:
+      Its outcome.
+    """
+    reason = "nobody on it is to be cloaked"
+    if photo.note:
+      reason += f"; {photo.note}"
+    known: dict[str, Any] = {
+      "source_sha256": sha256,
+      "smallest_face": smallest_face,
+      "decisions": decisions,
+    }
+    return self._as_it_is(source, photo, "spared", reason, known)
+
+  def _as_it_is(
+    self,
+    source: SourceFile,
+    photo: Photo,
+    status: str,
+    reason: str | None,
+    known: dict[str, Any],
+  ) -> outcomes.Outcome:
+    """Writes a photo without a cloak."""
+    options = self._options
     lost: set[str] = set()
     try:
       with one_photo("writing it"):
@@ -104,8 +147,8 @@ class Copier:
       return self._ledger.failure(source, error, **known)
     return self._ledger.entry(
       source,
-      "no_face",
-      photo.note,
+      status,
+      reason,
       place=place,
       output_sha256=hashlib.sha256(data).hexdigest(),
       output=renamed(source, photo.suffix),

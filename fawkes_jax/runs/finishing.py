@@ -110,6 +110,7 @@ class Finishing:
       "source_sha256": job.sha256,
       "smallest_face": job.smallest_face,
       "seconds": time.monotonic() - job.started,
+      "decisions": job.decisions,
     }
     try:
       with one_photo("saving it"):

@@ -1,32 +1,23 @@
 """Looks photos through: finds their faces, and embeds them."""
 
 import concurrent.futures
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from fawkes_jax import types
+from fawkes_jax.archive import index
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.faces import cloaker as cloaker_lib
-from fawkes_jax.faces import finder
-from fawkes_jax.options import CloakOptions
+from fawkes_jax.faces import finder, recognition
+from fawkes_jax.imaging import geometry
+from fawkes_jax.options import FaceOptions
 from fawkes_jax.photos.photo import Photo
-from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import each
 from fawkes_jax.runs.stages import Stages
 from fawkes_jax.runs.triage import Loaded
 from fawkes_jax.runs.waves import waves
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Embedded:
-  """The faces of a photo, with their embeddings by extractor."""
-
-  faces: list[finder.AlignedFace]
-  raw: dict[str, np.ndarray]
-  own: dict[str, np.ndarray]
 
 
 class Looking:
@@ -34,8 +25,8 @@ class Looking:
 
   def __init__(
     self,
-    options: CloakOptions,
-    cloaker: cloaker_lib.Cloaker,
+    options: FaceOptions,
+    known: recognition.Recognition,
     pool: concurrent.futures.Executor,
     stages: Stages,
   ):
@@ -43,20 +34,25 @@ class Looking:
 
     Args:
       options: of the run.
-      cloaker: of the same options.
+      known: what finds and embeds faces.
       pool: of as many threads as the options have.
       stages: are told how long it takes.
     """
     self._options = options
-    self._cloaker = cloaker
+    self._recognition = known
     self._pool = pool
     self._stages = stages
 
+  def loaded(
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
+  ) -> Iterator[tuple[SourceFile, Any]]:
+    """What comes of reading and decoding each source."""
+    for wave in self._waves(sources, read):
+      yield from _emptied(wave)
+
   def through(
-    self,
-    sources: Sequence[SourceFile],
-    read: Callable[[SourceFile], Any],
-  ) -> Iterator[tuple[SourceFile, Any, saving.Job | None]]:
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
+  ) -> Iterator[tuple[SourceFile, Any, index.Seen | None]]:
     """Finds and embeds the faces of photos.
 
     Args:
@@ -65,9 +61,26 @@ class Looking:
         nothing to see.
 
     Yields:
-      Each source, what came of it, and a job where there are faces; instead
-      of a photo that could not be looked at, a PhotoError.
+      Each source, what came of it, and what is seen in a photo; instead of a
+      photo that could not be looked at, a PhotoError.
     """
+    for wave in self._waves(sources, read):
+      looked = iter(
+        self._look(
+          [(source, item) for source, item in wave if isinstance(item, Loaded)]
+        )
+      )
+      for source, item in _emptied(wave):
+        seen = next(looked) if isinstance(item, Loaded) else None
+        if isinstance(seen, types.PhotoError):
+          yield source, seen, None
+        else:
+          yield source, item, seen
+        del item
+
+  def _waves(
+    self, sources: Iterable[SourceFile], read: Callable[[SourceFile], Any]
+  ) -> Iterator[list[tuple[SourceFile, Any]]]:
     ahead = waves(
       iter(sources), read, threads=self._options.threads, pool=self._pool
     )
@@ -76,74 +89,91 @@ class Looking:
         wave = next(ahead, None)
       if wave is None:
         return
-      photos = {
-        i: item.photo
-        for i, (_, item) in enumerate(wave)
-        if isinstance(item, Loaded)
-      }
-      seen = dict(zip(photos, self._look(list(photos.values())), strict=True))
-      del photos
-      # Each photo goes as soon as it is done with, before others come.
-      for i, (source, item) in enumerate(_emptied(wave)):
-        found = seen.get(i)
-        if isinstance(found, types.PhotoError):
-          yield source, found, None
-        else:
-          job = None if found is None else self._job(source, item, found)
-          yield source, item, job
-        del item
-
-  def smallest_face(self, photo: Photo) -> float:
-    """The smallest face that is looked for in a photo, see `manifest.Row`."""
-    return self._cloaker.recognition.finder.smallest(photo.pixels)
+      yield wave
 
   def _look(
-    self, photos: Sequence[Photo]
-  ) -> list[_Embedded | types.PhotoError | None]:
-    """The faces of photos, None where there are none, or what went wrong."""
-    find = self._cloaker.recognition.finder.find
+    self, photos: Sequence[tuple[SourceFile, Loaded]]
+  ) -> list[index.Seen | types.PhotoError]:
+    """What is seen in photos, or what went wrong."""
+    find = self._recognition.finder.find
     with self._stages.stage("finding"):
       found = each(
-        lambda some: find([photo.pixels for photo in some], self._pool),
+        lambda some: find([item.photo.pixels for _, item in some], self._pool),
         photos,
         "looking for faces",
       )
     with self._stages.stage("embedding"):
-      return each(self._embedded, found, "looking at its faces")
+      embedded = each(self._embedded, found, "looking at its faces")
+    return [
+      result
+      if isinstance(result, types.PhotoError)
+      else self._seen(source, item, *result)
+      for (source, item), result in zip(photos, embedded, strict=True)
+    ]
 
   def _embedded(
     self, found: Sequence[list[finder.AlignedFace]]
-  ) -> list[_Embedded | None]:
+  ) -> list[tuple[list[finder.AlignedFace], dict[str, np.ndarray]]]:
     """Embeds the faces of photos, those of all in one go."""
     everything = [face for faces in found for face in faces]
     if not everything:
-      return [None] * len(found)
-    raw = self._cloaker.recognition.embed(everything)
-    own = self._cloaker.normalised(raw)
-    embedded: list[_Embedded | None] = []
+      return [(faces, {}) for faces in found]
+    raw = self._recognition.embed(everything)
+    embedded: list[tuple[list[finder.AlignedFace], dict[str, np.ndarray]]] = []
     first = 0
     for faces in found:
       rows = slice(first, first + len(faces))
       first = rows.stop
-      parts = [{name: e[rows] for name, e in x.items()} for x in (raw, own)]
-      embedded.append(
-        _Embedded(faces=faces, raw=parts[0], own=parts[1]) if faces else None
-      )
+      embedded.append((faces, {name: e[rows] for name, e in raw.items()}))
     return embedded
 
-  def _job(
-    self, source: SourceFile, item: Loaded, found: _Embedded
-  ) -> saving.Job:
-    return saving.Job(
-      source=source,
+  def _seen(
+    self,
+    source: SourceFile,
+    item: Loaded,
+    faces: list[finder.AlignedFace],
+    raw: Mapping[str, Float32[np.ndarray, "n d"]],
+  ) -> index.Seen:
+    aligned = [face.alignment for face in faces]
+    return index.Seen(
+      path=source.name,
       sha256=item.sha256,
-      grey=item.photo.grey,
-      jpeg_tables=item.photo.jpeg_tables,
-      smallest_face=self.smallest_face(item.photo),
-      faces=found.faces,
-      raw=found.raw,
-      own=found.own,
+      smallest_face=self._recognition.finder.smallest(item.photo.pixels),
+      boxes=np.array([face.box for face in faces], np.int32).reshape(-1, 4),
+      scores=np.array([face.score for face in faces], np.float32),
+      alignments=np.array(
+        [
+          (a.origin.real, a.origin.imag, a.axis.real, a.axis.imag, a.side)
+          for a in aligned
+        ],
+        np.float64,
+      ).reshape(-1, 5),
+      embeddings={name: e.astype(np.float16) for name, e in raw.items()},
     )
+
+
+def faces_of(
+  photo: Photo, seen: index.Seen, known: recognition.Recognition
+) -> list[finder.AlignedFace]:
+  """The faces of a photo that was looked at before."""
+  return [
+    known.finder.at(
+      photo.pixels,
+      box=tuple(box),
+      score=score,
+      alignment=geometry.Alignment(
+        origin=complex(*numbers[:2]),
+        axis=complex(*numbers[2:4]),
+        side=int(numbers[4]),
+      ),
+    )
+    for box, score, numbers in zip(
+      seen.boxes.tolist(),
+      seen.scores.tolist(),
+      seen.alignments.tolist(),
+      strict=True,
+    )
+  ]
 
 
 def _emptied(wave: list[Any]) -> Iterator[Any]:

@@ -38,6 +38,21 @@ class Outcome:
     counts["fresh faces"] += faces if self.fresh else 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Risk:
+  """Why a tracker may know people of an archive all the same.
+
+  Attributes:
+    what: what these people have, in words.
+    people: how many they are.
+    first: the names of photos that show some of them.
+  """
+
+  what: str
+  people: int
+  first: tuple[str, ...]
+
+
 class Watcher:
   """Is told what a run does; the methods of this one do nothing."""
 
@@ -68,6 +83,9 @@ class Watcher:
 
     Called from a thread now and then, and when all are done.
     """
+
+  def risks(self, found: list[Risk]) -> None:
+    """At the end, on process 0: for whom protection is at risk, and why."""
 
 
 class Tally(Watcher):

@@ -1,9 +1,8 @@
 """Cloaks an archive: the only place where files and devices meet.
 
-An archive is taken up album by album, so many files in the order of their
-names, and memory does not grow with it. Several processes can share an archive:
-the albums are dealt out to them like cards, and each lists the whole archive
-for itself.
+An archive is gone through twice: it is looked at, and when it is known who is
+on its photos, it is cloaked. Several processes can share it: each lists all of
+it for itself, and its files are dealt out to them like cards.
 """
 
 import collections
@@ -11,23 +10,39 @@ import concurrent.futures
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, membership, results, scan, stores
+from fawkes_jax.archive import (
+  index,
+  manifest,
+  membership,
+  results,
+  scan,
+  storage,
+)
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import recognition
-from fawkes_jax.options import CloakOptions
-from fawkes_jax.photos import codec
-from fawkes_jax.photos.photo import Photo
-from fawkes_jax.runs import album as album_lib
-from fawkes_jax.runs import outcomes
-from fawkes_jax.runs.waves import Ready, waves
+from fawkes_jax.options import CloakOptions, FaceOptions
+from fawkes_jax.runs import (
+  choosing,
+  leaks,
+  looking,
+  outcomes,
+  people,
+  phases,
+  stages,
+  triage,
+)
+from fawkes_jax.runs.waves import waves
 from fawkes_jax.weights import ensembles
 
 # Names that are noted at once.
 _MANY = 4096
+_TOGETHER = 16
+"""Files that follow each other and are of one process: a file and what it is
+converted to, or members of one tar file."""
 
 
 def cloak_archive(
@@ -61,8 +76,7 @@ def cloak_archive(
     return {}
   # Enough to know whether there are fewer than a CPU solves at once.
   some = list(itertools.islice(sources, recognition.CPU_FACES))
-  sources = itertools.chain(some, sources)
-  first, several = options.process_id == 0, options.num_processes > 1
+  several = options.num_processes > 1
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
   with (
@@ -74,15 +88,19 @@ def cloak_archive(
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
     Listing(options, record, watcher) as listing,
   ):
-    run = album_lib.Run(
+    faces = open_index(options, record.store, watcher)
+    cloaker = cloaker or cloaker_lib.Cloaker(options, photos=len(some))
+    run = phases.Phases(
       options,
-      cloaker or cloaker_lib.Cloaker(options, photos=len(some)),
+      cloaker,
       record.store,
+      faces,
       record.rows.get,
       pool,
       recording(record, counts, watcher),
       watcher,
       record.is_foreign,
+      choice=choosing.of(options, cloaker),
     )
     with membership.Team(
       record.store,
@@ -92,15 +110,21 @@ def cloak_archive(
       wait_seconds=60 * options.wait_minutes,
       counts=counts.copy,
       watch=watcher.others,
+      warn=watcher.warned,
     ) as processes:
       processes.meet()
-      run.run(_own(sources, options))
+      _share(options, run, record, faces, cloaker, processes)
       record.sync()
       processes.done()
-      if first:
+      if options.process_id == 0:
         if several:
           listing.wait()
-          processes.wait(lambda: _missing(record))
+          processes.wait(
+            lambda: _missing(record),
+            lambda share: _all_of(options, run, faces, cloaker, record, share),
+          )
+        watcher.risks(_risks(options, record, cloaker))
+        faces.tidy()
         finish(options, record, processes)
       elif options.distributed:
         # All processes of such a run must end together.
@@ -108,14 +132,197 @@ def cloak_archive(
   return run.seconds
 
 
+def _risks(
+  options: CloakOptions,
+  record: manifest.Manifest,
+  cloaker: cloaker_lib.Cloaker,
+) -> list[outcomes.Risk]:
+  """For whom protection is at risk."""
+  published = None
+  if options.published is not None and people.are_known(record.store):
+    known = everybody(options, cloaker, record.store)
+    published = leaks.published(options.published, cloaker, known)
+  return leaks.found(record.store, record.rows, published=published)
+
+
+def _share(
+  options: CloakOptions,
+  run: phases.Phases,
+  record: manifest.Manifest,
+  faces: index.Index,
+  cloaker: cloaker_lib.Cloaker,
+  processes: membership.Team,
+) -> None:
+  """Does this process's share of a run, and that of processes that are lost."""
+
+  def own() -> Iterator[SourceFile]:
+    return _of(options, processes.shares)
+
+  def survey(share: int) -> None:
+    run.survey(_of(options, (share,)))
+    record.sync()
+    processes.left(len(run.left))
+
+  def look_again(share: int) -> None:
+    survey(share)
+    run.look_again(_of(options, (share,)))
+
+  def arrange() -> None:
+    if processes.leads():
+      faces.refresh()
+      record.refresh()
+      people.arrange(faces, record.store, cloaker, record.rows)
+
+  def lead(share: int) -> None:
+    look_again(share)
+    if share == 0:
+      faces.refresh()
+      record.refresh()
+      people.arrange(faces, record.store, cloaker, record.rows)
+
+  survey(options.process_id)
+  if not processes.reach(1, survey):
+    return
+  run.look_again(own())
+  processes.reach(2, look_again)
+  arrange()
+  processes.reach(3, lead, leader=True)
+  faces.refresh()
+  run.cloak(own(), everybody(options, cloaker, record.store))
+
+
+def _all_of(
+  options: CloakOptions,
+  run: phases.Phases,
+  faces: index.Index,
+  cloaker: cloaker_lib.Cloaker,
+  record: manifest.Manifest,
+  share: int,
+) -> None:
+  """Does the share of a process that is lost, once it is known who is who."""
+  run.survey(_of(options, (share,)))
+  if run.left:
+    faces.refresh()
+    run.cloak(_of(options, (share,)), everybody(options, cloaker, record.store))
+  record.sync()
+
+
+def index_archive(
+  options: CloakOptions, watcher: outcomes.Watcher | None = None
+) -> collections.Counter[str]:
+  """Looks an archive through for people, without anything else.
+
+  Args:
+    options: of the run; the index stays.
+    watcher: is told what happens.
+
+  Returns:
+    How many "photos" this process has looked at, how many of them it had seen
+    before ("known"), the "faces" and "people" of the whole archive, and for
+    each reason for which a photo could not be looked at, how many there are.
+
+  Raises:
+    FawkesError: the run cannot begin or go on. A single photo never raises.
+  """
+  options = ensembles.resolved(options)
+  counts: collections.Counter[str] = collections.Counter()
+  if begin(options) is None:
+    return counts
+  watcher = watcher or outcomes.Watcher()
+  with (
+    manifest.Manifest(
+      options.output,
+      process=options.process_id,
+      processes=options.num_processes,
+    ) as record,
+    concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
+    Listing(options, record, watcher),
+  ):
+    faces = open_index(options, record.store, watcher)
+    cloaker = cloaker_lib.Cloaker(options)
+    looks = looking.Looking(
+      options, cloaker.recognition, pool, stages.Stages(watcher)
+    )
+
+    read = functools.partial(
+      triage.read, options=options, known=faces.__contains__
+    )
+
+    def look(share: int) -> None:
+      for _, item, seen in looks.through(_of(options, (share,)), read):
+        watcher.looked()
+        if seen is not None:
+          faces.add(seen)
+        if isinstance(item, types.PhotoError):
+          counts[str(item)] += 1
+        else:
+          counts["photos"] += 1
+          counts["known"] += isinstance(item, triage.Known)
+      faces.sync()
+
+    def lead(share: int) -> None:
+      look(share)
+      if share == 0:
+        arrange()
+
+    def arrange() -> None:
+      faces.refresh()
+      people.arrange(faces, record.store, cloaker, record.rows)
+
+    with membership.Team(
+      record.store,
+      process=options.process_id,
+      processes=options.num_processes,
+      config=f"index {options.faces_fingerprint()}",
+      wait_seconds=60 * options.wait_minutes,
+      counts=dict,
+      warn=watcher.warned,
+    ) as processes:
+      processes.meet()
+      look(options.process_id)
+      processes.reach(1, look)
+      if processes.leads():
+        arrange()
+      processes.reach(2, lead, leader=True)
+      counts["people"] = len(everybody(options, cloaker, record.store))
+      faces.refresh()
+      counts["faces"] = faces.faces()
+      processes.done()
+      if options.process_id == 0:
+        processes.wait(dict)
+        faces.tidy()
+        processes.dissolve()
+  return counts
+
+
+def everybody(
+  options: CloakOptions, cloaker: cloaker_lib.Cloaker, store: storage.Store
+) -> people.People:
+  """The people of an archive, as they were arranged."""
+  return people.People(cloaker, store, seed=options.solver.seed)
+
+
+def open_index(
+  options: FaceOptions, store: storage.Store, watcher: outcomes.Watcher
+) -> index.Index:
+  """The index of an output folder, as far as it is of use."""
+  found = index.Index(store, config=options.faces_fingerprint())
+  for note in found.notes:
+    watcher.warned(note)
+  return found
+
+
 def begin(options: CloakOptions) -> Iterator[SourceFile] | None:
   """The files of a run; None where there are none, before anything is made.
 
   Raises:
-    FawkesError: the input cannot be used, or lies where the output does.
+    FawkesError: the input or another folder cannot be used, or the output lies
+      in the input.
   """
   sources = scan.scan(options.input)
   scan.check_output(options.input, options.output)
+  if options.published is not None:
+    scan.scan(options.published, flag="published")
   some = list(itertools.islice(sources, 1))
   return itertools.chain(some, sources) if some else None
 
@@ -125,7 +332,9 @@ def finish(
   record: manifest.Manifest,
   processes: membership.Team,
 ) -> None:
-  """Leaves a merged manifest, and nothing of the run that made it.
+  """Leaves a merged manifest, and nothing else of the run that made it.
+
+  The index of faces stays where that is wished for.
 
   Raises:
     FawkesError: the output cannot be used.
@@ -133,6 +342,8 @@ def finish(
   record.finish()
   if options.output_format == "tar":
     results.tidy(record.store, record.rows)
+  if not options.keep_index:
+    index.forget(record.store)
   processes.dissolve()
 
 
@@ -152,48 +363,12 @@ def recording(
   return settle
 
 
-def cloak_albums(
-  options: CloakOptions,
-  cloaker: cloaker_lib.Cloaker,
-  albums: Iterable[Sequence[SourceFile]],
-  known: Mapping[str, manifest.Row],
-  report: Callable[[outcomes.Outcome], None],
-) -> None:
-  """Cloaks albums and leaves it to the caller to record what comes of them.
-
-  Args:
-    options: of the run.
-    cloaker: of the same options.
-    albums: the files of each.
-    known: by name, the rows of an earlier run.
-    report: called with the outcome of each file.
-
-  Raises:
-    FawkesError: the output cannot be used.
-  """
-  store = stores.open_store(options.output)
-  with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    run = album_lib.Run(
-      options, cloaker, store, known.get, pool, report, outcomes.Watcher()
-    )
-    run.run(albums)
-
-
-def albums_of(
-  sources: Iterator[SourceFile], options: CloakOptions
-) -> Iterator[list[SourceFile]]:
-  """So many files each, in the order of the archive."""
-  while album := list(itertools.islice(sources, options.album)):
-    yield album
-
-
-def _own(
-  sources: Iterator[SourceFile], options: CloakOptions
-) -> Iterator[list[SourceFile]]:
-  """The albums of this process."""
-  for number, album in enumerate(albums_of(sources, options)):
-    if _share(options, number * options.album) == options.process_id:
-      yield album
+def _of(options: CloakOptions, shares: Iterable[int]) -> Iterator[SourceFile]:
+  """The files of some processes' shares."""
+  wanted = frozenset(shares)
+  for number, source in enumerate(scan.scan(options.input)):
+    if _owner(options, number) in wanted:
+      yield source
 
 
 def _missing(record: manifest.Manifest) -> dict[int, int]:
@@ -202,9 +377,9 @@ def _missing(record: manifest.Manifest) -> dict[int, int]:
   return record.rows.missing()
 
 
-def _share(options: CloakOptions, index: int) -> int:
+def _owner(options: CloakOptions, number: int) -> int:
   """The process that a file belongs to, by its place in the archive."""
-  return index // options.album % options.num_processes
+  return number // _TOGETHER % options.num_processes
 
 
 class Listing(threading.Thread):
@@ -250,7 +425,7 @@ class Listing(threading.Thread):
       # The run may end while a slow listing goes on.
       goes_on = itertools.takewhile(lambda _: not self._ended, sources)
       while batch := list(itertools.islice(goes_on, _MANY)):
-        owners = [_share(options, index) for index, _ in batch]
+        owners = [_owner(options, number) for number, _ in batch]
         if noting:
           names = [source.name for _, source in batch]
           self._record.rows.expect(zip(names, owners, strict=True))
@@ -278,28 +453,13 @@ def count_faces(
   """
   find = recognition.Recognition(options).finder.find
 
-  def read(source: SourceFile) -> Ready[Photo | str] | Photo | str:
-    try:
-      data = recognition.read(source)
-    except types.PhotoError as error:
-      return str(error)
-    return Ready(
-      pixels=codec.count_pixels(data),
-      decode=functools.partial(decode, data),
-    )
-
-  def decode(data: bytes) -> Photo | str:
-    try:
-      return recognition.decode(data, options)
-    except types.PhotoError as error:
-      return str(error)
-
+  read = functools.partial(triage.read, options=options)
   with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
-    gone: Iterator[list[tuple[SourceFile, Photo | str]]] = waves(
+    for wave in waves(
       scan.scan(options.input), read, threads=options.threads, pool=pool
-    )
-    for wave in gone:
-      photos = [item for _, item in wave if isinstance(item, Photo)]
+    ):
+      photos = [i.photo for _, i in wave if isinstance(i, triage.Loaded)]
       counts = iter([len(faces) for faces in find([p.pixels for p in photos])])
       for source, item in wave:
-        report(source, next(counts) if isinstance(item, Photo) else item)
+        has = isinstance(item, triage.Loaded)
+        report(source, next(counts) if has else str(item))

@@ -1,13 +1,15 @@
 """Cloaks an archive on a Ray cluster whose machines come and go.
 
 This process lists the archive and records what becomes of each file. A worker
-on each accelerator holds the compiled engine, takes albums, reads and writes
-the photos itself, and sends rows back as soon as they are known. When a worker
-is lost, what it had not finished goes to another one; when a machine joins, it
-gets workers.
+on each accelerator holds the compiled engine, takes some files at a time, reads
+and writes the photos itself, and sends rows back as soon as they are known.
+When a worker is lost, what it had not finished goes to another one; when a
+machine joins, it gets workers. All files are surveyed before the first is
+cloaked, see `phases`.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -20,16 +22,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest, membership
+from fawkes_jax.archive import manifest, membership, scan, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import cloaker
 from fawkes_jax.options import CloakOptions
-from fawkes_jax.runs import outcomes, pipeline
+from fawkes_jax.runs import (
+  choosing,
+  leaks,
+  outcomes,
+  people,
+  phases,
+  pipeline,
+)
 from fawkes_jax.weights import ensembles
 from fawkes_jax.xla import memory
 
-# What a task should keep an accelerator busy with, beside the album's own size.
-_TASK_FILES = 1024
+# Files of a task: what an accelerator is kept busy with, and a lost machine
+# loses at most.
+_TASK_FILES = {"CPU": 32, "GPU": 1024, "TPU": 1024}
 _LOOK_SECONDS = 2.0
 _WAIT_SECONDS = 0.5
 _NOTICE_SECONDS = 15.0
@@ -37,30 +47,34 @@ _NOTICE_SECONDS = 15.0
 # a photo is.
 _MOST_DEATHS = 3
 
-Albums = list[list[SourceFile]]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Surveyed:
+  """What is left to do for files that were surveyed, see `Phases`."""
+
+  left: set[str]
+  unknown: set[str]
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _Task:
-  """Albums that one worker cloaks.
+  """What one worker does for some files.
 
   Attributes:
-    albums: of the archive.
+    phase: a method of `_Engine`.
+    sources: the files.
     settled: the names of files whose outcome is known.
     deaths: how many workers it has seen die, on machines that live.
   """
 
-  albums: Albums
+  phase: str
+  sources: list[SourceFile]
   settled: set[str] = dataclasses.field(default_factory=set)
   deaths: int = 0
 
-  def rest(self) -> Albums:
-    """The albums with files that have no outcome yet."""
-    return [
-      album
-      for album in self.albums
-      if any(source.name not in self.settled for source in album)
-    ]
+  def rest(self) -> list[SourceFile]:
+    """The files that have no outcome yet."""
+    return [s for s in self.sources if s.name not in self.settled]
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -89,32 +103,104 @@ class _Engine:
 
   def __init__(self, options: CloakOptions):
     self._options = options
+    self._people: people.People | None = None
 
   def prepare(self) -> None:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
     memory.keep_freed()
     self._cloaker = cloaker.Cloaker(self._options)
+    self._choice = choosing.of(self._options, self._cloaker)
+    self._store = stores.open_store(self._options.output)
+    self._index = pipeline.open_index(
+      self._options, self._store, outcomes.Watcher()
+    )
+
+  def survey(
+    self, sources: list[SourceFile], known: dict[str, manifest.Row]
+  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+    """Yields what becomes of files that need no cloak, then the rest."""
+
+    def act(run: phases.Phases) -> _Surveyed:
+      run.survey(sources)
+      return _Surveyed(left=run.left, unknown=run.unknown)
+
+    yield from self._do(act, known)
+
+  def look_again(
+    self, sources: list[SourceFile], known: dict[str, manifest.Row]
+  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+    """Looks at finished photos; yields nothing."""
+
+    def act(run: phases.Phases) -> None:
+      run.unknown = {source.name for source in sources}
+      run.look_again(sources)
+
+    yield from self._do(act, known)
+
+  def arrange(
+    self, sources: list[SourceFile], known: dict[str, manifest.Row]
+  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+    """Finds out who is who; yields nothing."""
+    self._index.refresh()
+    rows = manifest.Rows()
+    with contextlib.suppress(types.FawkesError):  # There is no manifest yet.
+      rows, _, _ = manifest.peek(self._options.output)
+    people.arrange(self._index, self._store, self._cloaker, rows)
+    yield from ()
 
   def cloak(
-    self, albums: Albums, known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome]:
+    self, sources: list[SourceFile], known: dict[str, manifest.Row]
+  ) -> Iterator[outcomes.Outcome | _Surveyed]:
     """Yields the outcome of each file as soon as it is known."""
-    told: queue.Queue[outcomes.Outcome | Exception | None] = queue.Queue()
+
+    def act(run: phases.Phases) -> None:
+      self._index.refresh()
+      if self._people is None:
+        self._people = pipeline.everybody(
+          self._options, self._cloaker, self._store
+        )
+      run.left = {source.name for source in sources}
+      run.cloak(sources, self._people)
+
+    yield from self._do(act, known)
+
+  def _do(
+    self,
+    act: Callable[[phases.Phases], _Surveyed | None],
+    known: dict[str, manifest.Row],
+  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+    """Yields what a phase tells, as soon as it does."""
+    told: queue.Queue[outcomes.Outcome | _Surveyed | Exception | None]
+    told = queue.Queue()
 
     def run() -> None:
+      options = self._options
       try:
-        pipeline.cloak_albums(
-          self._options, self._cloaker, albums, known, told.put
-        )
+        with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+          result = act(
+            phases.Phases(
+              options,
+              self._cloaker,
+              self._store,
+              self._index,
+              known.get,
+              pool,
+              told.put,
+              outcomes.Watcher(),
+              choice=self._choice,
+            )
+          )
+        if result is not None:
+          told.put(result)
         told.put(None)
       except Exception as error:
         told.put(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while (outcome := told.get()) is not None:
-      if isinstance(outcome, Exception):
-        raise outcome
-      yield outcome
+    while (item := told.get()) is not None:
+      if isinstance(item, Exception):
+        raise item
+      yield item
 
 
 def cloak_archive(
@@ -133,12 +219,10 @@ def cloak_archive(
       the manifest, or no machine for too long. A single photo never raises.
   """
   options = ensembles.resolved(options)
-  sources = pipeline.begin(options)
-  if sources is None:
+  if pipeline.begin(options) is None:
     return
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
-  albums = pipeline.albums_of(sources, options)
   with (
     manifest.Manifest(options.output) as record,
     pipeline.Listing(options, record, watcher),
@@ -153,7 +237,19 @@ def cloak_archive(
     _connected(options) as ray,
   ):
     settle = pipeline.recording(record, counts, watcher)
-    _Pool(ray, options, albums, record.rows.get, settle).run()
+    pool = _Pool(ray, options, record.rows.get, settle)
+    pool.run("survey", scan.scan(options.input))
+    record.sync()
+    if pool.left:
+      pool.run(
+        "look_again",
+        (s for s in scan.scan(options.input) if s.name in pool.unknown),
+      )
+      pool.run("arrange", itertools.islice(scan.scan(options.input), 1))
+      pool.run(
+        "cloak", (s for s in scan.scan(options.input) if s.name in pool.left)
+      )
+    watcher.risks(leaks.found(record.store, record.rows))
     pipeline.finish(options, record, processes)
 
 
@@ -194,19 +290,26 @@ def _reach(address: str | None) -> None:
 
 
 class _Pool:
-  """The workers of a cluster, and what they do."""
+  """The workers of a cluster, and what they do.
+
+  Attributes:
+    left: the names of photos that are to be cloaked, after the survey.
+    unknown: of finished ones of which the index knows nothing.
+  """
 
   def __init__(
     self,
     ray: Any,
     options: CloakOptions,
-    albums: Iterator[list[SourceFile]],
     known: Callable[[str], manifest.Row | None],
     settle: Callable[[outcomes.Outcome], None],
   ):
     self._ray = ray
     self._options = options
-    self._albums = albums
+    self.left: set[str] = set()
+    self.unknown: set[str] = set()
+    self._phase = ""
+    self._sources: Iterator[SourceFile] = iter(())
     self._known = known
     self._settle = settle
     self._again: collections.deque[_Task] = collections.deque()
@@ -214,8 +317,14 @@ class _Pool:
     self._engine = ray.remote(_Engine)
     self._deaths: collections.Counter[str] = collections.Counter()
 
-  def run(self) -> None:
-    """Brings every file to its outcome."""
+  def run(self, phase: str, sources: Iterator[SourceFile]) -> None:
+    """Does a phase for files, and returns when it is done for all.
+
+    Args:
+      phase: a method of `_Engine`.
+      sources: the files.
+    """
+    self._phase, self._sources = phase, sources
     looked = seen = time.monotonic()
     self._look()
     while True:
@@ -276,7 +385,10 @@ class _Pool:
     except StopIteration:
       worker.task = worker.outcomes = None
       return
-    if outcome.row.path not in task.settled:
+    if isinstance(outcome, _Surveyed):
+      self.left |= outcome.left
+      self.unknown |= outcome.unknown
+    elif outcome.row.path not in task.settled:
       task.settled.add(outcome.row.path)
       self._settle(outcome)
 
@@ -285,19 +397,20 @@ class _Pool:
     if self._again:
       task = self._again.popleft()
     else:
-      count = 1
-      if self._kind != "CPU":
-        count = max(1, _TASK_FILES // self._options.album)
-      task = _Task(albums=list(itertools.islice(self._albums, count)))
-    albums = task.rest()
-    if not albums:
+      count = _TASK_FILES[self._kind]
+      task = _Task(
+        phase=self._phase,
+        sources=list(itertools.islice(self._sources, count)),
+      )
+    rest = task.rest()
+    if not rest:
       return
-    names = {source.name for album in albums for source in album}
-    known = {name: row for name in names if (row := self._known(name))}
+    known = {s.name: row for s in rest if (row := self._known(s.name))}
     worker.task = task
-    worker.outcomes = worker.actor.cloak.options(
-      num_returns="streaming"
-    ).remote(albums, known)
+    method = getattr(worker.actor, task.phase)
+    worker.outcomes = method.options(num_returns="streaming").remote(
+      rest, known
+    )
 
   def _bury(self, worker: _Worker) -> None:
     """A worker is lost: what it had not finished is for others."""
@@ -309,9 +422,10 @@ class _Pool:
         task.deaths += 1
     if task is not None:
       if task.deaths >= _MOST_DEATHS:
-        first, last = task.rest()[0][0], task.rest()[-1][-1]
+        first, last = task.rest()[0], task.rest()[-1]
         raise types.FawkesError(
-          f"{task.deaths} workers died while they cloaked {first.name} to"
+          f"{task.deaths} workers died while they looked at or cloaked"
+          f" {first.name} to"
           f" {last.name}; Ray's logs say why"
         )
       self._again.append(task)

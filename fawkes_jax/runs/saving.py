@@ -44,9 +44,13 @@ class Job:
     faces: found in it.
     raw: by extractor, their embeddings.
     own: the same, normalised.
+    numbers: of the faces, among all that are on the photo.
+    means: what each face is cloaked against, like `own`.
+    targets: of each face, its number among the cloaker's.
     target_names: of each face's target.
     solutions: by the index of the face.
     started: when the first face went to the solver.
+    decisions: whom to cloak, see `Row`.
   """
 
   source: SourceFile
@@ -57,11 +61,33 @@ class Job:
   faces: list[finder.AlignedFace]
   raw: dict[str, np.ndarray]
   own: dict[str, np.ndarray]
+  numbers: list[int]
+  means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  targets: list[int] = dataclasses.field(default_factory=list)
   target_names: list[str] = dataclasses.field(default_factory=list)
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
   )
   started: float = 0.0
+  decisions: tuple[dict, ...] = ()
+
+
+def part(job: Job, indices: list[int]) -> Job:
+  """A job for some of the faces of a photo."""
+
+  def rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array[indices] for name, array in arrays.items()}
+
+  return dataclasses.replace(
+    job,
+    faces=[job.faces[i] for i in indices],
+    numbers=[job.numbers[i] for i in indices],
+    raw=rows(job.raw),
+    own=rows(job.own),
+    means=rows(job.means),
+    targets=[job.targets[i] for i in indices],
+    target_names=[job.target_names[i] for i in indices],
+  )
 
 
 class UnprotectedError(types.PhotoError):

@@ -1,6 +1,5 @@
 """Which files are looked at for faces, and what becomes of the others."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +11,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import manifest, others, storage
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import recognition
-from fawkes_jax.options import CloakOptions
+from fawkes_jax.options import CloakOptions, FaceOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import outcomes
@@ -49,9 +48,57 @@ class Loaded:
   sha256: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+  """The digest of a photo whose faces are known: it need not be decoded."""
+
+  sha256: str
+
+
 def is_photo_name(name: str | os.PathLike) -> bool:
   """Whether a file of the name is a photo, or a damaged one."""
   return os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES
+
+
+def read(
+  source: SourceFile,
+  options: FaceOptions,
+  *,
+  known: Callable[[str], bool] = lambda sha256: False,
+) -> Ready[Loaded | types.PhotoError] | Known | types.PhotoError:
+  """Reads the file of a photo.
+
+  Args:
+    source: its file.
+    options: how it is decoded.
+    known: whether it need not be decoded, by its sha256.
+
+  Returns:
+    The photo to be decoded; or the error that says why it cannot be read.
+  """
+  try:
+    with one_photo("reading it"):
+      data = recognition.read(source)
+  except types.PhotoError as error:
+    return error
+  sha256 = hashlib.sha256(data).hexdigest()
+  if known(sha256):
+    return Known(sha256=sha256)
+  return Ready(
+    pixels=codec.count_pixels(data),
+    decode=functools.partial(_decoded, data, sha256, options),
+  )
+
+
+def _decoded(
+  data: bytes, sha256: str, options: FaceOptions
+) -> Loaded | types.PhotoError:
+  """A decoded photo, or the error that says why there is none."""
+  try:
+    with one_photo("decoding it"):
+      return Loaded(photo=recognition.decode(data, options), sha256=sha256)
+  except types.PhotoError as error:
+    return error
 
 
 class Triage:
@@ -68,6 +115,7 @@ class Triage:
     foreign: Callable[[str], bool],
     copier: Copier,
     ledger: Ledger,
+    has_faces: Callable[[str], bool],
   ):
     """Reads nothing yet.
 
@@ -78,26 +126,28 @@ class Triage:
       foreign: whether a file of the output is not of a run, by its name.
       copier: of files that are no photos.
       ledger: where outcomes come from.
+      has_faces: whether a photo is known to have faces, by its sha256.
     """
     self._options = options
+    self._has_faces = has_faces
     self._store = store
     self._known = known
     self._foreign = foreign
     self._copier = copier
     self._ledger = ledger
     self._config = options.fingerprint()
-    # The files of the album that is looked through, and the new names of all
-    # that were converted.
+    # The files that are read at a time, and the new names of all that were
+    # converted.
     self._names: frozenset[str] = frozenset()
     self._converted: set[str] = set()
 
-  def begin(self, album: Sequence[SourceFile]) -> None:
+  def begin(self, some: Sequence[SourceFile]) -> None:
     """Tells which files are read next."""
-    self._names = frozenset(source.relative for source in album)
+    self._names = frozenset(source.relative for source in some)
 
   def read(
     self, source: SourceFile
-  ) -> Ready[Loaded | outcomes.Outcome] | outcomes.Outcome:
+  ) -> Ready[Loaded | outcomes.Outcome] | Known | outcomes.Outcome:
     """Reads a photo's file, unless there is nothing left to do for it."""
     if (refused := self._refused(source)) is not None:
       return refused
@@ -112,20 +162,28 @@ class Triage:
         return settled
     except types.PhotoError as error:
       return self._ledger.failure(source, error, source_sha256=sha256)
+    if self._has_faces(sha256):
+      return Known(sha256=sha256)
+    return self._ready(source, data, sha256)
+
+  def read_to_cloak(
+    self, source: SourceFile
+  ) -> Ready[Loaded | outcomes.Outcome] | outcomes.Outcome:
+    """Reads the file of a photo whose faces are known."""
+    try:
+      with one_photo("reading it"):
+        data = recognition.read(source)
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error)
+    return self._ready(source, data, hashlib.sha256(data).hexdigest())
+
+  def _ready(
+    self, source: SourceFile, data: bytes, sha256: str
+  ) -> Ready[Loaded | outcomes.Outcome]:
     return Ready(
       pixels=codec.count_pixels(data),
       decode=functools.partial(self._decode, source, data, sha256),
     )
-
-  def read_again(self, source: SourceFile) -> Ready[Loaded | None] | None:
-    """Reads the file of a photo that is finished, for the sake of others."""
-    with contextlib.suppress(types.PhotoError), one_photo("reading it"):
-      data = recognition.read(source)
-      return Ready(
-        pixels=codec.count_pixels(data),
-        decode=functools.partial(self._decode_again, data),
-      )
-    return None
 
   def _decode(
     self, source: SourceFile, data: bytes, sha256: str
@@ -142,12 +200,6 @@ class Triage:
       return self._copier.other(source, str(error), sha256, io.BytesIO(data))
     except types.PhotoError as error:
       return self._ledger.failure(source, error, source_sha256=sha256)
-
-  def _decode_again(self, data: bytes) -> Loaded | None:
-    with contextlib.suppress(types.PhotoError), one_photo("decoding it"):
-      photo = recognition.decode(data, self._options)
-      return Loaded(photo=photo, sha256="")
-    return None
 
   def _refused(self, source: SourceFile) -> outcomes.Outcome | None:
     """The outcome of a file that is not to be read at all."""
@@ -216,7 +268,9 @@ class Triage:
       PhotoError: they would.
     """
     if photo.suffix:
-      if source.relative + photo.suffix in self._names:
+      row = self._known(source.name + photo.suffix)
+      taken = row is not None and row.output_sha256 and row.output is None
+      if taken or source.relative + photo.suffix in self._names:
         raise types.PhotoError(
           f"converted, its name would be that of {source.name}{photo.suffix}"
         )

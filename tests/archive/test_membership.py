@@ -1,6 +1,8 @@
 """Several real processes that share an archive."""
 
+import concurrent.futures
 import threading
+import time
 
 import chaos
 import pytest
@@ -169,21 +171,21 @@ def test_what_an_earlier_run_left_is_waited_out(tmp_path):
     ]
 
 
-def test_who_does_not_finish_is_named_with_what_it_owes(tmp_path):
-  with beginning(tmp_path, processes=4) as first:
+def test_the_share_of_who_does_not_finish_is_done_by_process_0(tmp_path):
+  warned, taken = [], []
+  with beginning(tmp_path, processes=4, warn=warned.append) as first:
+    first.meet()
     with beginning(tmp_path, process=1, processes=4) as second:
       second.meet()
       second.done()
     with beginning(tmp_path, process=2, processes=4) as third:
       third.meet()
     first.done()
-    with pytest.raises(types.FawkesError) as caught:
-      first.wait(lambda: {2: 5, 3: 7})
-  said = str(caught.value)
-  assert "process 2 of 4 stopped (5 photos have no outcome)" in said
-  assert "process 3 of 4 never arrived (7 photos have no outcome)" in said
-  assert "process 1" not in said
-  assert "the same command continues" in said
+    first.wait(dict, taken.append)
+  # The second had left no sign of life that the first could see.
+  assert sorted(taken)[-2:] == [2, 3]
+  assert any("process 2 of 4 gave no sign of life" in text for text in warned)
+  assert any("process 3 of 4 gave no sign of life" in text for text in warned)
 
 
 def test_photos_that_came_meanwhile_are_said(tmp_path):
@@ -193,29 +195,81 @@ def test_photos_that_came_meanwhile_are_said(tmp_path):
   ):
     first.done()
     second.done()
-    with pytest.raises(
-      types.FawkesError, match=r"3 photos more .* has changed"
-    ):
+    with pytest.raises(types.FawkesError, match=r"3 photos .* has changed"):
       first.wait(lambda: {1: 3})
 
 
-def test_the_first_waits_for_the_others_as_long_as_they_live(tmp_path):
-  with (
-    # It is given up after a second without a sign, and takes three.
-    beginning(tmp_path, wait_seconds=1.0) as first,
-    beginning(tmp_path, process=1) as second,
-  ):
-    first.done()
-    looked = []
+def both(folder, act, **changes):
+  """Does something in two processes of a run at the same time."""
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    return list(
+      pool.map(
+        lambda n: act(n, beginning(folder, process=n, **changes)), (0, 1)
+      )
+    )
 
-    def missing():
-      looked.append(True)
-      return {}
 
-    later = threading.Timer(3.0, second.done)
-    later.start()
-    first.wait(missing)
-    later.join()
-    assert len(looked) == 1
-    first.dissolve()
-    assert membership.read(local_store.LocalStore(tmp_path)) == []
+def test_a_phase_ends_when_all_have_ended_it(tmp_path):
+  ended = []
+  everybody = threading.Barrier(2)
+
+  def act(number):
+    with beginning(tmp_path, process=number, wait_seconds=60) as team:
+      team.meet()
+      time.sleep(0.3 * number)
+      ended.append(number)
+      team.left(number + 1)
+      assert team.reach(1, lambda share: pytest.fail("nobody is lost")) == 3
+      assert len(ended) == 2
+      assert team.leads() == (number == 0)
+      everybody.wait(timeout=60)
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    assert list(pool.map(act, (0, 1))) == [None, None]
+
+
+def test_who_has_done_its_share_is_not_waited_for(tmp_path):
+  """By one that was lost and comes late."""
+  taken = []
+  with beginning(tmp_path, wait_seconds=60) as first:
+    first.reach(1, taken.append, leader=True)
+    with beginning(tmp_path, process=1, wait_seconds=60) as second:
+      second.meet()
+      second.done()
+    first.reach(2, taken.append)
+  assert taken == [1]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_share_of_a_process_that_is_lost_is_done_by_another(tmp_path, lost):
+  taken, warned = [], []
+  with beginning(tmp_path, process=lost, wait_seconds=0.5):
+    team = beginning(
+      tmp_path, process=1 - lost, wait_seconds=0.5, warn=warned.append
+    )
+    with team:
+      team.meet()
+  # It has left, and says nothing any more.
+  with team_of(tmp_path, 1 - lost, warned) as team:
+    team.reach(1, taken.append)
+    assert taken == [lost]
+    assert team.leads()
+    assert set(team.shares) == {0, 1}
+  assert f"process {lost} of 2 gave no sign of life" in warned[-1]
+
+
+def team_of(folder, process, warned):
+  return beginning(
+    folder, process=process, wait_seconds=0.3, warn=warned.append
+  )
+
+
+def test_what_an_earlier_run_says_ends_no_phase(tmp_path):
+  """Its process has surveyed an archive that may have changed since."""
+  taken = []
+  with beginning(tmp_path) as first:
+    first.reach(1, taken.append)  # Takes over from process 1, which is not.
+  taken.clear()
+  with beginning(tmp_path, process=1, wait_seconds=0.3) as second:
+    second.reach(1, taken.append)
+  assert taken == [0]

@@ -34,7 +34,6 @@ def cloak(places, *flags):
     ("--min_face_pixels=1", "--min_face_pixels must be in [10, 10000], got 1"),
     ("--max_pixels=0", "--max_pixels must be in [1,"),
     ("--batch_size=0", "--batch_size must be in [1, 65536], got 0"),
-    ("--album=0", "--album must be in [1, 1e+06], got 0"),
     ("--jpeg_step=256", "--jpeg_step must be in [0, 255], got 256"),
     ("--threads=0", "--threads must be in [1, 256], got 0"),
     ("--surrogates=dlib_resnet,dlib_resnet", "--surrogates must be one or"),

@@ -46,50 +46,6 @@ def test_farthest_is_not_the_farthest_on_average():
   assert targets.farthest(faces, candidates) == 1
 
 
-def group(faces, photos=None, threshold=0.5):
-  photos = np.arange(len(faces)) if photos is None else np.array(photos)
-  return targets.people({"a": faces}, photos, threshold=threshold).tolist()
-
-
-def test_who_is_who():
-  person, other, stranger = unit(3, 64)
-  faces = np.stack(
-    [near(person, 1), near(other, 2), near(person, 3), stranger, near(other, 4)]
-  )
-  assert group(faces) == [0, 1, 0, 2, 1]
-
-
-def test_faces_of_one_photo_are_of_several_people():
-  twins = np.stack([near(unit(64), seed) for seed in range(3)])
-  assert group(twins, photos=[5, 5, 7]) == [0, 1, 0]
-
-
-def test_a_person_is_known_by_the_mean():
-  """The third face is near to both together, to neither alone."""
-  first = np.array([1, 0.8, 0], np.float32)
-  second = np.array([1, -0.8, 0], np.float32)
-  third = np.array([0.6, 0, 0.8], np.float32)
-  faces = np.stack([f / np.linalg.norm(f) for f in (first, second, third)])
-  assert (faces[:2] @ faces[2]).max() < 0.5 < faces[2] @ [1, 0, 0]
-  assert group(faces, threshold=0.2)[2] == 0
-  assert group(faces, threshold=0.5) == [0, 1, 2]
-  assert group(faces[[0, 2]], threshold=0.5) == [0, 1]
-
-
-def test_threshold():
-  faces = np.array([[1, 0], [0.6, 0.8]], np.float32)
-  assert group(faces, threshold=0.59) == [0, 0]
-  assert group(faces, threshold=0.61) == [0, 1]
-
-
-def test_all_extractors_decide():
-  """One of two takes them for the same."""
-  same, apart = np.ones((2, 1), np.float32), np.eye(2, dtype=np.float32)
-  faces, photos = {"a": same, "b": apart}, np.arange(2)
-  assert targets.people(faces, photos, threshold=0.49).tolist() == [0, 0]
-  assert targets.people(faces, photos, threshold=0.51).tolist() == [0, 1]
-
-
 def test_identities_are_means():
   faces, labels = {"a": unit(5, 16)}, np.array([0, 1, 0, 1, 2])
   means = targets.identities(faces, labels)["a"]
@@ -118,8 +74,6 @@ def test_a_target_is_far_from_all_of_a_persons_faces():
 
 
 def test_no_faces():
-  none = {"a": np.zeros((0, 16), np.float32)}
-  labels = targets.people(none, np.zeros(0, np.int64), threshold=0.5)
-  assert labels.shape == (0,)
+  none, labels = {"a": np.zeros((0, 16), np.float32)}, np.zeros(0, np.int64)
   assert targets.identities(none, labels)["a"].shape == (0, 16)
   assert targets.choose(none, labels, {"a": unit(10, 16)}).shape == (0,)

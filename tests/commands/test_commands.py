@@ -28,7 +28,8 @@ TEXTS = sorted(
 COMMAND = re.compile(
   r"[`\"]?(?:bash )?(?:launch/)?"
   r"(?:fawkes-jax|local\.sh|multi_gpu\.sh)\s+"
-  r"(?=(?:cloak|demo|status|verify|bank|train|weights|evaluate|benchmark)\b)"
+  r"(?=(?:cloak|demo|status|verify|index|people|forget|bank|train|weights"
+  r"|evaluate|benchmark)\b)"
 )
 # A line of a document that is to be typed.
 LINE = re.compile(
@@ -125,7 +126,7 @@ def test_commands_are_found():
   found = [words for path in TEXTS for words in commands(path.read_text())]
   assert {words[0] for words in found} == {
     *("cloak", "status", "verify", "bank", "train", "evaluate", "benchmark"),
-    "weights",
+    *("weights", "people", "forget"),
   }
   assert len(found) > 25
 

@@ -100,7 +100,7 @@ def shown(total, outcomes_):
   """The lines of a run without a terminal."""
   text = io.StringIO()
   console = rich.console.Console(file=text, soft_wrap=True)
-  with cloak._Progress(console) as progress:
+  with cloak.Progress(console) as progress:
     progress.listed(total)
     for outcome in outcomes_:
       progress.looked()

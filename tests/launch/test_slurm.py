@@ -260,7 +260,7 @@ def test_the_real_program_in_two_tasks(job, cluster, wait_for, tmp_path):
   )
   said = job.output.read_text()
   assert job.state()["JobState"] == "COMPLETED", said
-  assert "\n8 files" in f"\n{said}"  # Process 1: the second of three albums.
+  assert "\n8 files" in f"\n{said}"  # Process 1: what follows 16 of process 0.
   assert "process 0 of 2" in said
   assert "process 1 of 2" in said
   assert chaos.contents(tmp_path / "out") == chaos.contents(tmp_path / "alone")

@@ -19,7 +19,8 @@ import skimage.metrics
 from PIL import Image
 from terminal import run
 
-from fawkes_jax.archive import files, manifest, others
+from fawkes_jax.archive import files, index, manifest, others
+from fawkes_jax.faces import finder
 from fawkes_jax.imaging import views
 from fawkes_jax.runs import outcomes, pipeline
 
@@ -240,6 +241,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
         "smallest_face",
         "output",
         "lost",
+        "decisions",
         "names",
       ),
     }
@@ -307,13 +309,14 @@ def test_measurements_are_of_the_saved_file(
     )
     shift = np.linalg.norm(new - old)
     measured = row["extractors"]["dlib_resnet"]
-    assert measured["shift"] == pytest.approx(shift, abs=1e-4)
+    # What is known of the original is kept as half floats.
+    assert measured["shift"] == pytest.approx(shift, abs=5e-4)
     assert measured["shift"] > 0.2
     centre = cloaker.centres["dlib_resnet"]
     cosine = np.dot(new - centre, old - centre) / (
       np.linalg.norm(new - centre) * np.linalg.norm(old - centre)
     )
-    assert measured["cosine"] == pytest.approx(cosine, abs=1e-4)
+    assert measured["cosine"] == pytest.approx(cosine, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", CLOAKED)
@@ -357,29 +360,103 @@ def test_what_a_run_wrote_is_whole(archive, done):
   assert f"{len(rows)} outcomes" in ended.said
 
 
-def test_the_same_person_has_one_target(done):
-  """In one photo, two faces are two people."""
+def test_two_faces_of_one_photo_have_two_targets(done):
+  """The same face is in all photos, twice in one: so there are two people."""
   _, _, rows = done
   one, other, pair = (
     [face["target"] for face in rows[name]["faces"]] for name in CLOAKED
   )
-  assert one == other
-  assert one[0] in pair
   assert len(set(pair)) == 2
+  assert {*one, *other} <= set(pair)
 
 
-def test_all_photos_of_a_person_count(done, photos, tmp_path):
-  """A person is who the album shows, also after the other photos are done."""
-  _, output, _ = done
-  together = (output / "astronaut.jpg").read_bytes()
+@pytest.fixture(scope="module")
+def person(tmp_path_factory, small_astronaut):
+  """Two photos of a person that differ."""
+  folder = tmp_path_factory.mktemp("person")
+  Image.fromarray(small_astronaut).save(folder / "a.png")
+  Image.fromarray(small_astronaut[:, ::-1]).save(folder / "b.png")
+  return folder
+
+
+def test_all_photos_of_a_person_count(person, tmp_path):
+  """Also after the other ones are done."""
+  output = tmp_path / "out"
+  assert cloak(person, output).code == 0
+  rows = rows_of(output)
+  assert (
+    rows["a.png"]["faces"][0]["target"] == (rows["b.png"]["faces"][0]["target"])
+  )
+  together = (output / "a.png").read_bytes()
   single = tmp_path / "single"
-  assert cloak(photos, single, "--album=1").code == 0
-  alone = bytes_of(single)["astronaut.jpg"]
-  assert alone != together
-  assert cloak(photos, tmp_path / "out").code == 0
-  (tmp_path / "out" / "astronaut.jpg").unlink()
-  assert cloak(photos, tmp_path / "out").code == 0
-  assert bytes_of(tmp_path / "out")["astronaut.jpg"] == together
+  single.mkdir()
+  shutil.copy(person / "a.png", single)
+  assert cloak(single, tmp_path / "alone").code == 0
+  assert (tmp_path / "alone" / "a.png").read_bytes() != together
+  (output / "a.png").unlink()
+  assert cloak(person, output).code == 0
+  assert (output / "a.png").read_bytes() == together
+
+
+def test_the_order_of_names_does_not_matter(done, photos, tmp_path):
+  """A person is who the archive shows; photos are known by their content."""
+  _, output, rows = done
+  other = tmp_path / "in"
+  other.mkdir()
+  names = {"astronaut.jpg": "z.jpg", "grey.jpg": "a.jpg"}
+  names |= {"trip/deep/two.png": "m.png", "wall.png": "b.png"}
+  for name, renamed in names.items():
+    shutil.copy(photos / name, other / renamed)
+  assert cloak(other, tmp_path / "out").code == 0
+  result = bytes_of(tmp_path / "out")
+  for name, renamed in names.items():
+    assert result[renamed] == (output / name).read_bytes()
+  again = rows_of(tmp_path / "out")
+  for name in CLOAKED:
+    targets = [face["target"] for face in rows[name]["faces"]]
+    assert [f["target"] for f in again[names[name]]["faces"]] == targets
+
+
+def test_a_person_keeps_its_target_when_photos_join(person, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  shutil.copy(person / "a.png", source)
+  assert cloak(source, output).code == 0
+  [face] = rows_of(output)["a.png"]["faces"]
+  # As if it had been another one, which the rule would not choose again.
+  name = next(f"bank/{i}" for i in range(2) if f"bank/{i}" != face["target"])
+  record = output / "manifest.jsonl"
+  record.write_text(
+    record.read_text().replace(f'"{face["target"]}"', f'"{name}"')
+  )
+  shutil.copy(person / "b.png", source)
+  assert cloak(source, output).code == 0
+  rows = rows_of(output)
+  assert [f["target"] for f in rows["b.png"]["faces"]] == [name]
+
+
+def test_what_is_known_of_faces_goes_unless_it_is_to_stay(
+  photos, tmp_path, monkeypatch
+):
+  output = tmp_path / "out"
+  assert cloak(photos, output).code == 0
+  assert not (output / index.FOLDER).exists()
+  assert cloak(photos, output, "--strip_location", "--keep_index").code == 0
+  kept = {path.name for path in (output / index.FOLDER).iterdir()}
+  assert {"people.parquet", "people-faces.parquet"} < kept
+
+  def find(self, photos):
+    raise AssertionError("photos were looked at again")
+
+  monkeypatch.setattr(finder.Finder, "find", find)
+  faceless = ("wall.png",)
+  source = tmp_path / "in"
+  shutil.copytree(photos, source)
+  for name in faceless:
+    (source / name).unlink()
+  again = cloak(source, output, "--strip_names", "--keep_index")
+  assert again.code == 0, again.said
+  assert rows_of(output)["astronaut.jpg"]["status"] == "cloaked"
 
 
 def test_a_photo_that_changes_meanwhile(photos, tmp_path, cloaker, monkeypatch):

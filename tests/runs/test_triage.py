@@ -1,6 +1,7 @@
 """Which files are looked at, told from their names, bytes and rows."""
 
 import dataclasses
+import hashlib
 import io
 
 import numpy as np
@@ -13,7 +14,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.copying import Copier
 from fawkes_jax.runs.ledger import Ledger
-from fawkes_jax.runs.triage import Loaded, Triage, is_photo_name
+from fawkes_jax.runs.triage import Known, Loaded, Triage, is_photo_name, read
 from fawkes_jax.runs.waves import Ready
 
 
@@ -34,7 +35,7 @@ def begin(cloaker, tmp_path):
   store = stores.open_store(tmp_path / "out")
   kept = results.open_results(store, "tree")
 
-  def make(known=None, foreign=(), **changes):
+  def make(known=None, foreign=(), with_faces=(), **changes):
     options = dataclasses.replace(
       cloaker.options, output=tmp_path / "out", **changes
     )
@@ -42,7 +43,13 @@ def begin(cloaker, tmp_path):
     copier = Copier(options, saving.Saver(options, cloaker, kept), ledger)
     rows = known or {}
     return Triage(
-      options, store, rows.get, lambda name: name in foreign, copier, ledger
+      options,
+      store,
+      rows.get,
+      lambda name: name in foreign,
+      copier,
+      ledger,
+      lambda sha256: sha256 in with_faces,
     )
 
   return make
@@ -58,6 +65,13 @@ def test_a_photo_is_decoded(begin):
   loaded = load(begin(), file("a.png", png(7)))
   assert isinstance(loaded, Loaded)
   assert (loaded.photo.pixels == 7).all()
+
+
+def test_a_photo_whose_faces_are_known_is_not_decoded(begin):
+  data = b"not even a photo"
+  sha256 = hashlib.sha256(data).hexdigest()
+  known = load(begin(with_faces=[sha256]), file("a.png", data))
+  assert known == Known(sha256=sha256)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +118,17 @@ def test_a_file_that_is_no_result_stays(begin):
   assert "another file of its name is in the output" in outcome.row.reason
 
 
-def test_a_finished_photo_is_read_again_unless_it_is_damaged(begin):
-  assert isinstance(begin().read_again(file("a.png")).decode(), Loaded)
-  assert begin().read_again(file("a.png", b"text")).decode() is None
+def test_a_finished_photo_is_read_again_unless_it_is_damaged(cloaker):
+  sound = read(file("a.png"), cloaker.options)
+  assert isinstance(sound.decode(), Loaded)
+  damaged = read(file("a.png", b"text"), cloaker.options)
+  assert isinstance(damaged.decode(), types.PhotoError)
+
+
+def test_a_photo_that_is_damaged_before_it_is_cloaked_fails(begin):
+  outcome = begin().read_to_cloak(file("a.png", b"text")).decode()
+  assert outcome.row.status == "failed"
+  assert outcome.row.source_sha256 == hashlib.sha256(b"text").hexdigest()
 
 
 def test_an_error_that_nobody_expected_costs_its_photo(begin):

@@ -1,0 +1,181 @@
+"""`fawkes-jax people`: who is on the photos of an archive."""
+
+import base64
+import collections
+import contextlib
+import dataclasses
+import html
+import io
+import itertools
+
+from PIL import Image
+
+from fawkes_jax import types
+from fawkes_jax.archive import files, index, manifest, scan, stores
+from fawkes_jax.commands import terminal
+from fawkes_jax.faces import recognition
+from fawkes_jax.options import CloakOptions, PeopleOptions
+from fawkes_jax.runs import leaks, people
+
+_SHOWN = 6
+"""Faces of each person on the page."""
+_SIDE = 96
+"""Of a thumbnail, in pixels."""
+_STYLE = (
+  "body{font:15px sans-serif;margin:2em}section{margin:0 0 1.2em}"
+  "h2{font-size:1em;margin:0 0 .3em}img{width:96px;height:96px;"
+  "object-fit:cover;margin-right:4px}"
+)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Person:
+  """What is known of a person.
+
+  Attributes:
+    number: of the person.
+    faces: the photos by their sha256, and which of their faces it is.
+    statuses: what became of these.
+    spared: how many of them keep this person's face as it was, by a rule.
+  """
+
+  number: int
+  faces: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+  statuses: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  spared: int = 0
+
+  def line(self) -> str:
+    """In words."""
+    said = f"person {self.number}: {terminal.number(len(self.faces), 'photo')}"
+    if self.statuses:
+      said += f" ({terminal.counted(self.statuses)})"
+    if risks := self.risks():
+      said += f"; at risk: {', '.join(risks)}"
+    return said
+
+  def risks(self) -> list[str]:
+    """Why a tracker may know the person all the same."""
+    risks = []
+    if failed := self.statuses["failed"]:
+      risks.append(f"{failed} failed")
+    if self.spared:
+      risks.append(f"{self.spared} spared by a rule")
+    if len(self.faces) < leaks.FEW:
+      risks.append(f"fewer than {leaks.FEW} photos")
+    return risks
+
+
+def run(options: PeopleOptions) -> int:
+  """Lists people.
+
+  Args:
+    options: of the run.
+
+  Returns:
+    0.
+
+  Raises:
+    FawkesError: there is no index, or it cannot be read.
+  """
+  console = terminal.console()
+  store = stores.open_store(options.output)
+  everybody: dict[int, _Person] = {}
+  if not people.are_known(store):
+    raise types.FawkesError(
+      f"{store.address} must hold an index of its people: `fawkes-jax index`,"
+      " or `cloak` with --keep_index, makes one"
+    )
+  whose = people.whose(store)
+  ends = itertools.pairwise(whose.first.tolist())
+  for sha256, (begin, end) in zip(
+    whose.sha256.astype(str).tolist(), ends, strict=True
+  ):
+    for face, number in enumerate(whose.people[begin:end].tolist()):
+      person = everybody.setdefault(number, _Person(number=number))
+      person.faces.append((sha256, face))
+  _count(options, everybody)
+  order = sorted(everybody.values(), key=lambda p: (-len(p.faces), p.number))
+  count = len(order)
+  console.print(
+    f"{count} {'person' if count == 1 else 'people'} in"
+    f" {files.printable(options.output)}"
+  )
+  for person in order[: options.most]:
+    console.print(f"  {person.line()}")
+  more = count - options.most
+  if more > 0:
+    console.print(f"  and {more} more, see --most")
+  if options.sheet is not None:
+    page = _page(options, order[: options.most])
+    try:
+      files.write_atomically(options.sheet, page.encode())
+    except OSError as error:
+      raise types.FawkesError(
+        f"--sheet={files.printable(options.sheet)} cannot be written:"
+        f" {files.reason(error)}"
+      ) from error
+    console.print(f"  {files.printable(options.sheet)} shows them")
+  return 0
+
+
+def _count(options: PeopleOptions, everybody: dict[int, _Person]) -> None:
+  """Adds what became of the people's photos, if anything has."""
+  rows = manifest.Rows()
+  with contextlib.suppress(types.FawkesError):  # Only looked through so far.
+    rows, _, _ = manifest.peek(options.output)
+  found = {row.source_sha256: row for row in rows if row.source_sha256}
+  for person in everybody.values():
+    for sha256, face in person.faces:
+      row = found.get(sha256)
+      if row is not None:
+        person.statuses[row.status] += 1
+        if row.decisions[face : face + 1]:
+          person.spared += not row.decisions[face]["cloak"]
+
+
+def _page(options: PeopleOptions, order: list[_Person]) -> str:
+  """A page with thumbnails, which needs nothing but itself."""
+  wanted: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+  for person in order:
+    for sha256, face in person.faces[:_SHOWN]:
+      wanted[sha256].append((person.number, face))
+  seen = index.Index(stores.open_store(options.output), config=None)
+  paths = {one.path: sha256 for sha256 in wanted if (one := seen.get(sha256))}
+  faces: dict[int, list[str]] = collections.defaultdict(list)
+  assert options.input is not None
+  given = CloakOptions(input=options.input, output=options.output, convert=True)
+  for source in scan.scan(options.input):
+    sha256 = paths.pop(source.name, "")
+    one = seen.get(sha256) if sha256 else None
+    if one is None:
+      continue
+    with contextlib.suppress(types.PhotoError):
+      picture = Image.fromarray(recognition.load_photo(source, given).pixels)
+      for number, face in wanted[sha256]:
+        faces[number].append(_thumbnail(picture, one.boxes[face].tolist()))
+  sections = "".join(
+    f"<section><h2>{html.escape(person.line())}</h2>"
+    + "".join(f'<img alt="" src="{uri}">' for uri in faces[person.number])
+    + "</section>\n"
+    for person in order
+  )
+  title = html.escape(f"People in {files.printable(options.output)}")
+  return (
+    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}'
+    f"</title><style>{_STYLE}</style><h1>{title}</h1>\n{sections}</html>\n"
+  )
+
+
+def _thumbnail(picture: Image.Image, box: list[int]) -> str:
+  """A face with a little around it, as an address that holds it."""
+  left, top, right, bottom = box
+  more = (right - left) // 4
+  face = picture.crop(
+    (left - more, top - more, right + more, bottom + more)
+  ).resize((_SIDE, _SIDE))
+  file = io.BytesIO()
+  face.save(file, "jpeg", quality=80)
+  data = base64.b64encode(file.getvalue()).decode()
+  return f"data:image/jpeg;base64,{data}"

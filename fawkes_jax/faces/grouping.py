@@ -1,0 +1,263 @@
+"""Which faces of a whole archive are of the same person.
+
+Each face knows its nearest neighbours, by faiss. Then those who are nearest to
+each other join, again and again, as long as two groups are near enough; how
+near is the mean cosine over all pairs of their faces (average linkage). This
+linkage is reducible: what joins when all mutual neighbours join at once is what
+joins when one pair after the other does (Bruynooghe 1977, Müllner 2011), so
+that a few rounds over arrays do it. The mean over all pairs needs no pairs, as
+it is the product of two sums.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import faiss
+import numpy as np
+from jaxtyping import Float32, Int64
+
+_NEIGHBOURS = 16
+"""So many are asked of each face; people with more photos join in rounds."""
+_EXACT = 50_000
+"""Up to so many faces all are compared with all."""
+_FACES_A_CELL = 256
+_CELLS = 12
+"""Of many faces, each is compared with those of so many cells."""
+_LARGEST_CODE = 512
+_LONG_CODES = 400_000
+_ROWS = 65_536
+_DIGITS = 1e-5
+
+Pairs = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]
+
+
+class Coder:
+  """Makes vectors of faces; their product is the mean cosine of embeddings.
+
+  Attributes:
+    length: of a vector.
+  """
+
+  def __init__(self, length: int, *, faces: int):
+    """Chooses how long the vectors are.
+
+    Args:
+      length: the numbers of all extractors' embeddings together.
+      faces: how many there are; with more than 400,000 long vectors are
+        projected on 512 random directions, which keeps products but for an
+        error of about 0.03, so that a million find room in 2 GB.
+    """
+    self.length = length
+    self._projection = None
+    if faces > _LONG_CODES and length > _LARGEST_CODE:
+      random = np.random.default_rng(length)
+      directions, _ = np.linalg.qr(random.normal(size=(length, _LARGEST_CODE)))
+      scale = (length / _LARGEST_CODE) ** 0.5
+      self._projection = (directions * scale).astype(np.float32)
+      self.length = _LARGEST_CODE
+
+  def codes(
+    self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]
+  ) -> Float32[np.ndarray, "n c"]:
+    """The vectors of faces, or of identities.
+
+    Args:
+      embeddings: normalised, by extractor.
+    """
+    names = sorted(embeddings)
+    side_by_side = np.concatenate(
+      [embeddings[name].astype(np.float32) for name in names], axis=1
+    ) / np.float32(len(names) ** 0.5)
+    if self._projection is None:
+      return side_by_side
+    return side_by_side @ self._projection
+
+
+def groups(
+  faces: Float32[np.ndarray, "n c"],
+  photos: Int64[np.ndarray, " n"],
+  *,
+  threshold: float,
+) -> Int64[np.ndarray, " n"]:
+  """Finds out which faces are of the same person.
+
+  Two faces of one photo are two people.
+
+  Args:
+    faces: from `Coder.codes`, in an order that does not depend on names, so
+      that the result does not; they are used up.
+    photos: which photo each is in.
+    threshold: the least mean cosine between the faces of two groups that are
+      of one person.
+
+  Returns:
+    The person of each face, numbered in the order of their first faces.
+  """
+  labels = np.arange(len(faces))
+  sums, counts = faces, np.ones(len(faces), np.float32)
+  apart = _together(photos)
+  while True:
+    # People with many photos are too far from one another to be neighbours
+    # of neighbours at first.
+    joined = _join(sums, counts, apart, threshold)
+    if (joined == np.arange(len(joined))).all():
+      break
+    kept, new = np.unique(joined, return_inverse=True)
+    labels = new[labels]
+    sums, counts = sums[kept], counts[kept]
+    apart = _unique(new[apart[0]], new[apart[1]], len(kept))
+  _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+  return np.argsort(np.argsort(first))[labels]
+
+
+def _join(
+  sums: Float32[np.ndarray, "n c"],
+  counts: Float32[np.ndarray, " n"],
+  apart: Pairs,
+  threshold: float,
+) -> Int64[np.ndarray, " n"]:
+  """Joins mutual nearest neighbours until none are near enough.
+
+  Args:
+    sums: of the faces of each group; become those of the larger groups.
+    counts: of faces, likewise.
+    apart: groups that must not be joined.
+    threshold: see `groups`.
+
+  Returns:
+    For each group the first of those that it has joined.
+  """
+  total = len(sums)
+  leader = np.arange(total)
+  left, right = _neighbours(sums, counts)
+  likeness = _likeness(sums, counts, left, right)
+  while True:
+    near = likeness >= threshold
+    near &= ~np.isin(left * total + right, apart[0] * total + apart[1])
+    left, right, likeness = left[near], right[near], likeness[near]
+    if not len(left):
+      return leader
+    joins = _mutual(left, right, likeness, total)
+    first, second = left[joins], right[joins]
+    sums[first] += sums[second]
+    counts[first] += counts[second]
+    moved = np.arange(total)
+    moved[second] = first
+    leader = moved[leader]
+    changed = np.zeros(total, bool)
+    changed[first] = True
+    apart = _unique(moved[apart[0]], moved[apart[1]], total)
+    left, right, order = _merged(moved[left], moved[right], total)
+    likeness = likeness[order]
+    again = changed[left] | changed[right]
+    likeness[again] = _likeness(sums, counts, left[again], right[again])
+
+
+def _mutual(
+  left: np.ndarray, right: np.ndarray, likeness: np.ndarray, total: int
+) -> np.ndarray:
+  """The pairs that are each other's nearest.
+
+  Equal ones are told apart as if at random, so that many can join at once.
+  """
+  mixed = (left * 0x9E3779B1 + right * 0x85EBCA77) & 0xFFFFFFFF
+  order = np.lexsort((mixed, np.round(likeness / _DIGITS)))
+  rank = np.empty(len(order), np.int64)
+  rank[order] = np.arange(len(order))
+  best = np.full(total, -1)
+  np.maximum.at(best, left, rank)
+  np.maximum.at(best, right, rank)
+  return np.flatnonzero((best[left] == rank) & (best[right] == rank))
+
+
+def _neighbours(
+  sums: Float32[np.ndarray, "n c"], counts: Float32[np.ndarray, " n"]
+) -> Pairs:
+  """Pairs of groups whose means are neighbours."""
+  total, length = sums.shape
+  if total < 2:
+    return np.zeros(0, np.int64), np.zeros(0, np.int64)
+  index: Any = faiss.IndexFlatIP(length)
+  if total > _EXACT:
+    cells = total // _FACES_A_CELL
+    index = faiss.IndexIVFScalarQuantizer(
+      faiss.IndexFlatIP(length),
+      length,
+      cells,
+      faiss.ScalarQuantizer.QT_fp16,
+      faiss.METRIC_INNER_PRODUCT,
+      False,
+    )
+    index.nprobe = _CELLS
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = 64
+    index.cp.niter = 8
+    some = np.random.default_rng(0).permutation(total)[: 64 * cells]
+    index.train(_means(sums, counts, np.sort(some)))
+  for start in range(0, total, _ROWS):
+    index.add(_means(sums, counts, slice(start, start + _ROWS)))
+  lefts, rights = [], []
+  for start in range(0, total, _ROWS):
+    part = _means(sums, counts, slice(start, start + _ROWS))
+    _, found = index.search(part, min(_NEIGHBOURS + 1, total))
+    own = np.repeat(np.arange(start, start + len(part)), found.shape[1])
+    other = found.ravel()
+    there = (other >= 0) & (other != own)
+    own, other = own[there], other[there]
+    lefts.append(np.minimum(own, other).astype(np.int32))
+    rights.append(np.maximum(own, other).astype(np.int32))
+  return _unique(np.concatenate(lefts), np.concatenate(rights), total)
+
+
+def _means(
+  sums: np.ndarray, counts: np.ndarray, rows: np.ndarray | slice
+) -> np.ndarray:
+  means = sums[rows] / counts[rows, None]
+  return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+
+
+def _likeness(
+  sums: np.ndarray, counts: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> Float32[np.ndarray, " m"]:
+  """The mean cosine over all pairs of faces of two groups each."""
+  likeness = np.empty(len(left), np.float32)
+  for start in range(0, len(left), _ROWS):
+    part = slice(start, start + _ROWS)
+    a, b = left[part], right[part]
+    products = np.einsum("nd,nd->n", sums[a], sums[b])
+    likeness[part] = products / (counts[a] * counts[b])
+  return likeness
+
+
+def _together(photos: Int64[np.ndarray, " n"]) -> Pairs:
+  """All pairs of faces of one photo."""
+  order = np.argsort(photos, kind="stable")
+  _, starts, counts = np.unique(
+    photos[order], return_index=True, return_counts=True
+  )
+  lefts, rights = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+  for start, count in zip(starts, counts, strict=True):
+    if count > 1:
+      own = np.sort(order[start : start + count])
+      first, second = np.triu_indices(count, 1)
+      lefts.append(own[first])
+      rights.append(own[second])
+  return np.concatenate(lefts), np.concatenate(rights)
+
+
+def _unique(left: np.ndarray, right: np.ndarray, total: int) -> Pairs:
+  left, right, _ = _merged(left, right, total)
+  return left, right
+
+
+def _merged(
+  left: np.ndarray, right: np.ndarray, total: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Pairs, each once and the smaller first, and which of the given they are."""
+  small = np.minimum(left, right).astype(np.int64)
+  keys, order = np.unique(
+    small * total + np.maximum(left, right), return_index=True
+  )
+  left, right = keys // total, keys % total
+  differ = left != right
+  return left[differ], right[differ], order[differ]

@@ -1,0 +1,106 @@
+"""An archive that is only looked through, and what is left of it."""
+
+import base64
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from terminal import run
+
+from fawkes_jax.archive import index
+from fawkes_jax.faces import finder
+
+pytestmark = pytest.mark.slow
+
+FLAGS = ("--crop_size=160", "--batch_size=2", "--surrogates=dlib_resnet")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, small_astronaut):
+  """A person in two photos, a wall, and a file that is no photo."""
+  folder = tmp_path_factory.mktemp("archive")
+  Image.fromarray(small_astronaut).save(folder / "a.png")
+  Image.fromarray(small_astronaut[:, ::-1]).save(folder / "b.png")
+  Image.new("RGB", (99, 99)).save(folder / "wall.png")
+  (folder / "empty.jpg").write_bytes(b"")
+  return folder
+
+
+def test_cloaking_needs_not_look_again_after_an_index(
+  archive, tmp_path, monkeypatch
+):
+  output = tmp_path / "out"
+  ended = run("index", f"--input={archive}", f"--output={output}", *FLAGS)
+  assert ended.code == 0, ended.said
+  assert "3 photos looked through (0 of them before)" in ended.said
+  assert "2 faces of 1 person in the archive" in ended.said
+  assert "1 zero bytes" in ended.said or "zero bytes" in ended.said
+  assert f"stay in {output}/{index.FOLDER}" in ended.said
+  again = run("index", f"--input={archive}", f"--output={output}", *FLAGS)
+  assert "(3 of them before)" in again.said
+  (tmp_path / "in").mkdir()
+  for name in ("a.png", "b.png"):
+    shutil.copy(archive / name, tmp_path / "in")
+
+  def find(self, photos, pool=None):
+    raise AssertionError("photos were looked at again")
+
+  monkeypatch.setattr(finder.Finder, "find", find)
+  done = run(
+    "cloak", f"--input={tmp_path / 'in'}", f"--output={output}", *FLAGS,
+    "--steps=6", "--rho=0.012",
+  )  # fmt: skip
+  assert done.code == 0, done.said
+  assert "2 cloaked" in done.said
+  assert "at risk: 1 person has fewer than 3 photos (a.png)" in done.said
+
+
+def test_what_is_known_of_faces_can_be_forgotten(archive, tmp_path):
+  output = tmp_path / "out"
+  run("index", f"--input={archive}", f"--output={output}", *FLAGS)
+  assert (output / index.FOLDER).exists()
+  ended = run("forget", f"--output={output}")
+  assert (ended.code, "3 files of faces" in ended.said) == (0, True)
+  assert not (output / index.FOLDER).exists()
+  assert "0 files of faces" in run("forget", f"--output={output}").said
+
+
+def test_an_archive_without_a_face_has_nobody(tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  Image.new("RGB", (99, 99)).save(source / "wall.png")
+  ended = run("index", f"--input={source}", f"--output={output}", *FLAGS)
+  assert "0 faces of 0 people in the archive" in ended.said
+
+
+def test_people_are_listed_and_shown(archive, tmp_path):
+  output, sheet = tmp_path / "out", tmp_path / "sheet.html"
+  places = (f"--input={archive}", f"--output={output}")
+  run("index", *places, *FLAGS)
+  listed = run("people", *places, f"--sheet={sheet}")
+  assert listed.code == 0, listed.said
+  assert "1 person in" in listed.said
+  assert "person 0: 2 photos; at risk: fewer than 3 photos" in listed.said
+  page = sheet.read_text()
+  found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+  assert len(found) == 2
+  for data in found:
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert shown.size == (96, 96)
+    assert np.asarray(shown).std() > 20
+  # Nothing comes from elsewhere.
+  assert "http" not in page and "<script" not in page
+
+
+def test_people_that_nobody_has_looked_for(tmp_path):
+  ended = run("people", f"--output={tmp_path}")
+  assert ended.code != 0
+  assert "must hold an index of its people" in ended.errors
+
+
+def test_a_sheet_needs_the_photos(tmp_path):
+  ended = run("people", f"--output={tmp_path}", "--sheet=sheet.html")
+  assert "--sheet must be given together with --input" in ended.errors
