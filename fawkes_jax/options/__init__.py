@@ -6,6 +6,7 @@ from fawkes_jax.options.cloak import Addresses, CloakerOptions, CloakOptions
 from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
+from fawkes_jax.options.report import ReportOptions
 from fawkes_jax.options.results import StatusOptions, VerifyOptions
 from fawkes_jax.options.rules import OptionError
 from fawkes_jax.options.solver import (
@@ -41,6 +42,7 @@ __all__ = [
   "ModeOptions",
   "OptionError",
   "PhotoOptions",
+  "ReportOptions",
   "SolverOptions",
   "StatusOptions",
   "TrainDetectorOptions",

@@ -99,6 +99,9 @@ class CloakOptions(CloakerOptions):
   dry_run: bool = option(
     "only count faces and estimate the time", default=False
   )
+  report: bool = option(
+    "write report.html at the end, see `fawkes-jax report`", default=False
+  )
   num_processes: int = option(
     "number of processes sharing the archive",
     rules.within(1, 9999),

@@ -100,6 +100,7 @@ KEEPS = {
   "threads": 1,
   "retry_failed": True,
   "dry_run": True,
+  "report": True,
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
   "output_format": "tar",
