@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from fawkes_jax.reporting.page import text
 
-_WIDTH, _HEIGHT = 640, 220
+WHOLE, HALF = 700, 460
+"""Widths of charts, in pixels of the page."""
+_HEIGHT = 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 42
 _numbers = itertools.count()
 
@@ -19,6 +21,7 @@ def bars(
   across: str,
   up: str,
   names: Sequence[str],
+  width: int = WHOLE,
 ) -> str:
   """A chart of bars that stand side by side, from left to right.
 
@@ -30,16 +33,17 @@ def bars(
     across: what goes from left to right, with its unit.
     up: what goes up, with its unit.
     names: what each bar stands for, which is shown where one points to it.
+    width: of the chart.
 
   Returns:
     An `svg` element.
   """
-  wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+  wide, high = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
   top, step = _scale(max(values, default=0.0))
   floor = _TOP + high
   number = next(_numbers)
   lines = [
-    f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
+    f'<svg class="chart" viewBox="0 0 {width} {_HEIGHT}" role="img"'
     f' aria-labelledby="chart{number}t chart{number}d">',
     f'<title id="chart{number}t">{text(title)}</title>',
     f'<desc id="chart{number}d">{text(description)}</desc>',
@@ -51,15 +55,15 @@ def bars(
       f' y2="{y:.1f}"/><text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">'
       f"{i * step:g}</text>"
     )
-  width = wide / max(len(values), 1)
-  gap = min(1.0, width / 5)
+  each = wide / max(len(values), 1)
+  gap = min(1.0, each / 5)
   for i, (value, name) in enumerate(zip(values, names, strict=True)):
     if value:
       # What is there can be seen, however little it is.
       tall = max(high * value / top, 1.5)
       lines.append(
-        f'<rect class="bar" x="{_LEFT + i * width + gap / 2:.1f}"'
-        f' y="{floor - tall:.1f}" width="{width - gap:.1f}"'
+        f'<rect class="bar" x="{_LEFT + i * each + gap / 2:.1f}"'
+        f' y="{floor - tall:.1f}" width="{each - gap:.1f}"'
         f' height="{tall:.1f}"><title>{text(name)}</title></rect>'
       )
   for place, label in ticks:

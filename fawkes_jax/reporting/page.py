@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import importlib.resources
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -88,9 +89,10 @@ def section(identity: str, title: str, parts: Iterable[str]) -> str:
   )
 
 
-def paragraph(words: object) -> str:
-  """A paragraph of plain text."""
-  return f"<p>{text(words)}</p>"
+def paragraph(words: str) -> str:
+  """A paragraph of plain text, in which `this` is code."""
+  marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", text(words))
+  return f"<p>{marked}</p>"
 
 
 def table(
@@ -100,24 +102,25 @@ def table(
 
   Args:
     caption: what it shows.
-    columns: the titles of its columns.
-    rows: cells of plain text; numbers stand at the right, and the first cell
-      of a row is its title.
+    columns: the titles of its columns; those of numbers begin with ">".
+    rows: cells of plain text; the first cell of a row is its title.
   """
-  head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
+  kinds = [' class="number"' if c.startswith(">") else "" for c in columns]
+  head = "".join(
+    f'<th scope="col"{kind}>{text(name.removeprefix(">"))}</th>'
+    for name, kind in zip(columns, kinds, strict=True)
+  )
   lines = []
   for first, *rest in rows:
     cells = "".join(
-      f"<td{' class=number' if isinstance(cell, int | float) else ''}>"
-      f"{text(cell)}</td>"
-      for cell in rest
+      f"<td{kind}>{text(cell)}</td>"
+      for cell, kind in zip(rest, kinds[1:], strict=True)
     )
     lines.append(f'<tr><th scope="row">{text(first)}</th>{cells}</tr>')
-  name = text(caption)
   return (
-    f'<div class="wide" tabindex="0" role="region" aria-label="{name}">'
-    f"<table><caption>{name}</caption><thead><tr>{head}</tr></thead>"
-    f"<tbody>{''.join(lines)}</tbody></table></div>"
+    f'<div class="wide"><table><caption>{text(caption)}</caption>'
+    f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    "</div>"
   )
 
 

@@ -9,13 +9,14 @@ function show(range) {
     "aria-valuetext", before + " % before, " + (100 - before) + " % after");
 }
 
-const ranges = document.querySelectorAll(".compare input");
-for (const range of ranges) {
-  range.addEventListener("input", () => show(range));
-  show(range);
-}
-for (const all of document.querySelectorAll(".all input")) {
-  all.addEventListener("input", () => {
+for (const section of document.querySelectorAll("section")) {
+  const ranges = section.querySelectorAll(".compare input");
+  for (const range of ranges) {
+    range.addEventListener("input", () => show(range));
+    show(range);
+  }
+  const all = section.querySelector(".all input");
+  all?.addEventListener("input", () => {
     for (const range of ranges) {
       range.value = all.value;
       show(range);

@@ -110,8 +110,7 @@ def _sections(
         "visible",
         "Most visible change",
         "The faces that were changed most, by their structural dissimilarity"
-        " (DSSIM), these first. No face exceeds the budget of the mode, and"
-        " most come close to it.",
+        " (DSSIM), these first.",
         found.visible,
       ),
       (
@@ -217,24 +216,28 @@ def _summary(found: gathering.Gathered) -> Iterator[str]:
       f" against ({many} of them), on average. Other recognisers are less"
       " misled, and strong ones may know the person all the same."
     )
-  rows = [
-    (status, count, f"{100 * count / found.files:.1f} %", _STATUSES.get(status))
-    for status, count in found.statuses.most_common()
-  ]
   yield page.table(
     "Files by outcome",
-    ("outcome", "files", "share", "what it means"),
-    [(s, n, share, means or "") for s, n, share, means in rows],
+    ("outcome", ">files", ">share", "what it means"),
+    [
+      (
+        status.replace("_", " "),
+        f"{count:,}",
+        f"{100 * count / found.files:.1f} %",
+        _STATUSES.get(status, ""),
+      )
+      for status, count in found.statuses.most_common()
+    ],
   )
   reasons = [
-    (_cut(reason), count, status)
+    (_cut(reason), f"{count:,}", status.replace("_", " "))
     for status, known in sorted(found.reasons.items())
     for reason, count, _ in known
   ]
   if reasons:
     yield page.table(
       "Reasons, without those of failed photos",
-      ("reason", "files", "outcome"),
+      ("reason", ">files", "outcome"),
       reasons,
     )
   if found.copied:
@@ -270,9 +273,13 @@ def _failed(found: gathering.Gathered) -> Iterator[str]:
 def _reasons(caption: str, what: str, reasons: gathering.Reasons) -> str:
   return page.table(
     caption,
-    ("reason", what, "among them"),
+    ("reason", f">{what}", "among them"),
     [
-      (_cut(reason), count, ", ".join(_cut(path) for path in sorted(paths)))
+      (
+        _cut(reason),
+        f"{count:,}",
+        ", ".join(_cut(path) for path in sorted(paths)),
+      )
       for reason, count, paths in reasons
     ],
   )
@@ -302,7 +309,7 @@ def _control(shown: pictures.Pictures) -> str:
   if not any(picture.change for picture in shown.faces.values()):
     return ""
   return (
-    '<label class="all">All faces: after'
+    '<label class="all">These faces: after'
     ' <input type="range" min="0" max="100" value="50"> before</label>'
   )
 
@@ -312,7 +319,7 @@ def _faces(faces: Sequence[gathering.Face], shown: pictures.Pictures) -> str:
   if not shown.faces:
     return page.table(
       "Faces",
-      ("photo", "face", "likeness left", "DSSIM", "largest change"),
+      ("photo", ">face", ">likeness left", ">DSSIM", ">change up to"),
       [
         (
           _cut(face.row.path),
@@ -361,7 +368,7 @@ def _face(face: gathering.Face, picture: pictures.FacePictures | None) -> str:
     for label, value, form, unit in (
       ("likeness left", gathering.likeness(measured), ".2f", ""),
       ("DSSIM", measured.get("dssim"), ".4f", ""),
-      ("largest change", measured.get("linf"), ".0f", " of 255"),
+      ("change up to", measured.get("linf"), ".0f", " of 255"),
     )
     if value is not None
   ]
@@ -417,8 +424,8 @@ def _measured(found: gathering.Gathered) -> Iterator[str]:
     yield "<h3>How much faces were changed</h3>"
     said = _spread(dssim, ".4f")
     yield page.paragraph(
-      "Structural dissimilarity (DSSIM): 0 is the same picture. The budget of"
-      f" the mode is where the bars end. {said}"
+      "Structural dissimilarity (DSSIM): 0 is the same picture. Faces stay"
+      f" within the budget of the mode, and most come close to it. {said}"
     )
     high = _round_up(dssim.greatest)
     yield _histogram(
@@ -450,6 +457,7 @@ def _measured(found: gathering.Gathered) -> Iterator[str]:
           title=f"Faces by cosine, {name}",
           said=said,
           across="cosine that is left",
+          width=charts.HALF,
         )
         + "</div>"
       )
@@ -464,6 +472,7 @@ def _histogram(
   title: str,
   said: str,
   across: str,
+  width: int = charts.WHOLE,
 ) -> str:
   low, high, bars = span
   counts = values.bars(low, high, bars)
@@ -476,6 +485,7 @@ def _histogram(
     ticks=[(i / 5, f"{mark:.3g}") for i, mark in enumerate(marks)],
     across=across,
     up="faces",
+    width=width,
     names=[
       f"{count:,} from {edges[i]:{form}} to {edges[i + 1]:{form}}"
       for i, count in enumerate(counts)
