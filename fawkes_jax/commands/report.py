@@ -69,10 +69,11 @@ def run(options: ReportOptions) -> int:
       f"{address} cannot be written: {files.reason(error)}"
     ) from error
   console.print(f"  report: {address}")
-  if shown.faces or shown.photos:
+  if not options.no_faces:
     console.print(
-      "  it shows faces, also as they were: do not publish it with the photos"
-      " (--no_faces leaves pictures out)"
+      "  it shows faces"
+      + (", also as they were" if options.input else "")
+      + ": do not publish it with the photos (--no_faces leaves pictures out)"
     )
     if options.input is None:
       console.print(

@@ -8,7 +8,7 @@ from fawkes_jax.reporting.page import text
 WHOLE, HALF = 700, 460
 """Widths of charts, in pixels of the page."""
 _HEIGHT = 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 42
 _numbers = itertools.count()
 
 
@@ -53,7 +53,7 @@ def bars(
     lines.append(
       f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{y:.1f}"'
       f' y2="{y:.1f}"/><text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">'
-      f"{i * step:g}</text>"
+      f"{_mark(i * step)}</text>"
     )
   each = wide / max(len(values), 1)
   gap = min(1.0, each / 5)
@@ -95,3 +95,7 @@ def _scale(most: float) -> tuple[float, float]:
         count = -(-most // step)
         return count * step, step
     step *= 10
+
+
+def _mark(value: float) -> str:
+  return f"{value:,.0f}" if value >= 1000 else f"{value:g}"

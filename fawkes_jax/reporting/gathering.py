@@ -146,7 +146,7 @@ class Histogram:
     """
     self._low = low
     self._width = (high - low) / bins
-    self._counts = np.zeros(bins, np.int64)
+    self._counts = [0] * bins
     self.total = 0
     self.least, self.greatest = math.inf, -math.inf
 

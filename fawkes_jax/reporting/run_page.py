@@ -140,11 +140,15 @@ def _sections(
 def _notices(about: About) -> Iterator[str]:
   """What must be known before one reads on, or passes the file on."""
   if about.faces:
+    before = (
+      ""
+      if about.input is None
+      else (" also as they were before they were cloaked.")
+    )
     yield _notice(
-      "<strong>This file shows people’s faces,</strong> also as they were"
-      " before they were cloaked. Faces are personal data. Keep this"
-      " file as you keep the original photos, and do not publish it with the"
-      " cloaked ones.",
+      f"<strong>This file shows people’s faces{',' if before else '.'}</strong>"
+      f"{before} Faces are personal data. Keep this file as you keep the"
+      " original photos, and do not publish it with the cloaked ones.",
       f"Without pictures: <code>{text(about.command)}</code>",
     )
   else:

@@ -113,6 +113,7 @@ def test_without_the_input_faces_are_shown_as_they_are_now(places):
   assert "a.png, after" in page.alts()
   assert not any("before" in alt for alt in page.alts())
   assert "give --input to see them as they were" in page.text
+  assert "as they were before they were cloaked" not in page.text
   assert "--input shows them as they were" in said
 
 
