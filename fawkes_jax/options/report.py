@@ -2,6 +2,7 @@
 
 import os
 
+from fawkes_jax.options import rules
 from fawkes_jax.options.declared import option
 from fawkes_jax.options.results import ResultOptions
 
@@ -11,6 +12,11 @@ class ReportOptions(ResultOptions):
 
   file: str | os.PathLike | None = option(
     "file to write, or s3://...",
+    # A photo of that name would be lost.
+    rules.Rule(
+      says="a name that ends in .html",
+      keeps=lambda value: os.fspath(value).lower().endswith((".html", ".htm")),
+    ),
     default=None,
     shown="report.html in the output folder",
   )

@@ -259,6 +259,15 @@ def test_a_place_that_cannot_be_written_is_named(places, tmp_path):
   assert f"{tmp_path}/file/r.html cannot be written" in ended.errors
 
 
+def test_a_photo_is_never_taken_for_the_place_of_the_report(places):
+  _, output = places
+  before = (output / "a.png").read_bytes()
+  ended = run("report", f"--output={output}", f"--file={output}/a.png")
+  assert ended.code == 2
+  assert "--file must be a name that ends in .html" in ended.errors
+  assert (output / "a.png").read_bytes() == before
+
+
 def test_cloak_writes_it_at_the_end(tmp_path):
   source, output = tmp_path / "in", tmp_path / "out"
   source.mkdir()
