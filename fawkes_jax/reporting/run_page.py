@@ -313,8 +313,9 @@ def _control(shown: pictures.Pictures) -> str:
   if not any(picture.change for picture in shown.faces.values()):
     return ""
   return (
-    '<label class="all">These faces: after'
-    ' <input type="range" min="0" max="100" value="50"> before</label>'
+    '<label class="all">These faces: after <input type="range" min="0"'
+    ' max="100" value="50" aria-label="All faces of this section: how much of'
+    ' them is shown as it was before"> before</label>'
   )
 
 
