@@ -28,6 +28,7 @@ FLOORS = {
   "runs": 6,
   "training": 6,
   "benchmarking": 7,
+  "reporting": 7,
   "evaluation": 7,
   "commands": 8,
   "cli": 9,

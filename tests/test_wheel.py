@@ -1,5 +1,7 @@
 """What an installed package brings, beside its modules."""
 
+import email
+import re
 import subprocess
 import sys
 import tarfile
@@ -28,19 +30,43 @@ def build(kind, folder):
   )
 
 
-@pytest.mark.skipif(
-  not (ROOT / "pyproject.toml").exists(), reason="not a checkout"
-)
-def test_the_wheel_brings_the_checkpoints(tmp_path):
-  build("wheel", tmp_path)
-  [wheel] = tmp_path.glob("*.whl")
-  with zipfile.ZipFile(wheel) as archive:
-    names = set(archive.namelist())
-    wanted = {path.name for path in (ROOT / "checkpoints").iterdir()}
-    assert {"weights.toml", "target_bank.safetensors"} <= wanted
-    assert {f"fawkes_jax/checkpoints/{name}" for name in wanted} <= names
-    brought = archive.read("fawkes_jax/checkpoints/weights.toml")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+  """A wheel of the checkout, open for reading."""
+  if not (ROOT / "fawkes_jax").exists():
+    pytest.skip("not a checkout")
+  folder = tmp_path_factory.mktemp("wheel")
+  build("wheel", folder)
+  [path] = folder.glob("*.whl")
+  with zipfile.ZipFile(path) as archive:
+    yield archive
+
+
+def test_the_wheel_brings_the_checkpoints(wheel):
+  names = set(wheel.namelist())
+  wanted = {path.name for path in (ROOT / "checkpoints").iterdir()}
+  assert {"weights.toml", "target_bank.safetensors"} <= wanted
+  assert {f"fawkes_jax/checkpoints/{name}" for name in wanted} <= names
+  brought = wheel.read("fawkes_jax/checkpoints/weights.toml")
   assert brought == (ROOT / "checkpoints" / "weights.toml").read_bytes()
+
+
+def test_the_wheel_brings_what_pages_are_made_of(wheel):
+  assert {
+    f"fawkes_jax/reporting/{name}" for name in ("page.css", "report.js")
+  } <= set(wheel.namelist())
+
+
+def test_a_package_index_shows_a_readme_without_broken_links(wheel):
+  """It has no folder beside the README that links could lead to."""
+  [name] = [n for n in wheel.namelist() if n.endswith("/METADATA")]
+  said = email.message_from_bytes(wheel.read(name)).get_payload(decode=True)
+  text = said.decode()
+  links = re.findall(r"\]\(([^)]*)\)", text)
+  assert len(links) >= 2
+  assert all(link.startswith("https://") for link in links)
+  assert "cannot do for you (`docs/limits.md`)" in text
+  assert "```python\nimport numpy" in text
 
 
 def test_the_sdist_brings_all_that_its_tests_read(tmp_path):

@@ -104,6 +104,16 @@ COMMANDS = (
     options=options.ForgetOptions,
   ),
   Command(
+    name="report",
+    help="make a page that shows the results of cloak",
+    description="Writes OUTPUT/report.html, one file that loads nothing: what"
+    " became of the photos, how fast, how well faces are protected and how much"
+    " they were changed, with pictures of some. --input shows faces also as"
+    " they were before. Do not publish it with the cloaked photos.",
+    options=options.ReportOptions,
+    places=True,
+  ),
+  Command(
     name="bank",
     help="compute a bank of target identities",
     description="Computes the mean embedding of each identity of a folder with"

@@ -25,9 +25,10 @@ from fawkes_jax.archive import (
   stores,
 )
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.commands import concerns, telemetry, terminal
+from fawkes_jax.commands import concerns, report, telemetry, terminal
 from fawkes_jax.faces import cloaker
-from fawkes_jax.options import CloakOptions, FaceOptions
+from fawkes_jax.options import CloakOptions, FaceOptions, ReportOptions
+from fawkes_jax.reporting import gathering
 from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
 from fawkes_jax.weights import ensembles
 
@@ -96,6 +97,8 @@ def _run(
     else:
       pipeline.cloak_archive(options, watcher)
   summary.show(console, dataclasses.replace(options, output=shown))
+  if options.report and not options.process_id:
+    report.run(ReportOptions(input=options.input, output=options.output))
   if summary.counts["faces"] and options.extractors == FaceOptions.extractors:
     console.print(_MORE)
   return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
@@ -111,6 +114,8 @@ def _names_a_photo(options: CloakOptions) -> bool:
   if not triage.is_photo_name(output) or os.path.isdir(output):
     return False
   flag = f"--output={files.printable(output)}"
+  if options.report:
+    raise types.FawkesError(f"{flag} must be a folder for --report")
   if not scan.is_one_file(options.input) or options.num_processes > 1:
     raise types.FawkesError(f"{flag} must be a folder for more than one photo")
   assert isinstance(options.input, str | os.PathLike)
@@ -184,7 +189,7 @@ def _dry_run(options: CloakOptions, console: rich.console.Console) -> int:
   started = time.monotonic()
   with Progress(console) as progress:
 
-    def report(_: SourceFile, found: int | str) -> None:
+    def told(_: SourceFile, found: int | str) -> None:
       nonlocal faces, photos, total
       total += 1
       if isinstance(found, str):
@@ -194,7 +199,7 @@ def _dry_run(options: CloakOptions, console: rich.console.Console) -> int:
         photos += found > 0
       progress.advance(found if isinstance(found, int) else 0)
 
-    pipeline.count_faces(options, report)
+    pipeline.count_faces(options, told)
     seconds = time.monotonic() - started
     if faces:
       progress.prepares(True)
@@ -251,8 +256,7 @@ class _Summary(outcomes.Tally):
         del self.altered[terminal.NAMES :]
     for face in row.protected:
       self.dssim += face["dssim"]
-      cosines = [m["cosine"] for m in face["extractors"].values()]
-      self.alike += sum(min(max(c, 0), 1) for c in cosines) / len(cosines)
+      self.alike += gathering.likeness(face) or 0.0
       for name, measured in face["extractors"].items():
         self.shift[name] += measured["shift"]
 

@@ -11,6 +11,7 @@ from fawkes_jax.options.cloak import (
 from fawkes_jax.options.demo import DemoOptions
 from fawkes_jax.options.evaluate import EXPERIMENTS, HEADS, EvaluateOptions
 from fawkes_jax.options.faces import FaceOptions, PhotoOptions
+from fawkes_jax.options.report import ReportOptions
 from fawkes_jax.options.results import (
   ForgetOptions,
   PeopleOptions,
@@ -54,6 +55,7 @@ __all__ = [
   "OptionError",
   "PeopleOptions",
   "PhotoOptions",
+  "ReportOptions",
   "SolverOptions",
   "StatusOptions",
   "TrainDetectorOptions",

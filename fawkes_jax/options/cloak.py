@@ -164,6 +164,9 @@ class CloakOptions(IndexOptions, CloakerOptions):
   dry_run: bool = option(
     "only count faces and estimate the time", default=False
   )
+  report: bool = option(
+    "write report.html at the end, see `fawkes-jax report`", default=False
+  )
   distributed: bool = option(
     "let JAX find the processes, as on a TPU slice of several hosts",
     default=False,

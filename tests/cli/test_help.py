@@ -17,6 +17,7 @@ HELP = {
     *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
     *("--patience", "--seed"),
   ),
+  ("report",): ("--input", "--output", "--file", "--no_faces"),
   ("bank",): ("--input", "--output", "--min_photos", "--identities"),
   ("evaluate",): (
     *("--data", "--output", "--experiments", "--mode", "--trackers", "--steps"),

@@ -28,7 +28,7 @@ TEXTS = sorted(
 COMMAND = re.compile(
   r"[`\"]?(?:bash )?(?:launch/)?"
   r"(?:fawkes-jax|local\.sh|multi_gpu\.sh)\s+"
-  r"(?=(?:cloak|demo|status|verify|index|people|forget|bank|train|weights"
+  r"(?=(?:cloak|demo|status|verify|report|index|people|forget|bank|train|weights"
   r"|evaluate|benchmark)\b)"
 )
 # A line of a document that is to be typed.
@@ -72,7 +72,9 @@ def commands(text):
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_commands_of_the_documents(path):
   for words in commands(path.read_text()):
-    if words[0] in ("cloak", "status", "verify", "bank", "benchmark"):
+    if words[0] in (
+      *("cloak", "status", "verify", "report", "bank", "benchmark"),
+    ):
       # A command that is named for a flag of it leaves the folders out.
       text = " ".join(words)
       if not all(word.startswith("-") for word in words[1:]):
@@ -125,8 +127,8 @@ def test_python_of_the_documents(path):
 def test_commands_are_found():
   found = [words for path in TEXTS for words in commands(path.read_text())]
   assert {words[0] for words in found} == {
-    *("cloak", "status", "verify", "bank", "train", "evaluate", "benchmark"),
-    *("weights", "people", "forget"),
+    *("cloak", "status", "verify", "report", "bank", "train", "evaluate"),
+    *("benchmark", "weights", "people", "forget"),
   }
   assert len(found) > 25
 

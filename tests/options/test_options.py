@@ -104,6 +104,7 @@ KEEPS = {
   "keep_index": True,
   "dry_run": True,
   "published": "elsewhere",
+  "report": True,
   "input": Path("elsewhere"),
   "output": Path("elsewhere"),
   "output_format": "tar",
