@@ -59,9 +59,14 @@ class _KnownBoxes:
     self._found: dict[bytes, list] = {}
 
   def detect(
-    self, photos: Sequence[np.ndarray], *, min_face_pixels: float | None
+    self,
+    photos: Sequence[np.ndarray],
+    *,
+    min_face_pixels: float | None,
+    pool: Any = None,
   ) -> list[list]:
     """As the detector's own."""
+    del pool
     return [self._detect(photo, min_face_pixels) for photo in photos]
 
   def smallest_face(self, *arguments: Any) -> float:

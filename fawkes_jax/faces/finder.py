@@ -105,12 +105,15 @@ class Finder:
 
     Args:
       photos: RGB, upright, of any sizes.
-      pool: of threads that align faces; None for the caller's.
+      pool: of threads that make photos smaller and align faces; None for the
+        caller's.
 
     Returns:
       The faces of each photo, by falling confidence.
     """
-    found = self.detector.detect(photos, min_face_pixels=self.min_face_pixels)
+    found = self.detector.detect(
+      photos, min_face_pixels=self.min_face_pixels, pool=pool
+    )
     align = map if pool is None else pool.map
     return list(align(self._align, photos, found))
 

@@ -9,6 +9,7 @@ Canvases are padded with zeros to the sides of a coarse ladder, so that photos
 of many sizes need few compilations.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -343,6 +344,7 @@ class Detector:
     photos: Sequence[UInt8[np.ndarray, "h w 3"]],
     *,
     min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
   ) -> list[list[types.Detection]]:
     """Finds the faces of photos.
 
@@ -351,6 +353,7 @@ class Detector:
       min_face_pixels: the side of the smallest boxes to look for, in pixels of
         the photo. Halving it makes the search four times as expensive. None
         means `default_min_face` of each photo.
+      pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
       For each photo its faces, by falling score. Their boxes are dlib's:
@@ -371,6 +374,7 @@ class Detector:
         bucket = height, bucket[1]
       buckets.setdefault(bucket, []).append(i)
     variables = jax.device_put(self.variables)
+    apply = map if pool is None else pool.map
     found: list[list[types.Detection]] = [[] for _ in photos]
     for bucket, members in buckets.items():
       room = max(1, self.strip_pixels // math.prod(bucket))
@@ -379,8 +383,13 @@ class Detector:
         count = batch if len(members) >= batch else 1
         chunk, members = members[:count], members[count:]
         canvases = np.zeros((count, 3, *bucket), np.float32)
-        for i, canvas in zip(chunk, canvases, strict=True):
-          draw_canvas(resizing.resized(photos[i], sizes[i]), canvas)
+        smaller = apply(
+          resizing.resized,
+          [photos[i] for i in chunk],
+          [sizes[i] for i in chunk],
+        )
+        for photo, canvas in zip(smaller, canvases, strict=True):
+          draw_canvas(photo, canvas)
         extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
         scores = self._score(variables, canvases, extents)
         for i, one in zip(chunk, scores, strict=True):
