@@ -24,11 +24,13 @@ class People:
   Attributes:
     means: by extractor, what each face has in common with its person's others.
     targets: of each face, its number among the cloaker's.
+    photos: how many there are of each face's person.
     first: by job, the number of its first face.
   """
 
   means: dict[str, Float32[np.ndarray, "n d"]]
   targets: Int[np.ndarray, " n"]
+  photos: Int[np.ndarray, " n"]
   first: dict[saving.Job, int]
 
 
@@ -59,6 +61,7 @@ def tell_apart(
   return People(
     means=targets.identities(own, people),
     targets=targets.choose(own, people, cloaker.candidates),
+    photos=np.bincount(people)[people],  # No photo shows a person twice.
     first=dict(zip(jobs, starts, strict=False)),
   )
 
@@ -69,7 +72,7 @@ def problems(
   """What the solver is to do for the faces of a photo.
 
   Args:
-    job: gets the names of the targets, and the time.
+    job: gets the names of the targets, what is known of people, and the time.
     people: of its album.
     cloaker: of the run.
     seed: of the run.
@@ -82,6 +85,7 @@ def problems(
   """
   first = people.first[job]
   chosen = people.targets[first : first + len(job.faces)]
+  job.photos = people.photos[first : first + len(job.faces)].tolist()
   job.target_names = [cloaker.target_names[target] for target in chosen]
   job.started = time.monotonic()
   with one_photo("preparing its faces"):

@@ -46,6 +46,7 @@ class Job:
     own: the same, normalised.
     target_names: of each face's target.
     solutions: by the index of the face.
+    photos: how many there are of each face's person, as far as that is known.
     started: when the first face went to the solver.
   """
 
@@ -61,6 +62,7 @@ class Job:
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
   )
+  photos: list[int] = dataclasses.field(default_factory=list)
   started: float = 0.0
 
 
@@ -422,6 +424,7 @@ class Fitting:
           ),
           "extractors": extractors,
         }
+        | ({"photos": job.photos[i]} if job.photos else {})
         | ({} if why is None else {"unprotected": why})
       )
     return tuple(faces)

@@ -37,6 +37,7 @@ def test_photos_of_a_person_have_one_target_and_their_mean(job, cloaker):
   known = people.tell_apart(jobs, cloaker)
   assert known.first == {jobs[0]: 0, jobs[1]: 1, jobs[2]: 2}
   assert len(set(known.targets.tolist())) == 1
+  assert known.photos.tolist() == [3, 3, 3]
   for means in known.means.values():
     np.testing.assert_array_equal(means[0], means[1])
     assert not np.allclose(means[0], jobs[0].own["dlib_resnet"][0])
@@ -53,6 +54,8 @@ def test_a_photo_gets_the_problems_of_its_own_faces(job, cloaker):
       np.testing.assert_array_equal(problem.own[name], mean[1 + index])
   targets = [cloaker.target_names[target] for target in known.targets[1:]]
   assert jobs[1].target_names == targets
+  # Two faces of one photo are two people, of whom one is also on the other.
+  assert sorted(jobs[1].photos) == [1, 2]
   assert jobs[1].started > 0
 
 
