@@ -49,8 +49,9 @@ class Row:
     smallest_face: the side of the smallest face that was looked for, in
       pixels of the photo; None where none was.
     faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
-      `extractors`, a dict from name to `shift` and `cosine`; and
-      `unprotected`, why, where its cloak came out as nearly nothing.
+      `extractors`, a dict from name to `shift` and `cosine`; `photos`, how
+      many there were of its person when it was cloaked; and `unprotected`,
+      why, where its cloak came out as nearly nothing.
     lost: in words, what the input has and the output has not, such as
       "preview" or "gain map"; not what was to be stripped.
     names: whether the output's metadata say who is on it.

@@ -106,6 +106,7 @@ def _load(
         *found.weakest,
         *found.visible,
         *found.sample,
+        *found.single.items,
         *found.unprotected.items,
       ),
       found.faceless.items,

@@ -39,7 +39,8 @@ def bars(
     An `svg` element.
   """
   wide, high = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-  top, step = _scale(max(values, default=0.0))
+  whole = all(isinstance(value, int) for value in values)
+  top, step = _scale(max(values, default=0.0), whole=whole)
   floor = _TOP + high
   number = next(_numbers)
   lines = [
@@ -83,18 +84,22 @@ def bars(
   return "".join(lines)
 
 
-def _scale(most: float) -> tuple[float, float]:
-  """The end of an axis from 0, and the step of its marks: 3 to 5 of them."""
+def _scale(most: float, *, whole: bool) -> tuple[float, float]:
+  """The end of an axis from 0, and the step of its few marks.
+
+  Args:
+    most: what must be on the axis.
+    whole: whether there are only whole numbers.
+  """
   if most <= 0:
-    return 1.0, 0.5
-  step = 1e-12
-  while True:
-    for factor in (1.0, 2.0, 2.5, 5.0):
-      if most <= 4 * factor * step:
-        step *= factor
-        count = -(-most // step)
-        return count * step, step
-    step *= 10
+    return 1.0, 1.0
+  steps = (
+    factor * 10.0**power
+    for power in range(0 if whole else -12, 16)
+    for factor in ((1, 2, 5) if whole else (1, 2, 2.5, 5))
+  )
+  step = next(step for step in steps if 4 * step >= most)
+  return -(-most // step) * step, step
 
 
 def _mark(value: float) -> str:

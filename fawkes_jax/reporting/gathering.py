@@ -21,6 +21,8 @@ SAMPLE = 24
 """Other faces that are shown."""
 BARE = 12
 """Faces without protection that are shown."""
+SINGLE = 12
+"""Faces of people with one photo that are shown."""
 FACELESS = 48
 """Photos that are shown because no face was found in them."""
 EXAMPLES = 3
@@ -282,6 +284,7 @@ class Gathered:
     visible: the faces with the most visible change.
     sample: some protected faces.
     unprotected: some faces without protection.
+    single: some faces of people of whom there was no other photo.
     faceless: some photos in which no face was found.
     copied: files that are no photos, by suffix.
     smallest: the sides of the smallest faces that were looked for, in pixels.
@@ -303,6 +306,7 @@ class Gathered:
     self._visible: Largest[Face] = Largest(EXTREMES)
     self._sample: Sample[Face] = Sample(SAMPLE + 2 * EXTREMES)
     self.unprotected: Sample[Face] = Sample(BARE)
+    self.single: Sample[Face] = Sample(SINGLE)
     self.faceless: Sample[Row] = Sample(FACELESS)
     self.copied: collections.Counter[str] = collections.Counter()
     self.smallest: tuple[float, ...] = ()
@@ -363,6 +367,8 @@ class Gathered:
       return
     self.faces += 1
     self._sample.add(face)
+    if measured.get("photos") == 1:
+      self.single.add(face)
     if (left := likeness(measured)) is not None:
       self.judged += 1
       self.alike += left

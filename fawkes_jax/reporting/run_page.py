@@ -130,6 +130,8 @@ def _sections(
             _faces(faces, shown),
           ),
         )
+  if found.single.seen:
+    yield "single", "People with only one photo", tuple(_single(found, shown))
   if found.faceless.seen:
     yield "faceless", "Photos without a face", tuple(_faceless(found, shown))
   if found.dssim.total or found.cosines:
@@ -387,6 +389,25 @@ def _figure(picture: str, name: str, *lines: str) -> str:
     f"<figure>{picture}<figcaption><b>{text(_cut(name))}</b>{said}</figcaption>"
     "</figure>"
   )
+
+
+def _single(
+  found: gathering.Gathered, shown: pictures.Pictures
+) -> Iterator[str]:
+  sample = found.single
+  are = "person is" if sample.seen == 1 else "people are"
+  told = (
+    f"{sample.seen:,} {are} in no other photo, as far as their faces told."
+    " Their faces are cloaked against this one photo instead of what several"
+    " have in common, which protects them less. More photos of them in the same"
+    " run help."
+  )
+  if sample.seen > len(sample.items):
+    told += f" These are {len(sample.items)} of them, chosen at random."
+  yield page.paragraph(told)
+  yield _control(shown)
+  faces = sorted(sample.items, key=lambda face: face.key)
+  yield _faces(faces, shown)
 
 
 def _faceless(

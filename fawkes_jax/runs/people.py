@@ -253,7 +253,8 @@ class People:
     One that nobody has seen before is cloaked for itself.
 
     Args:
-      job: gets the means of its people, and the targets.
+      job: gets the means of its people, their numbers of photos, and the
+        targets.
     """
     cloaker, people = self._cloaker, self.of(job.sha256)
     if people is None:
@@ -265,8 +266,10 @@ class People:
         )
         for i in range(len(job.faces))
       ]
+      job.photos = [1] * len(job.faces)
     else:
       job.targets = self.targets[people].tolist()
+      job.photos = self.photos[people].tolist()
       job.means = {
         name: normalised(mean[people].astype(np.float32))
         for name, mean in self._means.items()

@@ -49,6 +49,7 @@ class Job:
     targets: of each face, its number among the cloaker's.
     target_names: of each face's target.
     solutions: by the index of the face.
+    photos: how many there are of each face's person, as far as that is known.
     started: when the first face went to the solver.
     decisions: whom to cloak, see `Row`.
   """
@@ -68,6 +69,7 @@ class Job:
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
   )
+  photos: list[int] = dataclasses.field(default_factory=list)
   started: float = 0.0
   decisions: tuple[dict, ...] = ()
 
@@ -87,6 +89,7 @@ def part(job: Job, indices: list[int]) -> Job:
     means=rows(job.means),
     targets=[job.targets[i] for i in indices],
     target_names=[job.target_names[i] for i in indices],
+    photos=[job.photos[i] for i in indices if job.photos],
   )
 
 
@@ -448,6 +451,7 @@ class Fitting:
           ),
           "extractors": extractors,
         }
+        | ({"photos": job.photos[i]} if job.photos else {})
         | ({} if why is None else {"unprotected": why})
       )
     return tuple(faces)

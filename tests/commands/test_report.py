@@ -171,7 +171,9 @@ def test_what_a_person_should_look_at_has_a_section(tmp_path, small_astronaut):
     record.append(made_up.row("clip.mp4", "copied"))
     record.append(made_up.row(".hidden", "skipped", reason="hidden"))
     bare = {"box": [0, 0, 9, 9], "unprotected": "too small"}
-    record.append(made_up.row("f.png", faces=(made_up.face(), bare)))
+    alone = made_up.face() | {"photos": 1}
+    others = made_up.face() | {"photos": 2}
+    record.append(made_up.row("f.png", faces=(alone, bare, others)))
   page, _ = report(output)
   assert "sky.png, a photo in which no face was found" in page.alts()
   assert "Faces smaller than 24 pixels" in page.text
@@ -180,7 +182,12 @@ def test_what_a_person_should_look_at_has_a_section(tmp_path, small_astronaut):
   headings = re.findall(
     r"<h2[^>]*>([^<]*)", (output / "report.html").read_text()
   )
-  assert {"Photos that failed", "Faces left unprotected"} < set(headings)
+  assert {
+    "Photos that failed",
+    "Faces left unprotected",
+    "People with only one photo",
+  } < set(headings)
+  assert "1 person is in no other photo" in page.text
 
 
 def test_names_are_text_and_never_markup(tmp_path):

@@ -80,6 +80,7 @@ def test_photos_of_a_person_have_one_target_and_their_mean(
   jobs = [job("a", [0]), job("b", [1])]
   problems = [stated(known, job)[0][1] for job in jobs]
   assert len({tuple(job.target_names) for job in jobs}) == 1
+  assert [job.photos for job in jobs] == [[2], [2]]
   mean = sum(job.own["dlib_resnet"][0] for job in jobs)
   mean /= np.linalg.norm(mean)
   for problem in problems:
