@@ -1,10 +1,8 @@
 """`fawkes-jax people`: who is on the photos of an archive."""
 
-import base64
 import collections
 import contextlib
 import dataclasses
-import html
 import io
 import itertools
 
@@ -15,17 +13,13 @@ from fawkes_jax.archive import files, index, manifest, scan, stores
 from fawkes_jax.commands import terminal
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, PeopleOptions
+from fawkes_jax.reporting import page
 from fawkes_jax.runs import leaks, people
 
 _SHOWN = 6
 """Faces of each person on the page."""
 _SIDE = 96
 """Of a thumbnail, in pixels."""
-_STYLE = (
-  "body{font:15px sans-serif;margin:2em}section{margin:0 0 1.2em}"
-  "h2{font-size:1em;margin:0 0 .3em}img{width:96px;height:96px;"
-  "object-fit:cover;margin-right:4px}"
-)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -108,9 +102,9 @@ def run(options: PeopleOptions) -> int:
   if more > 0:
     console.print(f"  and {more} more, see --most")
   if options.sheet is not None:
-    page = _page(options, order[: options.most])
+    sheet = _sheet(options, order[: options.most])
     try:
-      files.write_atomically(options.sheet, page.encode())
+      files.write_atomically(options.sheet, sheet.encode())
     except OSError as error:
       raise types.FawkesError(
         f"--sheet={files.printable(options.sheet)} cannot be written:"
@@ -135,7 +129,7 @@ def _count(options: PeopleOptions, everybody: dict[int, _Person]) -> None:
           person.spared += not row.decisions[face]["cloak"]
 
 
-def _page(options: PeopleOptions, order: list[_Person]) -> str:
+def _sheet(options: PeopleOptions, order: list[_Person]) -> str:
   """A page with thumbnails, which needs nothing but itself."""
   wanted: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
   for person in order:
@@ -143,7 +137,7 @@ def _page(options: PeopleOptions, order: list[_Person]) -> str:
       wanted[sha256].append((person.number, face))
   seen = index.Index(stores.open_store(options.output), config=None)
   paths = {one.path: sha256 for sha256 in wanted if (one := seen.get(sha256))}
-  faces: dict[int, list[str]] = collections.defaultdict(list)
+  faces: dict[int, list[bytes]] = collections.defaultdict(list)
   assert options.input is not None
   given = CloakOptions(input=options.input, output=options.output, convert=True)
   for source in scan.scan(options.input):
@@ -155,21 +149,38 @@ def _page(options: PeopleOptions, order: list[_Person]) -> str:
       picture = Image.fromarray(recognition.load_photo(source, given).pixels)
       for number, face in wanted[sha256]:
         faces[number].append(_thumbnail(picture, one.boxes[face].tolist()))
-  sections = "".join(
-    f"<section><h2>{html.escape(person.line())}</h2>"
-    + "".join(f'<img alt="" src="{uri}">' for uri in faces[person.number])
-    + "</section>\n"
+  title = f"People in {files.printable(options.output)}"
+  sections = (
+    page.section(
+      f"person-{person.number}",
+      person.line(),
+      [
+        page.gallery(
+          page.image(jpeg, f"face {i} of person {person.number}")
+          for i, jpeg in enumerate(faces[person.number], 1)
+        )
+      ],
+    )
     for person in order
   )
-  title = html.escape(f"People in {files.printable(options.output)}")
-  return (
-    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}'
-    f"</title><style>{_STYLE}</style><h1>{title}</h1>\n{sections}</html>\n"
+  return page.document(
+    title,
+    [
+      f"<header><h1>{page.text(title)}</h1></header>",
+      '<main id="main">',
+      '<div class="notice">'
+      + page.paragraph(
+        "This page shows faces, which are personal data. Do not publish it."
+      )
+      + "</div>",
+      *sections,
+      "</main>",
+    ],
   )
 
 
-def _thumbnail(picture: Image.Image, box: list[int]) -> str:
-  """A face with a little around it, as an address that holds it."""
+def _thumbnail(picture: Image.Image, box: list[int]) -> bytes:
+  """A face with a little around it, as a JPEG."""
   left, top, right, bottom = box
   more = (right - left) // 4
   face = picture.crop(
@@ -177,5 +188,4 @@ def _thumbnail(picture: Image.Image, box: list[int]) -> str:
   ).resize((_SIDE, _SIDE))
   file = io.BytesIO()
   face.save(file, "jpeg", quality=80)
-  data = base64.b64encode(file.getvalue()).decode()
-  return f"data:image/jpeg;base64,{data}"
+  return file.getvalue()

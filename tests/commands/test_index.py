@@ -92,7 +92,7 @@ def test_people_are_listed_and_shown(archive, tmp_path):
     assert shown.size == (96, 96)
     assert np.asarray(shown).std() > 20
   # Nothing comes from elsewhere.
-  assert "http" not in page and "<script" not in page
+  assert "://" not in page and "<script" not in page
 
 
 def test_people_that_nobody_has_looked_for(tmp_path):
