@@ -61,15 +61,18 @@ def main() -> None:
     # The others count for who is who; to cloak them would take hours.
     part = dataclasses.replace(options, input=given.output / kind)
     pipeline.cloak_archive(part)
-    results[kind] = {
+    paths = {
       name: output / (name if kind == "sorted" else hashed)
       for name, hashed in names.items()
     }
+    # A photo that nothing protects is not written.
+    results[kind] = {n: path for n, path in paths.items() if path.exists()}
+  both = results["sorted"].keys() & results["hashed"].keys()
   same = sum(
     results["sorted"][name].read_bytes() == results["hashed"][name].read_bytes()
-    for name in names
+    for name in both
   )
-  print(f"{same} of {len(names)} files are the same")
+  print(f"{same} of {len(both)} files are the same", flush=True)
   clean = {name: given.output / "sorted" / name for name in names}
   rest = [n for n in known if n not in chosen]
   _measure(given.trackers, folders, chosen, rest, {"clean": clean} | results)
