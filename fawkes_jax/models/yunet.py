@@ -34,6 +34,13 @@ STRIDES = (8, 16, 32)
 MULTIPLE = 32
 """Heights and widths of images are multiples of this."""
 
+_ROOM = 1.6
+"""A photo is searched again where its longer side is more than this times the
+largest face that is found well."""
+
+_LEAST_AGAIN = 1.5
+"""What is found in a smaller copy counts from this times `least_side` on."""
+
 _MOMENTUM = 0.98
 _EPSILON = 1e-5
 
@@ -429,8 +436,9 @@ class Detector:
   """Finds faces and their landmarks in photos of any size.
 
   Photos are searched at a scale at which the smallest face that is looked for
-  has `least_side` pixels, in canvases of a coarse ladder of sizes, so that
-  photos of many sizes need few compilations.
+  has `least_side` pixels; where the network knows no faces as large as they may
+  be there, a second time at a smaller one. Canvases have a coarse ladder of
+  sizes, so that photos of many sizes need few compilations.
 
   Attributes:
     name: for reports.
@@ -439,6 +447,7 @@ class Detector:
     threshold: the least likelihood of a face, 0..1.
     overlap: see `decode`.
     least_side: the side of the smallest face that the network finds well.
+    most_side: that of the largest one; None where it finds all.
     max_pixels: a photo is never searched at more pixels than this, which bounds
       memory. It prevails over the smallest face; `smallest_face` says what is
       looked for.
@@ -452,6 +461,7 @@ class Detector:
   threshold: float = 0.6
   overlap: float = 0.3
   least_side: float = 16.0
+  most_side: float | None = None
   max_pixels: int = 4_000_000
   batch_size: int = 1
 
@@ -481,30 +491,83 @@ class Detector:
     """
     if min_face_pixels is not None and min_face_pixels <= 0:
       raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
-    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
+    sizes = [self._search_sizes(p.shape[:2], min_face_pixels) for p in photos]
+    looks = [(i, size) for i, some in enumerate(sizes) for size in some]
     apply = map if pool is None else pool.map
-    smaller = list(apply(resizing.resized, photos, sizes))
+    smaller = apply(
+      resizing.resized,
+      [photos[i] for i, _ in looks],
+      [size for _, size in looks],
+    )
+    found = iter(self._searched(list(smaller)))
+    return [
+      self._joined(photo.shape[:2], [(size, next(found)) for size in some])
+      for photo, some in zip(photos, sizes, strict=True)
+    ]
+
+  def _searched(
+    self, images: Sequence[UInt8[np.ndarray, "h w 3"]]
+  ) -> list[Faces]:
+    """The faces of images at the scale at which they are searched."""
     canvases: dict[tuple[int, int], list[int]] = {}
-    for i, (height, width) in enumerate(sizes):
+    for i, image in enumerate(images):
+      height, width = image.shape[:2]
       bucket = canvas_side(height), canvas_side(width)
       canvases.setdefault(bucket, []).append(i)
     variables = jax.device_put(self.variables)
-    found: list[list[types.Detection]] = [[] for _ in photos]
+    found: dict[int, Faces] = {}
     for bucket, members in canvases.items():
       while members:
         count = self.batch_size if len(members) >= self.batch_size else 1
         chunk, members = members[:count], members[count:]
-        images = np.zeros((count, *bucket, 3), np.uint8)
-        for i, image in zip(chunk, images, strict=True):
-          height, width = sizes[i]
-          image[:height, :width] = smaller[i]
+        canvas = np.zeros((count, *bucket, 3), np.uint8)
+        for i, place in zip(chunk, canvas, strict=True):
+          height, width = images[i].shape[:2]
+          place[:height, :width] = images[i]
         grids = jax.device_get(
-          _program()(variables, jax.device_put(images), module=self.module)
+          _program()(variables, jax.device_put(canvas), module=self.module)
         )
         read = decode(grids, threshold=self.threshold, overlap=self.overlap)
-        for i, faces in zip(chunk, read, strict=True):
-          found[i] = _in_photo(faces, sizes[i], photos[i].shape[:2])
-    return found
+        found.update(zip(chunk, read, strict=True))
+    return [found[i] for i in range(len(images))]
+
+  def _joined(
+    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
+  ) -> list[types.Detection]:
+    """The faces of a photo that was searched at one or several scales.
+
+    Of two boxes of one face, the one whose size the network knows is kept.
+    """
+    faces, known = [], []
+    for number, (size, found) in enumerate(looks):
+      sides = np.sqrt((found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1))
+      fine = number == 0
+      wanted = sides >= (0 if fine else _LEAST_AGAIN * self.least_side)
+      ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
+      inside = (found.boxes[:, :2] < size[::-1]).all(axis=1) & wanted
+      faces.append(
+        Faces(
+          found.boxes[inside] * np.tile(ratio, 2),
+          found.points[inside] * ratio,
+          found.scores[inside],
+        )
+      )
+      most = self.most_side if fine and len(looks) > 1 else None
+      known.append(sides[inside] <= (np.inf if most is None else most))
+    boxes, points, scores = map(np.concatenate, zip(*faces, strict=True))
+    if len(looks) > 1:
+      kept = suppress(boxes, scores + np.concatenate(known), self.overlap)
+      kept.sort(key=lambda i: -scores[i])
+      boxes, points, scores = boxes[kept], points[kept], scores[kept]
+    return [
+      types.Detection(
+        # From edges to the last pixels inside.
+        box=box - np.array([0, 0, 1, 1], np.float32),
+        score=float(score),
+        points=point - np.float32(0.5),
+      )
+      for box, point, score in zip(boxes, points, scores, strict=True)
+    ]
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
@@ -518,21 +581,32 @@ class Detector:
     Returns:
       Pixels of the photo.
     """
-    return (
-      self.least_side * shape[0] / self._search_size(shape, min_face_pixels)[0]
-    )
+    size = self._search_sizes(shape, min_face_pixels)[0]
+    return self.least_side * shape[0] / size[0]
 
-  def _search_size(
+  def _search_sizes(
     self, shape: tuple[int, ...], min_face_pixels: float | None
-  ) -> tuple[int, int]:
-    """Height and width at which a photo is searched."""
+  ) -> list[tuple[int, int]]:
+    """Heights and widths at which a photo is searched, one or two."""
     height, width = shape
     smallest = min_face_pixels or default_min_face(height, width)
-    scale = min(
-      self.least_side / smallest,
-      math.sqrt(self.max_pixels / (height * width)),
-    )
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    scales = [
+      min(
+        self.least_side / smallest,
+        math.sqrt(self.max_pixels / (height * width)),
+      )
+    ]
+    # No face is larger than the photo.
+    longest = max(shape)
+    if (
+      self.most_side is not None
+      and scales[0] * longest > _ROOM * self.most_side
+    ):
+      scales.append(_ROOM * self.most_side / longest)
+    return [
+      (max(1, round(height * scale)), max(1, round(width * scale)))
+      for scale in scales
+    ]
 
 
 def default_min_face(height: int, width: int) -> float:
@@ -554,28 +628,6 @@ def canvas_side(side: int) -> int:
   return MULTIPLE * math.ceil(128 / MULTIPLE * 2 ** (step / 4) - 1e-9)
 
 
-def _in_photo(
-  faces: Faces, size: tuple[int, int], shape: tuple[int, ...]
-) -> list[types.Detection]:
-  """Faces of a canvas as faces of the photo in it."""
-  ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
-  inside = (faces.boxes[:, :2] < size[::-1]).all(axis=1)
-  return [
-    types.Detection(
-      # From edges to the last pixels inside.
-      box=box * np.tile(ratio, 2) - np.array([0, 0, 1, 1], np.float32),
-      score=float(score),
-      points=points * ratio - np.float32(0.5),
-    )
-    for box, points, score in zip(
-      faces.boxes[inside],
-      faces.points[inside],
-      faces.scores[inside],
-      strict=True,
-    )
-  ]
-
-
 OURS = YuNet(
   scores=1,
   stages=((32, 32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)),
@@ -584,3 +636,6 @@ OURS = YuNet(
   squares=True,
 )
 """The architecture of the package's own detector: 163,951 weights."""
+
+OURS_MOST_SIDE = 160.0
+"""The largest faces that it was shown often; see `Detector.most_side`."""

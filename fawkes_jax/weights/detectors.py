@@ -72,7 +72,11 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
 def _from_file(path: Path, name: str) -> yunet.Detector:
   variables, threshold = _read(path)
   return yunet.Detector(
-    name=name, module=yunet.OURS, variables=variables, threshold=threshold
+    name=name,
+    module=yunet.OURS,
+    variables=variables,
+    threshold=threshold,
+    most_side=yunet.OURS_MOST_SIDE,
   )
 
 

@@ -109,7 +109,7 @@ class Studio:
     known = np.flatnonzero(~photo.ignored & (sides >= 4))
     if len(known) and rng.random() < 0.8:
       chosen = rng.choice(known)
-      wanted = math.exp(rng.uniform(math.log(8), math.log(220)))
+      wanted = math.exp(rng.uniform(math.log(8), math.log(300)))
       scale = float(np.clip(wanted / sides[chosen], least, 2.5))
       left, top, right, bottom = photo.boxes[chosen]
       middle = complex((left + right) / 2, (top + bottom) / 2)
@@ -150,7 +150,7 @@ class Studio:
     """The scene with one more face, where there is room."""
     with Image.open(single.path) as file:
       tile = file.convert("RGB")
-    wanted = math.exp(rng.uniform(math.log(9), math.log(260)))
+    wanted = math.exp(rng.uniform(math.log(9), math.log(300)))
     scale = wanted / math.sqrt(_areas(single.boxes)[0])
     turn = rng.uniform(-45, 45) if rng.random() < 0.5 else rng.normal() * 5
     axis = scale * np.exp(1j * math.radians(turn))
