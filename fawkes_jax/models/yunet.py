@@ -534,31 +534,27 @@ class Detector:
   def _joined(
     self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
   ) -> list[types.Detection]:
-    """The faces of a photo that was searched at one or several scales.
+    """The faces of a photo that was searched at one or two scales.
 
-    Of two boxes of one face, the one whose size the network knows is kept.
+    What the first search finds beyond the sizes that the network knows may be a
+    part of a face; it is kept where the second finds no face.
     """
-    faces, known = [], []
-    for number, (size, found) in enumerate(looks):
-      sides = np.sqrt((found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1))
-      fine = number == 0
-      wanted = sides >= (0 if fine else _LEAST_AGAIN * self.least_side)
-      ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
-      inside = (found.boxes[:, :2] < size[::-1]).all(axis=1) & wanted
-      faces.append(
-        Faces(
-          found.boxes[inside] * np.tile(ratio, 2),
-          found.points[inside] * ratio,
-          found.scores[inside],
-        )
-      )
-      most = self.most_side if fine and len(looks) > 1 else None
-      known.append(sides[inside] <= (np.inf if most is None else most))
-    boxes, points, scores = map(np.concatenate, zip(*faces, strict=True))
-    if len(looks) > 1:
-      kept = suppress(boxes, scores + np.concatenate(known), self.overlap)
-      kept.sort(key=lambda i: -scores[i])
-      boxes, points, scores = boxes[kept], points[kept], scores[kept]
+    (size, faces), *again = looks
+    sides = _sides(faces)
+    faces = _scaled(faces, size, shape)
+    for size, others in again:
+      large = _sides(others) >= _LEAST_AGAIN * self.least_side
+      others = _scaled(_some(others, large), size, shape)
+      doubtful = sides > (self.most_side or np.inf)
+      part = [
+        unsure and bool((_covered(box, others.boxes) > 0.5).any())
+        for unsure, box in zip(doubtful, faces.boxes, strict=True)
+      ]
+      faces = _some(faces, ~np.array(part, bool))
+      faces = Faces(*map(np.concatenate, zip(faces, others, strict=True)))
+      kept = suppress(faces.boxes, faces.scores, self.overlap)
+      faces = _some(faces, np.array(kept, int))
+    inside = np.flatnonzero((faces.boxes[:, :2] < shape[::-1]).all(axis=1))
     return [
       types.Detection(
         # From edges to the last pixels inside.
@@ -566,7 +562,7 @@ class Detector:
         score=float(score),
         points=point - np.float32(0.5),
       )
-      for box, point, score in zip(boxes, points, scores, strict=True)
+      for box, point, score in zip(*_some(faces, inside), strict=True)
     ]
 
   def smallest_face(
@@ -607,6 +603,35 @@ class Detector:
       (max(1, round(height * scale)), max(1, round(width * scale)))
       for scale in scales
     ]
+
+
+def _some(faces: Faces, which: np.ndarray) -> Faces:
+  """Those of a mask, or of indices."""
+  return Faces(*(array[which] for array in faces))
+
+
+def _sides(faces: Faces) -> np.ndarray:
+  """The square roots of the areas of boxes."""
+  boxes = faces.boxes
+  return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+
+
+def _scaled(
+  faces: Faces, size: tuple[int, int], shape: tuple[int, int]
+) -> Faces:
+  """Faces of a photo that was searched at some height and width."""
+  ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
+  return Faces(
+    faces.boxes * np.tile(ratio, 2), faces.points * ratio, faces.scores
+  )
+
+
+def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """How much of a box each of others covers, 0..1."""
+  shared = np.maximum(
+    np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
+  ).prod(axis=1)
+  return shared / max(float((box[2:] - box[:2]).prod()), 1e-9)
 
 
 def default_min_face(height: int, width: int) -> float:

@@ -81,6 +81,7 @@ def test_a_row_on_disk(tmp_path):
     ],
     "lost": ["gain map"],
     "names": True,
+    "decisions": [],
   }
 
 

@@ -52,7 +52,7 @@ def test_help_shows_a_page_and_says_where_the_rest_is(command):
   assert (code, errors) == (0, "")
   flags = re.findall(r"^  (?:-h, )?(--\w+)", said, re.MULTILINE)
   assert {"--output", "--help_all"} < set(flags)
-  assert len(flags) <= 18
+  assert len(flags) <= 20
   assert said.count("\n") < 60
   assert "--learning_rate" not in said
   _, everything, _ = run(command, "--help_all")

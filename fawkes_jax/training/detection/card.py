@@ -18,7 +18,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
     The card.
   """
   weights = sum(leaf.size for leaf in jax.tree.leaves(result.variables))
-  command = reports.command("train_detector", options, untold=("output",))
+  command = reports.command("train_detector", options, untold=("data_note",))
   return "\n".join(
     [
       f"# {options.name}",
