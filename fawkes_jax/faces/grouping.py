@@ -9,12 +9,17 @@ that a few rounds over arrays do it. The mean over all pairs needs no pairs, as
 it is the product of two sums.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Float32, Int64
+
+# When it is imported, faiss says for which processor it was compiled.
+logging.getLogger("faiss").setLevel(logging.WARNING)
+
+import faiss  # noqa: E402
 
 _NEIGHBOURS = 16
 """So many are asked of each face; people with more photos join in rounds."""

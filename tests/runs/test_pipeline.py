@@ -257,7 +257,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
     assert len(row["faces"]) == count
     for face in row["faces"]:
       assert set(face) == {
-        *("box", "target", "steps", "dssim", "linf", "extractors")
+        *("box", "target", "steps", "dssim", "linf", "extractors", "photos")
       }
       assert 1 <= face["steps"] <= STEPS
       assert face["target"].startswith("bank/")
