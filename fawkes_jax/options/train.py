@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fawkes_jax.options import faces, rules
+from fawkes_jax.options import faces, rules, training
 from fawkes_jax.options.declared import Options, option
 from fawkes_jax.options.faces import FaceOptions
 
@@ -17,15 +17,8 @@ class TrainOptions(Options):
     "folder with a folder of photos for each identity, or tfds:NAME, a"
     " TensorFlow Datasets name"
   )
-  output: Path = option(
-    "folder for the results",
-    more="It gets the weights, a model card and the state",
-  )
-  data_note: str = option(
-    "source and licence of the data, for the model card",
-    default="source and licence not stated",
-    rare=True,
-  )
+  output: Path = training.output()
+  data_note: str = training.data_note()
   student: str = option(
     "architecture of the student",
     default="student_resnet",
@@ -55,20 +48,8 @@ class TrainOptions(Options):
     more="Then they learn together, each given what the ones before have made",
     rare=True,
   )
-  minutes: float = option(
-    "longest training time, in minutes",
-    rules.within(0, 100_000, open_low=True),
-    default=60.0,
-    more="They count over all runs that continue one another",
-  )
-  steps: int | None = option(
-    "largest number of training steps",
-    rules.within(1, 10**9),
-    default=None,
-    shown="as many as the minutes allow",
-    more="The learning rate falls towards the last step, without one towards"
-    " the end of the minutes",
-  )
+  minutes: float = training.minutes()
+  steps: int | None = training.steps()
   batch_size: int = option(
     "crops per step", rules.within(2, 65_536), default=64, rare=True
   )

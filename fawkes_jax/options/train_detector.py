@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fawkes_jax.options import rules
+from fawkes_jax.options import rules, training
 from fawkes_jax.options.declared import Options, option
 
 
@@ -15,21 +15,14 @@ class TrainDetectorOptions(Options):
     more="Its columns are file, left, top, right, bottom and perhaps"
     " difficulty; where that says ignore, nothing is learned",
   )
-  output: Path = option(
-    "folder for the results",
-    more="It gets the weights, a model card and the state",
-  )
+  output: Path = training.output()
   single_faces: tuple[str, ...] = option(
     "folders with faces.tsv, a box and five landmarks for each of their photos,"
     " with commas",
     default=(),
     more="These faces are pasted into the photos of the data",
   )
-  data_note: str = option(
-    "source and licence of the data, for the model card",
-    default="source and licence not stated",
-    rare=True,
-  )
+  data_note: str = training.data_note()
   teacher: str = option(
     "detector that teaches: yunet",
     rules.one_of("yunet"),
@@ -44,20 +37,8 @@ class TrainDetectorOptions(Options):
     rare=True,
   )
   name: str = option("of the files written", default="detector")
-  minutes: float = option(
-    "longest training time, in minutes",
-    rules.within(0, 100_000, open_low=True),
-    default=60.0,
-    more="They count over all runs that continue one another",
-  )
-  steps: int | None = option(
-    "largest number of training steps",
-    rules.within(1, 10**9),
-    default=None,
-    shown="as many as the minutes allow",
-    more="The learning rate falls towards the last step, without one towards"
-    " the end of the minutes",
-  )
+  minutes: float = training.minutes()
+  steps: int | None = training.steps()
   batch_size: int = option(
     "scenes a step", rules.within(1, 65_536), default=8, rare=True
   )

@@ -80,11 +80,7 @@ def cloak_archive(
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
   with (
-    manifest.Manifest(
-      options.output,
-      process=options.process_id,
-      processes=options.num_processes,
-    ) as record,
+    _record(options) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
     Listing(options, record, watcher) as listing,
   ):
@@ -207,6 +203,15 @@ def _all_of(
   record.sync()
 
 
+def _record(options: CloakOptions) -> manifest.Manifest:
+  """The record that this process writes."""
+  return manifest.Manifest(
+    options.output,
+    process=options.process_id,
+    processes=options.num_processes,
+  )
+
+
 def index_archive(
   options: CloakOptions, watcher: outcomes.Watcher | None = None
 ) -> collections.Counter[str]:
@@ -230,11 +235,7 @@ def index_archive(
     return counts
   watcher = watcher or outcomes.Watcher()
   with (
-    manifest.Manifest(
-      options.output,
-      process=options.process_id,
-      processes=options.num_processes,
-    ) as record,
+    _record(options) as record,
     concurrent.futures.ThreadPoolExecutor(options.threads) as pool,
     Listing(options, record, watcher),
   ):
