@@ -8,7 +8,10 @@ Conventions, for the whole package:
 * A change is what is added to an image; float32, in the same 0..255 units.
 """
 
+import concurrent.futures
 import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -55,6 +58,54 @@ class Detection:
   box: np.ndarray
   score: float
   points: np.ndarray | None = None
+
+
+class Detector(Protocol):
+  """What finds the faces of photos."""
+
+  @property
+  def name(self) -> str:
+    """For reports."""
+    ...
+
+  def detect(
+    self,
+    photos: Sequence[np.ndarray],
+    *,
+    min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[list[Detection]]:
+    """Finds the faces of photos.
+
+    Args:
+      photos: uint8 [h, w, 3], RGB, upright, of any sizes.
+      min_face_pixels: the side of the smallest faces to look for, in pixels of
+        the photo. Halving it makes the search four times as expensive. None
+        stands for the detector's own rule.
+      pool: of threads that make photos smaller; None for the caller's.
+
+    Returns:
+      For each photo its faces. Right and bottom of a box are the last pixels
+      inside, and it may reach outside the photo.
+
+    Raises:
+      ValueError: `min_face_pixels` is not positive.
+    """
+    ...
+
+  def smallest_face(
+    self, shape: tuple[int, int], min_face_pixels: float | None = None
+  ) -> float:
+    """The side of the smallest face that is looked for.
+
+    Args:
+      shape: height and width of a photo, in pixels.
+      min_face_pixels: see `detect`.
+
+    Returns:
+      Pixels of the photo.
+    """
+    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

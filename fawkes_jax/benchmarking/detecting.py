@@ -10,7 +10,7 @@ from fawkes_jax import types
 from fawkes_jax.benchmarking import rounds
 from fawkes_jax.faces import annotations
 from fawkes_jax.faces.annotations import Annotated
-from fawkes_jax.models import mmod, yunet
+from fawkes_jax.models import yunet
 from fawkes_jax.options import BenchmarkOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.weights import detectors
@@ -29,7 +29,7 @@ class Detection(rounds.Subject):
 
   def __init__(
     self,
-    detector: mmod.Detector | yunet.Detector,
+    detector: types.Detector,
     photos: Sequence[Annotated],
     options: BenchmarkOptions,
   ):

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from fawkes_jax import types
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import landmarks, mmod, yunet
+from fawkes_jax.models import landmarks
 
 LEAST_SIDE = 24
 """A face smaller than this, in pixels of the crop's side, holds too little to
@@ -84,14 +84,14 @@ class Finder:
 
   Attributes:
     detector: finds boxes, and perhaps landmarks.
-    landmark_model: finds dlib's five points in each box; None where the
-      detector finds landmarks.
+    landmark_model: finds dlib's five points in the boxes of which the detector
+      tells no landmarks; None where it always does.
     crop_size: the largest crop's side in pixels.
     min_face_pixels: the smallest face that is looked for; None for the
       detector's own rule.
   """
 
-  detector: mmod.Detector | yunet.Detector
+  detector: types.Detector
   landmark_model: landmarks.LandmarkModel | None
   crop_size: int
   min_face_pixels: float | None = None
@@ -175,18 +175,22 @@ class Finder:
     self, photo: np.ndarray, detections: list[types.Detection]
   ) -> list[geometry.Alignment]:
     """By the landmarks of the detector, or else of the landmark model."""
-    if self.landmark_model is None:
-      return [
-        geometry.align_centres(
-          np.asarray(detection.points), max_side=self.crop_size
-        )
-        for detection in detections
-      ]
-    boxes = np.stack([detection.box for detection in detections])
-    return [
-      geometry.align(five, max_side=self.crop_size)
-      for five in self.landmark_model.predict(photo, boxes)
-    ]
+    found = {
+      i: geometry.align_centres(
+        np.asarray(detection.points), max_side=self.crop_size
+      )
+      for i, detection in enumerate(detections)
+      if detection.points is not None
+    }
+    bare = [i for i in range(len(detections)) if i not in found]
+    if bare:
+      assert self.landmark_model is not None
+      boxes = np.stack([detections[i].box for i in bare])
+      for i, five in zip(
+        bare, self.landmark_model.predict(photo, boxes), strict=True
+      ):
+        found[i] = geometry.align(five, max_side=self.crop_size)
+    return [found[i] for i in range(len(detections))]
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

@@ -77,7 +77,7 @@ class Recognition:
       detector=detectors.load(options.detector),
       landmark_model=(
         builtin.load_landmark_model()
-        if options.detector == detectors.DLIB
+        if options.detector in (detectors.BOTH, detectors.DLIB)
         else None
       ),
       crop_size=options.crop_size,

@@ -321,9 +321,13 @@ class Detector:
     window: width and height of the window that the network scores.
     overlap: see `suppress`.
     threshold: faces score above it; a higher one finds fewer and surer faces.
+    least_share: the side of the smallest face that is looked for, as a share
+      of the photo's longer side. docs/cloaking.md has the measurement of what
+      smaller ones cost.
+    least_side: that side in pixels of the photo, at least.
     max_pixels: a photo is never searched at more pixels than this, which
-      bounds memory: its canvas has 43 bytes for each. It prevails over
-      `min_face_pixels`; `smallest_face` says what is looked for.
+      bounds memory: its canvas has 43 bytes for each. It prevails over the
+      smallest face; `smallest_face` says what is looked for.
     strip_pixels: a larger canvas is scored in strips of rows, see `_score`.
     batch_size: as many small photos of one bucket are searched at once. On a
       CPU one is fastest.
@@ -335,6 +339,8 @@ class Detector:
   window: tuple[int, int]
   overlap: tuple[float, float]
   threshold: float = 0.0
+  least_share: float = 1 / 48
+  least_side: float = 24.0
   max_pixels: int = 20_000_000
   strip_pixels: int = 6_000_000
   batch_size: int = 1
@@ -352,7 +358,7 @@ class Detector:
       photos: uint8 [h, w, 3], RGB, upright, of any sizes.
       min_face_pixels: the side of the smallest boxes to look for, in pixels of
         the photo. Halving it makes the search four times as expensive. None
-        means `default_min_face` of each photo.
+        means what `least_share` and `least_side` say of each photo.
       pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
@@ -452,7 +458,9 @@ class Detector:
   ) -> tuple[int, int]:
     """Returns height and width at which to search a photo."""
     height, width = shape
-    smallest = min_face_pixels or default_min_face(height, width)
+    smallest = min_face_pixels or max(
+      self.least_side, self.least_share * max(height, width)
+    )
     scale = min(
       min(self.window) / smallest,
       math.sqrt(self.max_pixels / (height * width)),
@@ -482,17 +490,3 @@ class Detector:
       types.Detection(box=box, score=float(confidences[i]))
       for box, i in zip(boxes, kept, strict=True)
     ]
-
-
-def default_min_face(height: int, width: int) -> float:
-  """Returns the smallest face worth looking for in a photo of some size.
-
-  Args:
-    height: of the photo, in pixels.
-    width: of the photo, in pixels.
-
-  Returns:
-    Pixels: 1/48 of the longer side, but at least 24. docs/cloaking.md has the
-    measurement of what smaller ones cost.
-  """
-  return max(24.0, max(height, width) / 48)

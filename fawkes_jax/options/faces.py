@@ -22,18 +22,18 @@ class PhotoOptions(Options, group="faces"):
   """How the faces of photos are found."""
 
   detector: str = option(
-    "what finds faces: dlib, own, yunet or a file",
-    default="dlib",
-    more="own is the package's, which is much faster; yunet is there after"
-    " `fawkes-jax weights fetch yunet`; files are of `fawkes-jax"
-    " train_detector`",
+    "what finds faces: both, dlib, own, yunet or a file",
+    default="both",
+    more="both stands for dlib's, for larger faces, and the package's own, for"
+    " all; yunet is there after `fawkes-jax weights fetch yunet`; files are of"
+    " `fawkes-jax train_detector`",
   )
   min_face_pixels: float | None = option(
     "side of the smallest face to look for; halving it quadruples the search",
     MIN_FACE_PIXELS,
     default=None,
-    shown="1/48 of the photo's longer side, at least 24; with other detectors"
-    " than dlib 1/64, at least 16",
+    shown="1/64 of the photo's longer side, at least 16; with dlib alone 1/48,"
+    " at least 24",
     more="It is in pixels of the photo; None stands for the detector's rule",
   )
   crop_size: int = option(

@@ -5,6 +5,7 @@ with slashes between the levels of their names. Its only metadata key holds JSON
 that says so, and at which likelihood a face is accepted.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import safetensors.numpy
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
-from fawkes_jax.models import mmod, yunet
+from fawkes_jax.models import joint_detector, yunet
 from fawkes_jax.options import FaceOptions, OptionError
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
@@ -28,6 +29,9 @@ OWN = "own"
 
 DLIB = "dlib"
 """The name of dlib's detector, whose landmarks are a model of their own."""
+
+BOTH = "both"
+"""The name of the two that travel with the package, as one."""
 
 YUNET = "yunet"
 """The name of YuNet's own weights, and of its record in the catalogue."""
@@ -41,11 +45,11 @@ _KEY = "fawkes_jax"
 _DETECTOR = "detector"
 
 
-def load(name: str) -> mmod.Detector | yunet.Detector:
+def load(name: str) -> types.Detector:
   """Loads a detector with its weights.
 
   Args:
-    name: `OWN`, `DLIB`, `YUNET`, or the path of a file that ends in
+    name: `BOTH`, `OWN`, `DLIB`, `YUNET`, or the path of a file that ends in
       .safetensors.
 
   Returns:
@@ -55,9 +59,16 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
     FawkesError: the name is unknown, or the weights are missing or damaged.
   """
   if name == OWN:
-    return _from_file(builtin.checkpoint(_OWN_FILE), name)
+    return _own()
   if name == DLIB:
     return builtin.load_detector()
+  if name == BOTH:
+    large = dataclasses.replace(
+      builtin.load_detector(),
+      least_share=joint_detector.LARGE_SHARE,
+      least_side=joint_detector.LARGE_SIDE,
+    )
+    return joint_detector.Detector(name=name, large=large, small=_own())
   if name == YUNET:
     return yunet.Detector(
       name=name, module=yunet.YuNet(), variables=load_yunet()
@@ -65,13 +76,17 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
   if Path(name).suffix == ".safetensors":
     return _from_file(Path(name), Path(name).stem)
   raise _unusable(
-    f"{OWN}, {DLIB}, {YUNET} or a file that ends in .safetensors", name
+    f"{BOTH}, {OWN}, {DLIB}, {YUNET} or a file that ends in .safetensors", name
   )
 
 
 def _unusable(rule: str, value: object) -> OptionError:
   """The error of a detector that cannot be used; it names the option."""
   return OptionError(FaceOptions, "detector", rule, str(value))
+
+
+def _own() -> yunet.Detector:
+  return _from_file(builtin.checkpoint(_OWN_FILE), OWN)
 
 
 def _from_file(path: Path, name: str) -> yunet.Detector:

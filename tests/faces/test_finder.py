@@ -79,11 +79,13 @@ def test_a_large_face_is_scaled_down(recognition, small_astronaut):
 
 @pytest.mark.parametrize(("side", "least"), [(64, None), (48, 16)])
 def test_small_faces(recognition, astronaut, side, least):
-  """A face of 24 pixels; one of 18, below the detector's own rule."""
+  """dlib's detector: a face of 24 pixels; one of 18, below its own rule."""
   face = Image.fromarray(astronaut[:256, 100:356]).resize((side, side))
   photo = np.full((120, 160, 3), 90, np.uint8)
   photo[30 : 30 + side, 40 : 40 + side] = np.asarray(face)
-  finder = recognition.finder
+  finder = dataclasses.replace(
+    recognition.finder, detector=detectors.load("dlib")
+  )
   assert bool(finder.find([photo])[0]) == (least is None)
   patient = dataclasses.replace(finder, min_face_pixels=least)
   [[found]] = patient.find([photo])
@@ -105,6 +107,9 @@ def test_what_is_not_looked_for_is_told(recognition):
   """Also where the bound on memory prevails over what was asked for."""
   finder = recognition.finder
   phone = np.broadcast_to(np.uint8(0), (3000, 4000, 3))
+  assert finder.smallest(phone) == pytest.approx(4000 / 64, rel=1e-3)
+  assert finder.smallest(phone[:100, :100]) == pytest.approx(16, abs=0.2)
+  finder = dataclasses.replace(finder, detector=detectors.load("dlib"))
   assert finder.smallest(phone) == pytest.approx(4000 / 48, rel=1e-3)
   assert finder.smallest(phone[:100, :100]) == pytest.approx(24, abs=0.2)
   patient = dataclasses.replace(finder, min_face_pixels=100)
@@ -125,7 +130,7 @@ def test_crops_of_another_version(recognition, small_astronaut):
 
 @pytest.fixture
 def other(recognition, request, tmp_path, monkeypatch):
-  """A finder with another detector than dlib's, by its name."""
+  """A finder with another detector than the default, by its name."""
   if request.param == "yunet":
     data = request.getfixturevalue("data_dir")
     (tmp_path / "weights").mkdir()
