@@ -30,7 +30,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import files, manifest, storage
 
 FOLDER = f"{manifest.FOLDER}/index"
-FORMAT = 1
+FORMAT = 2
 """Another number for each way to write a shard."""
 _PREFIX = "faces-"
 _PHOTOS = 512
@@ -249,6 +249,26 @@ class Index:
     Raises:
       types.FawkesError: a shard cannot be read any more.
     """
+    columns = [f"{_E}{name}" for name in extractors]
+    for places, table in self._faces(columns):
+      yield (
+        places,
+        {name: _rows(table[f"{_E}{name}"]) for name in extractors},
+      )
+
+  def boxes(self) -> Int32[np.ndarray, "n 4"]:
+    """The boxes of all faces, in the order of their places.
+
+    Raises:
+      types.FawkesError: a shard cannot be read any more.
+    """
+    boxes = np.zeros((self.faces(), 4), np.int32)
+    for places, table in self._faces(["boxes"]):
+      boxes[places] = _rows(table["boxes"])
+    return boxes
+
+  def _faces(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """Some columns of the photos with faces, a shard at a time, with places."""
     found = self._all("SELECT shard, row, faces FROM photos ORDER BY sha256")
     if not found:
       return
@@ -260,17 +280,14 @@ class Index:
       own = own[count[own] > 0]
       if not len(own):
         continue
-      table = self._table(self._shards[shard]).take(row[own])
+      table = self._table(self._shards[shard], columns).take(row[own])
       places = np.concatenate(
         [
           np.arange(p, p + c)
           for p, c in zip(place[own], count[own], strict=True)
         ]
       )
-      yield (
-        places,
-        {name: _rows(table[f"{_E}{name}"]) for name in extractors},
-      )
+      yield places, table
 
   def photos(self) -> Iterator[tuple[str, int]]:
     """The sha256 and number of faces of all photos, in order."""
@@ -305,9 +322,9 @@ class Index:
       raise self._failure(error) from error
     return [n for n in names if n.startswith(_PREFIX)]
 
-  def _table(self, name: str) -> pa.Table:
+  def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
     try:
-      return self._read(name)
+      return self._read(name, columns)
     except (OSError, _UselessError) as error:
       raise types.FawkesError(
         f"{self._store.address}/{FOLDER}/{name} was readable before:"

@@ -56,8 +56,9 @@ class Row:
       "preview" or "gain map"; not what was to be stripped.
     names: whether the output's metadata say who is on it.
     decisions: where only some people are cloaked, for each face `box`,
-      `cloak` (whether it is), `nearest` (of those who were shown), `likeness`
-      to them, its `threshold`, and `unsure`.
+      `cloak` (whether it is), `nearest` (of those who are meant, or whoever
+      has the name that was given to the person), `likeness` to them (None for
+      one with another name), its `threshold`, and `unsure`.
   """
 
   path: str

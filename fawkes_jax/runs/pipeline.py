@@ -74,6 +74,7 @@ def cloak_archive(
   sources = begin(options)
   if sources is None:
     return {}
+  options = choosing.resolved(options)
   # Enough to know whether there are fewer than a CPU solves at once.
   some = list(itertools.islice(sources, recognition.CPU_FACES))
   several = options.num_processes > 1
