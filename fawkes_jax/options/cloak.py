@@ -105,8 +105,8 @@ class CloakOptions(IndexOptions, CloakerOptions):
     rare=True,
   )
   protect: tuple[str, ...] | None = option(
-    "cloak only these people: names that `fawkes-jax people` has given, or"
-    " folders of photos (one for each, with commas, or a folder of them)",
+    "cloak only these people: names of `fawkes-jax people`, or folders of"
+    " photos (one for each, with commas, or a folder of them)",
     rules.several("names or folders"),
     default=None,
     more="A word is a name where somebody in the output has it; ./WORD is a"
@@ -114,7 +114,7 @@ class CloakOptions(IndexOptions, CloakerOptions):
     group=_WHO,
   )
   spare: tuple[str, ...] | None = option(
-    "cloak everybody but these people, named or shown likewise",
+    "cloak everybody but these people",
     rules.several("names or folders"),
     default=None,
     group=_WHO,
