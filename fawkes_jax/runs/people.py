@@ -103,8 +103,9 @@ def arrange(
     }
   )
   try:
-    index_lib.write(store, _PEOPLE, people, {})
+    # Where there are people, there are their faces.
     index_lib.write(store, _FACES, faces, {})
+    index_lib.write(store, _PEOPLE, people, {})
   except OSError as error:
     raise types.FawkesError(
       f"{store.address}/{index_lib.FOLDER} cannot be written:"
