@@ -156,6 +156,9 @@ def _share(
     return _of(options, processes.shares)
 
   def survey(share: int) -> None:
+    if share != options.process_id:
+      # What a process has recorded that is lost need not be done again.
+      record.refresh()
     run.survey(_of(options, (share,)))
     record.sync()
     processes.left(len(run.left))
