@@ -58,6 +58,20 @@ class Detection:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+  """What the detector says of a photo.
+
+  Attributes:
+    faces: by falling score.
+    likely: where a face is likely of which the detector is not sure enough;
+      None where there are faces, or where it is not likely either.
+  """
+
+  faces: list[Detection]
+  likely: Detection | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
   """A change to a rectangle of a photo.
 

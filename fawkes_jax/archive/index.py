@@ -49,6 +49,8 @@ class Seen:
     path: what the photo was called when it was looked at.
     sha256: of its file.
     smallest_face: the side of the smallest face that was looked for, in pixels.
+    likely: where a face is likely although none was found (left, top, right
+      and bottom), and how sure the detector is of it; None where it is not.
     boxes: left, top, right, bottom in pixels of the photo.
     scores: the detector's confidence.
     alignments: origin and axis (x and y each) and side, see
@@ -63,6 +65,7 @@ class Seen:
   scores: Float32[np.ndarray, " n"]
   alignments: Float64[np.ndarray, "n 5"]
   embeddings: Mapping[str, Float16[np.ndarray, "n d"]]
+  likely: tuple[int, int, int, int, float] | None = None
 
   def __len__(self) -> int:
     return len(self.boxes)
@@ -188,6 +191,7 @@ class Index:
         "path": [photo.path for photo in seen],
         "sha256": [photo.sha256 for photo in seen],
         "smallest_face": pa.array([p.smallest_face for p in seen], "float64"),
+        "likely": pa.array([p.likely for p in seen], pa.list_(pa.float64())),
         "boxes": _lists([photo.boxes for photo in seen]),
         "scores": _lists([photo.scores for photo in seen]),
         "alignments": _lists([photo.alignments for photo in seen]),
@@ -447,6 +451,10 @@ def _photo(table: pa.Table) -> Seen:
     for name in table.column_names
     if name.startswith(_E)
   }
+  likely = None
+  if (found := table["likely"][0].as_py()) is not None:
+    left, top, right, bottom = map(int, found[:4])
+    likely = left, top, right, bottom, found[4]
   return Seen(
     path=table["path"][0].as_py(),
     sha256=table["sha256"][0].as_py(),
@@ -455,4 +463,5 @@ def _photo(table: pa.Table) -> Seen:
     scores=_rows(table["scores"]),
     alignments=_rows(table["alignments"]),
     embeddings=embeddings,
+    likely=likely,
   )

@@ -59,6 +59,8 @@ class Row:
       `cloak` (whether it is), `nearest` (of those who are meant, or whoever
       has the name that was given to the person), `likeness` to them (None for
       one with another name), its `threshold`, and `unsure`.
+    likely: in a photo in which no face was found but one is likely, its `box`
+      and `score`, how sure the detector is of it; None in all others.
   """
 
   path: str
@@ -76,6 +78,7 @@ class Row:
   lost: tuple[str, ...] = ()
   names: bool = False
   decisions: tuple[dict, ...] = ()
+  likely: dict | None = None
 
   def __post_init__(self):
     if self.status not in STATUSES:

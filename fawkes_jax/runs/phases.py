@@ -191,6 +191,7 @@ class Phases:
           item.photo,
           sha256=item.sha256,
           smallest_face=seen.smallest_face,
+          likely=seen.likely,
         )
       )
     elif isinstance(item, outcomes.Outcome):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from terminal import run
 
-from fawkes_jax.archive import index, names
+from fawkes_jax.archive import index, manifest, names
 from fawkes_jax.faces import finder
 
 pytestmark = pytest.mark.slow
@@ -45,10 +45,10 @@ def test_cloaking_needs_not_look_again_after_an_index(
   for name in ("a.png", "b.png"):
     shutil.copy(archive / name, tmp_path / "in")
 
-  def find(self, photos, pool=None):
+  def look(self, photos, pool=None):
     raise AssertionError("photos were looked at again")
 
-  monkeypatch.setattr(finder.Finder, "find", find)
+  monkeypatch.setattr(finder.Finder, "look", look)
   done = run(
     "cloak", f"--input={tmp_path / 'in'}", f"--output={output}", *FLAGS,
     "--steps=6", "--rho=0.012",
@@ -153,6 +153,26 @@ def test_a_name_that_cannot_be_given_is_refused(archive, tmp_path, given, said):
   run("index", *places, *FLAGS)
   ended = run("people", *places, *given)
   assert (ended.code, said in ended.errors) == (2, True), ended.errors
+
+
+def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  hidden = small_astronaut.copy()
+  hidden[120:] = 90
+  Image.fromarray(hidden).save(source / "hidden.png")
+  Image.new("RGB", (256, 256)).save(source / "wall.png")
+  flags = (*FLAGS, "--min_face_pixels=60")
+  ended = run("cloak", f"--input={source}", f"--output={output}", *flags)
+  assert (ended.code, "2 no_face" in ended.said) == (0, True)
+  assert re.search(
+    r"copied: hidden.png: no face was found, but one is likely at [\d, to]+\n",
+    ended.said,
+  )
+  assert "copied: wall.png" not in ended.said
+  with manifest.reading(output) as (rows, _):
+    assert rows.get("wall.png").likely is None
+    assert -0.8 < rows.get("hidden.png").likely["score"] < 0
 
 
 def test_people_that_nobody_has_looked_for(tmp_path):
