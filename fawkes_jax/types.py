@@ -60,6 +60,20 @@ class Detection:
   points: np.ndarray | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+  """What the detector says of a photo.
+
+  Attributes:
+    faces: by falling score.
+    likely: where a face is likely of which the detector is not sure enough;
+      None where there are faces, or where it is not likely either.
+  """
+
+  faces: list[Detection]
+  likely: Detection | None = None
+
+
 class Detector(Protocol):
   """What finds the faces of photos."""
 
@@ -75,7 +89,17 @@ class Detector(Protocol):
     min_face_pixels: float | None = None,
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[Detection]]:
-    """Finds the faces of photos.
+    """Finds the faces of photos; see `look`."""
+    ...
+
+  def look(
+    self,
+    photos: Sequence[np.ndarray],
+    *,
+    min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[Detections]:
+    """Finds the faces of photos, or where they are likely.
 
     Args:
       photos: uint8 [h, w, 3], RGB, upright, of any sizes.
@@ -85,7 +109,7 @@ class Detector(Protocol):
       pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
-      For each photo its faces. Right and bottom of a box are the last pixels
+      What is in each photo. Right and bottom of a box are the last pixels
       inside, and it may reach outside the photo.
 
     Raises:

@@ -12,7 +12,12 @@ code is 0 if all is well.
   python tests/chaos.py --photos=400 --processes=1,2,4
 
 kills nobody, but compares what so many processes make of an archive, in folders
-and on the server. `archive/test_membership.py` runs short versions of both.
+and on the server.
+
+  python tests/chaos.py --photos=16 --phases
+
+kills a run once in each phase, at the moments of `MOMENTS`, in a folder and on
+the server. `archive/test_membership.py` runs short versions of all.
 """
 
 import argparse
@@ -40,6 +45,25 @@ FLAGS = (
 )
 
 
+INDEX = ".manifest/index/"
+MOMENTS = (
+  # Nothing is indexed; some is; all is, and the people are not known.
+  ("before", 1, f"{INDEX}faces-"),
+  ("after", 2, f"{INDEX}faces-"),
+  ("before", 1, f"{INDEX}people"),
+  # Who is who is written in part; it is written.
+  ("after", 1, f"{INDEX}people"),
+  ("after", 2, f"{INDEX}people"),
+  # Some photos are cloaked, then all are.
+  ("before", 2, "trip "),
+  ("after", 1, "trip "),
+  ("before", 1, "manifest.jsonl"),
+  # All is recorded, and the index is still there.
+  ("after", 1, "manifest.jsonl"),
+)
+"""When a process is killed: see `dying.py`."""
+
+
 def make_photos(folder: pathlib.Path, count: int) -> None:
   """One photo in four has a face; no two files are the same."""
   astronaut = skimage.data.astronaut()[:256, 100:356].astype(np.int16)
@@ -55,9 +79,13 @@ def make_photos(folder: pathlib.Path, count: int) -> None:
     image.save(path, quality=85)
 
 
-def start(source, output, number, count, environment, log, *flags):
+def start(source, output, number, count, environment, log, *flags, moment=None):
+  """A process; it dies at a moment of `MOMENTS`, if one is given."""
+  program = ("-m", "fawkes_jax")
+  if moment is not None:
+    program = (pathlib.Path(__file__).parent / "dying.py", *moment)
   command = [
-    *(sys.executable, "-m", "fawkes_jax", "cloak", *FLAGS),
+    *(sys.executable, *map(str, program), "cloak", *FLAGS),
     *(f"--input={source}", f"--output={output}", "--wait_minutes=2"),
     *(f"--num_processes={count}", f"--process_id={number}", *flags),
   ]
@@ -160,6 +188,18 @@ def share(folder: pathlib.Path, *, photos: int, counts: list[int]) -> None:
         print(f"{count} processes, {end}: {spent:.0f} s, the same", flush=True)
 
 
+def phases(source, output, expected, log, *, moments=MOMENTS) -> None:
+  """Kills a run at each moment, and lets it go on; AssertionError likewise."""
+  for moment in moments:
+    process = start(source, output, 0, 1, {}, log, moment=moment)
+    ended = process.wait()
+    assert ended == -signal.SIGKILL, f"never came to {moment}: {ended}"
+  assert run_all(source, output, 1, {}, log) == [0]
+  assert contents(output) == contents(expected)
+  assert rows_of(output) == rows_of(expected)
+  print(f"killed at {len(moments)} moments: the same bytes", flush=True)
+
+
 def upload(source: pathlib.Path, kind: str = "s3") -> str:
   """Copies a folder to the server; returns its address there."""
   import fsspec
@@ -208,6 +248,7 @@ def main() -> None:
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--processes")
+  parser.add_argument("--phases", action="store_true")
   arguments = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)
@@ -215,6 +256,14 @@ def main() -> None:
       if arguments.processes:
         counts = [int(count) for count in arguments.processes.split(",")]
         share(path, photos=arguments.photos, counts=counts)
+        return
+      if arguments.phases:
+        make_photos(path / "in", arguments.photos)
+        with (path / "log").open("w") as log, servers.s3():
+          assert run_all(path / "in", path / "one", 1, {}, log) == [0]
+          phases(path / "in", path / "out", path / "one", log)
+          there = upload(path / "in")
+          phases(there, "s3://photos/out", path / "one", log)
         return
       chaos(
         path,

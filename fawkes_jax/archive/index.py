@@ -30,7 +30,7 @@ from fawkes_jax import types
 from fawkes_jax.archive import files, manifest, storage
 
 FOLDER = f"{manifest.FOLDER}/index"
-FORMAT = 1
+FORMAT = 2
 """Another number for each way to write a shard."""
 _PREFIX = "faces-"
 _PHOTOS = 512
@@ -49,6 +49,8 @@ class Seen:
     path: what the photo was called when it was looked at.
     sha256: of its file.
     smallest_face: the side of the smallest face that was looked for, in pixels.
+    likely: where a face is likely although none was found (left, top, right
+      and bottom), and how sure the detector is of it; None where it is not.
     boxes: left, top, right, bottom in pixels of the photo.
     scores: the detector's confidence.
     alignments: origin and axis (x and y each) and side, see
@@ -63,6 +65,7 @@ class Seen:
   scores: Float32[np.ndarray, " n"]
   alignments: Float64[np.ndarray, "n 5"]
   embeddings: Mapping[str, Float16[np.ndarray, "n d"]]
+  likely: tuple[int, int, int, int, float] | None = None
 
   def __len__(self) -> int:
     return len(self.boxes)
@@ -188,6 +191,7 @@ class Index:
         "path": [photo.path for photo in seen],
         "sha256": [photo.sha256 for photo in seen],
         "smallest_face": pa.array([p.smallest_face for p in seen], "float64"),
+        "likely": pa.array([p.likely for p in seen], pa.list_(pa.float64())),
         "boxes": _lists([photo.boxes for photo in seen]),
         "scores": _lists([photo.scores for photo in seen]),
         "alignments": _lists([photo.alignments for photo in seen]),
@@ -249,6 +253,26 @@ class Index:
     Raises:
       types.FawkesError: a shard cannot be read any more.
     """
+    columns = [f"{_E}{name}" for name in extractors]
+    for places, table in self._faces(columns):
+      yield (
+        places,
+        {name: _rows(table[f"{_E}{name}"]) for name in extractors},
+      )
+
+  def boxes(self) -> Int32[np.ndarray, "n 4"]:
+    """The boxes of all faces, in the order of their places.
+
+    Raises:
+      types.FawkesError: a shard cannot be read any more.
+    """
+    boxes = np.zeros((self.faces(), 4), np.int32)
+    for places, table in self._faces(["boxes"]):
+      boxes[places] = _rows(table["boxes"])
+    return boxes
+
+  def _faces(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """Some columns of the photos with faces, a shard at a time, with places."""
     found = self._all("SELECT shard, row, faces FROM photos ORDER BY sha256")
     if not found:
       return
@@ -260,17 +284,14 @@ class Index:
       own = own[count[own] > 0]
       if not len(own):
         continue
-      table = self._table(self._shards[shard]).take(row[own])
+      table = self._table(self._shards[shard], columns).take(row[own])
       places = np.concatenate(
         [
           np.arange(p, p + c)
           for p, c in zip(place[own], count[own], strict=True)
         ]
       )
-      yield (
-        places,
-        {name: _rows(table[f"{_E}{name}"]) for name in extractors},
-      )
+      yield places, table
 
   def photos(self) -> Iterator[tuple[str, int]]:
     """The sha256 and number of faces of all photos, in order."""
@@ -305,9 +326,9 @@ class Index:
       raise self._failure(error) from error
     return [n for n in names if n.startswith(_PREFIX)]
 
-  def _table(self, name: str) -> pa.Table:
+  def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
     try:
-      return self._read(name)
+      return self._read(name, columns)
     except (OSError, _UselessError) as error:
       raise types.FawkesError(
         f"{self._store.address}/{FOLDER}/{name} was readable before:"
@@ -430,6 +451,10 @@ def _photo(table: pa.Table) -> Seen:
     for name in table.column_names
     if name.startswith(_E)
   }
+  likely = None
+  if (found := table["likely"][0].as_py()) is not None:
+    left, top, right, bottom = map(int, found[:4])
+    likely = left, top, right, bottom, found[4]
   return Seen(
     path=table["path"][0].as_py(),
     sha256=table["sha256"][0].as_py(),
@@ -438,4 +463,5 @@ def _photo(table: pa.Table) -> Seen:
     scores=_rows(table["scores"]),
     alignments=_rows(table["alignments"]),
     embeddings=embeddings,
+    likely=likely,
   )

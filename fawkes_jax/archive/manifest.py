@@ -103,8 +103,8 @@ class Manifest:
   def is_foreign(self, name: str) -> bool:
     """Whether a file of the output has no row and was not left by a run.
 
-    A run that was killed may have written a result of which there is no row
-    yet. Of a bucket that is not asked.
+    A run that was killed, or another process of this one, may have written a
+    result of which there is no row yet. Of a bucket that is not asked.
 
     Args:
       name: the name of the file, as a store has it.
@@ -120,7 +120,7 @@ class Manifest:
   def _since(self) -> int | None:
     """Since when results without a row may be there, in nanoseconds.
 
-    None where no run was cut off.
+    None where no run was cut off, and none of other processes can be.
     """
     if not isinstance(self.store, local_store.LocalStore):
       return None
@@ -128,6 +128,10 @@ class Manifest:
       names = self.store.names(FOLDER)
       if any(name.endswith((".json", ".jsonl")) for name in names):
         return (self.store.root / LOCK_NAME).stat().st_mtime_ns
+      if self._processes > 1:
+        own = _own_lock(self.store.root, self._process)
+        own.touch()
+        return own.stat().st_mtime_ns
     return None
 
   def append(self, row: Row) -> None:
@@ -408,9 +412,14 @@ def _lock(
     return
   _hold(lock, fcntl.LOCK_SH, output)
   (output / FOLDER).mkdir(exist_ok=True)
-  own = output / FOLDER / f"process-{process:04}.lock"
+  own = _own_lock(output, process)
   lock = stack.enter_context(own.open("ab"))
   _hold(lock, fcntl.LOCK_EX, output, f"number {process}")
+
+
+def _own_lock(output: Path, process: int) -> Path:
+  """What one of several processes holds."""
+  return output / FOLDER / f"process-{process:04}.lock"
 
 
 def _lock_readers(output: Path, stack: contextlib.ExitStack) -> None:

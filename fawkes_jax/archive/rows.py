@@ -56,8 +56,11 @@ class Row:
       "preview" or "gain map"; not what was to be stripped.
     names: whether the output's metadata say who is on it.
     decisions: where only some people are cloaked, for each face `box`,
-      `cloak` (whether it is), `nearest` (of those who were shown), `likeness`
-      to them, its `threshold`, and `unsure`.
+      `cloak` (whether it is), `nearest` (of those who are meant, or whoever
+      has the name that was given to the person), `likeness` to them (None for
+      one with another name), its `threshold`, and `unsure`.
+    likely: in a photo in which no face was found but one is likely, its `box`
+      and `score`, how sure the detector is of it; None in all others.
   """
 
   path: str
@@ -75,6 +78,7 @@ class Row:
   lost: tuple[str, ...] = ()
   names: bool = False
   decisions: tuple[dict, ...] = ()
+  likely: dict | None = None
 
   def __post_init__(self):
     if self.status not in STATUSES:

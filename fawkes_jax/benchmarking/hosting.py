@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from fawkes_jax import types
 from fawkes_jax.archive import results, scan, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.benchmarking import rounds, scenes
@@ -56,27 +57,29 @@ class _KnownBoxes:
 
   def __init__(self, detector: Any):
     self._detector = detector
-    self._found: dict[bytes, list] = {}
+    self._found: dict[bytes, types.Detections] = {}
 
-  def detect(
+  def look(
     self,
     photos: Sequence[np.ndarray],
     *,
     min_face_pixels: float | None,
     pool: Any = None,
-  ) -> list[list]:
+  ) -> list[types.Detections]:
     """As the detector's own."""
     del pool
-    return [self._detect(photo, min_face_pixels) for photo in photos]
+    return [self._look(photo, min_face_pixels) for photo in photos]
 
   def smallest_face(self, *arguments: Any) -> float:
     """As the detector's own."""
     return self._detector.smallest_face(*arguments)
 
-  def _detect(self, photo: np.ndarray, min_face_pixels: float | None) -> list:
+  def _look(
+    self, photo: np.ndarray, min_face_pixels: float | None
+  ) -> types.Detections:
     key = photo[::16, ::16].tobytes()
     if key not in self._found:
-      [self._found[key]] = self._detector.detect(
+      [self._found[key]] = self._detector.look(
         [photo], min_face_pixels=min_face_pixels
       )
     return self._found[key]

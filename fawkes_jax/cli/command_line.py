@@ -99,5 +99,6 @@ def options_of(arguments: argparse.Namespace) -> Any:
   given = dict(vars(arguments))
   kind = given["chosen"].options
   solver.take(given, kind)
-  names = [field.name for field in dataclasses.fields(kind)]
-  return kind(**{name: given[name] for name in names})
+  names = {field.name for field in dataclasses.fields(kind)}
+  # Hidden ones have no flag.
+  return kind(**{name: given[name] for name in names & given.keys()})

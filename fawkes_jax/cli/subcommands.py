@@ -88,11 +88,12 @@ COMMANDS = (
   ),
   Command(
     name="people",
-    help="list the people of an archive",
+    help="list the people of an archive, and give them names",
     description="Lists the people that `index`, or `cloak --keep_index`, has"
     " found, with how many photos there are of each and what became of them,"
     " and whose protection is at risk. --sheet writes a page with faces of"
-    " each.",
+    " each. --name gives them names, which --protect and --spare of `cloak`"
+    " take; they stay with the person's photos in OUTPUT/.manifest/people.",
     options=options.PeopleOptions,
     places=True,
   ),
@@ -100,7 +101,8 @@ COMMANDS = (
     name="forget",
     help="remove what is known of people's faces",
     description="Removes the embeddings of faces and all that was made of them"
-    " from OUTPUT/.manifest/index. Results and the manifest stay.",
+    " from OUTPUT/.manifest/index, and the names of people. Results and the"
+    " manifest stay.",
     options=options.ForgetOptions,
   ),
   Command(

@@ -20,6 +20,9 @@ def of(row: manifest.Row) -> Iterator[tuple[str, str]]:
     yield "failed", row.reason or "for an unknown reason"
   elif row.unprotected:
     yield "unprotected", row.reason or row.unprotected[0]
+  if row.likely is not None:
+    what = "left out" if row.output_sha256 is None else "copied"
+    yield what, f"no face was found, but one is likely {_where(row.likely)}"
   # Previews would show the clean face, so that they go without saying.
   lost = [what for what in row.lost if what != "preview"]
   if lost:
@@ -106,6 +109,11 @@ def lines(row: manifest.Row) -> Iterator[str]:
   """A line for each concern about a file."""
   for what, why in of(row):
     yield _line(row, what, why)
+
+
+def _where(likely: dict) -> str:
+  left, top, right, bottom = likely["box"]
+  return f"at {left},{top} to {right},{bottom}"
 
 
 def _line(row: manifest.Row, what: str, why: str) -> str:

@@ -9,7 +9,14 @@ import itertools
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, index, manifest, scan, stores
+from fawkes_jax.archive import (
+  files,
+  index,
+  manifest,
+  names,
+  scan,
+  stores,
+)
 from fawkes_jax.commands import terminal
 from fawkes_jax.faces import recognition
 from fawkes_jax.options import CloakOptions, PeopleOptions
@@ -28,12 +35,14 @@ class _Person:
 
   Attributes:
     number: of the person.
+    name: that was given to the person, if any.
     faces: the photos by their sha256, and which of their faces it is.
     statuses: what became of these.
     spared: how many of them keep this person's face as it was, by a rule.
   """
 
   number: int
+  name: str | None = None
   faces: list[tuple[str, int]] = dataclasses.field(default_factory=list)
   statuses: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
@@ -42,7 +51,9 @@ class _Person:
 
   def line(self) -> str:
     """In words."""
-    said = f"person {self.number}: {terminal.number(len(self.faces), 'photo')}"
+    called = f", {files.printable(self.name)}" if self.name else ""
+    photos = terminal.number(len(self.faces), "photo")
+    said = f"person {self.number}{called}: {photos}"
     if self.statuses:
       said += f" ({terminal.counted(self.statuses)})"
     if risks := self.risks():
@@ -62,7 +73,7 @@ class _Person:
 
 
 def run(options: PeopleOptions) -> int:
-  """Lists people.
+  """Gives people names, and lists them.
 
   Args:
     options: of the run.
@@ -71,17 +82,23 @@ def run(options: PeopleOptions) -> int:
     0.
 
   Raises:
-    FawkesError: there is no index, or it cannot be read.
+    FawkesError: there is no index, or it cannot be read; nobody has a number
+      that was given, or the names cannot be written.
   """
   console = terminal.console()
   store = stores.open_store(options.output)
   everybody: dict[int, _Person] = {}
   if not people.are_known(store):
+    kept = names.read(store)
     raise types.FawkesError(
       f"{store.address} must hold an index of its people: `fawkes-jax index`,"
       " or `cloak` with --keep_index, makes one"
+      + (f"; these names are kept for it: {names.shown(kept)}" if kept else "")
     )
   whose = people.whose(store)
+  if options.named:
+    with manifest.Manifest(options.output):
+      names.write(store, _renamed(options, whose, names.read(store)))
   ends = itertools.pairwise(whose.first.tolist())
   for sha256, (begin, end) in zip(
     whose.sha256.astype(str).tolist(), ends, strict=True
@@ -89,6 +106,8 @@ def run(options: PeopleOptions) -> int:
     for face, number in enumerate(whose.people[begin:end].tolist()):
       person = everybody.setdefault(number, _Person(number=number))
       person.faces.append((sha256, face))
+  for number, name in whose.called(names.read(store)).items():
+    everybody[number].name = name
   _count(options, everybody)
   order = sorted(everybody.values(), key=lambda p: (-len(p.faces), p.number))
   count = len(order)
@@ -101,6 +120,11 @@ def run(options: PeopleOptions) -> int:
   more = count - options.most
   if more > 0:
     console.print(f"  and {more} more, see --most")
+  if options.named:
+    console.print(
+      f"  names lie in {files.printable(options.output)}/{names.FOLDER}, also"
+      " without the index; `fawkes-jax forget` removes them"
+    )
   if options.sheet is not None:
     sheet = _sheet(options, order[: options.most])
     try:
@@ -112,6 +136,37 @@ def run(options: PeopleOptions) -> int:
       ) from error
     console.print(f"  {files.printable(options.sheet)} shows them")
   return 0
+
+
+def _renamed(
+  options: PeopleOptions, whose: people.Whose, known: names.Names
+) -> names.Names:
+  """The names that there are when those of some people have changed.
+
+  Raises:
+    FawkesError: there is nobody of a number.
+  """
+  count = int(whose.people.max(initial=-1)) + 1
+  for number, name in options.named:
+    if number >= count:
+      whom = f"their numbers end at {count - 1}" if count else "there are none"
+      raise types.FawkesError(
+        f"--name={number}={files.printable(name)} must be for one of the people"
+        f" in {files.printable(options.output)}: {whom}"
+      )
+    name = names.plain(name)
+    others = whose.called(known)
+    former = others.pop(number, name)
+    known = {
+      called: frozenset(f for f in faces if whose.person(f) != number)
+      for called, faces in known.items()
+    }
+    if former != name and former not in others.values():
+      # Its other faces are on photos that are not here, and nobody's now.
+      del known[former]
+    if name:
+      known[name] = known.get(name, frozenset()).union(whose.faces_of(number))
+  return {called: faces for called, faces in known.items() if faces}
 
 
 def _count(options: PeopleOptions, everybody: dict[int, _Person]) -> None:

@@ -109,6 +109,6 @@ def _load(
         *found.single.items,
         *found.unprotected.items,
       ),
-      found.faceless.items,
+      (*found.likely.items, *found.faceless.items),
       lambda done, total: progress.update(task, completed=done, total=total),
     )

@@ -78,6 +78,34 @@ class AlignedFace:
     return _padded(geometry.budget_weights(coverage), self.size)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likely:
+  """A face that there may be, of which the detector is not sure enough.
+
+  Attributes:
+    box: left, top, right, bottom in pixels of the photo, clipped to it; right
+      and bottom are exclusive.
+    score: the detector's confidence.
+  """
+
+  box: tuple[int, int, int, int]
+  score: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+  """What is seen in a photo.
+
+  Attributes:
+    faces: by falling confidence.
+    likely: the likeliest place of a face, where none was found but one is
+      likely.
+  """
+
+  faces: list[AlignedFace]
+  likely: Likely | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Finder:
   """Finds and aligns the faces of photos.
@@ -101,7 +129,15 @@ class Finder:
     photos: Sequence[UInt8[np.ndarray, "height width 3"]],
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[AlignedFace]]:
-    """Finds the faces of photos.
+    """Finds the faces of photos; see `look`."""
+    return [look.faces for look in self.look(photos, pool)]
+
+  def look(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "height width 3"]],
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[Look]:
+    """Finds the faces of photos, or where they are likely.
 
     Args:
       photos: RGB, upright, of any sizes.
@@ -109,13 +145,13 @@ class Finder:
         caller's.
 
     Returns:
-      The faces of each photo, by falling confidence.
+      What is seen in each photo.
     """
-    found = self.detector.detect(
+    found = self.detector.look(
       photos, min_face_pixels=self.min_face_pixels, pool=pool
     )
     align = map if pool is None else pool.map
-    return list(align(self._align, photos, found))
+    return list(align(self._looked, photos, found))
 
   def smallest(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
     """The side of the smallest face that is looked for, in pixels."""
@@ -140,6 +176,13 @@ class Finder:
       pixels=geometry.extract(photo, alignment).astype(np.uint8),
     )
 
+  def _looked(self, photo: np.ndarray, found: types.Detections) -> Look:
+    likely = None
+    if found.likely is not None:
+      box = _clipped(found.likely.box, photo)
+      likely = Likely(box=box, score=float(found.likely.score))
+    return Look(faces=self._align(photo, found.faces), likely=likely)
+
   def _align(
     self, photo: np.ndarray, detections: list[types.Detection]
   ) -> list[AlignedFace]:
@@ -154,17 +197,10 @@ class Finder:
         continue
       if geometry.coverage((height, width), alignment).max() < 0.5:
         continue  # All but outside of the photo.
-      limits = (width, height, width, height)
-      left, top, right, bottom = (
-        int(np.clip(round(value), 0, limit))
-        for value, limit in zip(
-          (*detection.box[:2], *(detection.box[2:] + 1)), limits, strict=True
-        )
-      )
       faces.append(
         self.at(
           photo,
-          box=(left, top, right, bottom),
+          box=_clipped(detection.box, photo),
           score=float(detection.score),
           alignment=alignment,
         )
@@ -191,6 +227,17 @@ class Finder:
       ):
         found[i] = geometry.align(five, max_side=self.crop_size)
     return [found[i] for i in range(len(detections))]
+
+
+def _clipped(box: np.ndarray, photo: np.ndarray) -> tuple[int, int, int, int]:
+  """A detector's box, whose right and bottom are inside, within the photo."""
+  height, width = photo.shape[:2]
+  edges = (*box[:2], *(box[2:] + 1))
+  left, top, right, bottom = (
+    int(np.clip(round(value), 0, limit))
+    for value, limit in zip(edges, (width, height) * 2, strict=True)
+  )
+  return left, top, right, bottom
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

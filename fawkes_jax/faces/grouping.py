@@ -100,6 +100,7 @@ def groups(
   """
   labels = np.arange(len(faces))
   sums, counts = faces, np.ones(len(faces), np.float32)
+  del faces  # Of many, only what they are joined to finds room.
   apart = _together(photos)
   while True:
     # People with many photos are too far from one another to be neighbours
@@ -144,7 +145,9 @@ def _join(
       return leader
     joins = _mutual(left, right, likeness, total)
     first, second = left[joins], right[joins]
-    sums[first] += sums[second]
+    for start in range(0, len(first), _ROWS):
+      part = slice(start, start + _ROWS)
+      sums[first[part]] += sums[second[part]]
     counts[first] += counts[second]
     moved = np.arange(total)
     moved[second] = first
@@ -189,7 +192,9 @@ def _neighbours(
       faiss.IndexFlatIP(length),
       length,
       cells,
-      faiss.ScalarQuantizer.QT_fp16,
+      # Bytes find the neighbours that half floats find, in half the memory;
+      # how alike these are is computed from the floats.
+      faiss.ScalarQuantizer.QT_8bit,
       faiss.METRIC_INNER_PRODUCT,
       False,
     )
@@ -211,6 +216,7 @@ def _neighbours(
     own, other = own[there], other[there]
     lefts.append(np.minimum(own, other).astype(np.int32))
     rights.append(np.maximum(own, other).astype(np.int32))
+  del index
   return _unique(np.concatenate(lefts), np.concatenate(rights), total)
 
 

@@ -22,6 +22,13 @@ LARGE_SHARE = 1 / 32
 LARGE_SIDE = 32.0
 """and at least so many pixels."""
 
+SURER = 0.65
+"""Where dlib's has looked in vain, the other's likelihood is at least this.
+Half of what is no face goes, and one face of a hundred (docs/cloaking.md)."""
+
+_LOOKED = 1.25
+"""It has looked for faces this many times as large as its smallest."""
+
 _SAME = 0.5
 """Two boxes are of one face if they share so much of the smaller one."""
 
@@ -47,7 +54,18 @@ class Detector:
     min_face_pixels: float | None = None,
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[types.Detection]]:
-    """Finds the faces of photos.
+    """Finds the faces of photos; see `look`."""
+    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
+    return [look.faces for look in looks]
+
+  def look(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[types.Detections]:
+    """Finds the faces of photos, or where they are likely.
 
     Args:
       photos: uint8 [h, w, 3], RGB, upright, of any sizes.
@@ -56,20 +74,20 @@ class Detector:
       pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
-      For each photo the faces that `large` finds, by falling score, then those
-      that only `small` finds; these have landmarks.
+      What is in each photo: the faces that `large` finds, by falling score,
+      then those that only `small` finds, which have landmarks.
 
     Raises:
       ValueError: `min_face_pixels` is not positive.
     """
-    small = self.small.detect(
-      photos, min_face_pixels=min_face_pixels, pool=pool
-    )
-    large = dataclasses.replace(
-      self.large,
-      least_side=max(self.large.least_side, min_face_pixels or 0),
-    ).detect(photos, pool=pool)
-    return list(map(joined, large, small))
+    ours = self.small.look(photos, min_face_pixels=min_face_pixels, pool=pool)
+    least = max(self.large.least_side, min_face_pixels or 0)
+    large = dataclasses.replace(self.large, least_side=least)
+    theirs = large.look(photos, pool=pool)
+    return [
+      self._joined(large.smallest_face(photo.shape[:2]), *found)
+      for photo, *found in zip(photos, theirs, ours, strict=True)
+    ]
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
@@ -84,6 +102,21 @@ class Detector:
       Pixels of the photo.
     """
     return self.small.smallest_face(shape, min_face_pixels)
+
+  def _joined(
+    self, looked: float, large: types.Detections, small: types.Detections
+  ) -> types.Detections:
+    """What both say of a photo in which `large` has looked for this size."""
+    sure = [
+      face
+      for face in small.faces
+      if face.score >= SURER or _side(face.box) < _LOOKED * looked
+    ]
+    if faces := joined(large.faces, sure):
+      return types.Detections(faces=faces)
+    doubtful = max(small.faces, key=lambda face: face.score, default=None)
+    likely = large.likely or doubtful or small.likely
+    return types.Detections(faces=[], likely=likely)
 
 
 def joined(
@@ -103,6 +136,11 @@ def joined(
     *first,
     *(face for face in second if not (_shared(face.box, known) > _SAME).any()),
   ]
+
+
+def _side(box: np.ndarray) -> float:
+  """The square root of a box's area."""
+  return float(np.sqrt(np.prod(box[2:] - box[:2] + 1)))
 
 
 def _shared(box: np.ndarray, others: np.ndarray) -> np.ndarray:

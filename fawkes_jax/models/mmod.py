@@ -54,6 +54,9 @@ CANVAS_MARGIN = 11
 LOWEST_LEVEL = 5
 """The pyramid ends where the height would fall below this."""
 
+DOUBT = -0.8
+"""Above this score a face is likely; docs/cloaking.md has the measurement."""
+
 REACH = 10
 """How many scores a border of the canvas is seen from, at most."""
 
@@ -325,6 +328,7 @@ class Detector:
       of the photo's longer side. docs/cloaking.md has the measurement of what
       smaller ones cost.
     least_side: that side in pixels of the photo, at least.
+    doubt: above it a face is likely.
     max_pixels: a photo is never searched at more pixels than this, which
       bounds memory: its canvas has 43 bytes for each. It prevails over the
       smallest face; `smallest_face` says what is looked for.
@@ -341,6 +345,7 @@ class Detector:
   threshold: float = 0.0
   least_share: float = 1 / 48
   least_side: float = 24.0
+  doubt: float = DOUBT
   max_pixels: int = 20_000_000
   strip_pixels: int = 6_000_000
   batch_size: int = 1
@@ -352,7 +357,18 @@ class Detector:
     min_face_pixels: float | None = None,
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[types.Detection]]:
-    """Finds the faces of photos.
+    """Finds the faces of photos; see `look`."""
+    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
+    return [look.faces for look in looks]
+
+  def look(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[types.Detections]:
+    """Finds the faces of photos, or where they are likely.
 
     Args:
       photos: uint8 [h, w, 3], RGB, upright, of any sizes.
@@ -362,9 +378,8 @@ class Detector:
       pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
-      For each photo its faces, by falling score. Their boxes are dlib's:
-      right and bottom are the last pixels inside, and they may reach outside
-      the photo.
+      What is in each photo. Boxes are dlib's: right and bottom are the last
+      pixels inside, and they may reach outside the photo.
 
     Raises:
       ValueError: `min_face_pixels` is not positive.
@@ -381,7 +396,7 @@ class Detector:
       buckets.setdefault(bucket, []).append(i)
     variables = jax.device_put(self.variables)
     apply = map if pool is None else pool.map
-    found: list[list[types.Detection]] = [[] for _ in photos]
+    found: dict[int, types.Detections] = {}
     for bucket, members in buckets.items():
       room = max(1, self.strip_pixels // math.prod(bucket))
       batch = min(self.batch_size, room)
@@ -399,8 +414,8 @@ class Detector:
         extents = np.array([canvas_size(*sizes[i]) for i in chunk], np.int32)
         scores = self._score(variables, canvases, extents)
         for i, one in zip(chunk, scores, strict=True):
-          found[i] = self._faces(one, sizes[i], photos[i].shape[:2])
-    return found
+          found[i] = self._read(one, sizes[i], photos[i].shape[:2])
+    return [found[i] for i in range(len(photos))]
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
@@ -467,16 +482,32 @@ class Detector:
     )
     return max(1, round(height * scale)), max(1, round(width * scale))
 
-  def _faces(
+  def _read(
     self,
     scores: np.ndarray,
     size: tuple[int, int],
     shape: tuple[int, ...],
-  ) -> list[types.Detection]:
-    """Reads the faces of one photo from its score map."""
+  ) -> types.Detections:
+    """Reads what is in one photo from its score map."""
     rows, columns = (_cells(side) for side in canvas_size(*size))
     scores = scores[:rows, :columns]  # The rest only pads the bucket.
-    places = np.argwhere(scores > self.threshold)
+    best = scores.max(initial=-np.inf)
+    if best > self.threshold or not best > self.doubt:
+      return types.Detections(
+        faces=self._faces(scores, scores > self.threshold, size, shape)
+      )
+    [likely, *_] = self._faces(scores, scores == best, size, shape)
+    return types.Detections(faces=[], likely=likely)
+
+  def _faces(
+    self,
+    scores: np.ndarray,
+    wanted: np.ndarray,
+    size: tuple[int, int],
+    shape: tuple[int, ...],
+  ) -> list[types.Detection]:
+    """The faces at some places of a score map, without those that overlap."""
+    places = np.argwhere(wanted)
     confidences = scores[tuple(places.T)]
     boxes = window_boxes(places, np.array(layout(*size)[1]), self.window)
     kept = suppress(boxes, confidences, self.overlap)

@@ -41,6 +41,10 @@ largest face that is found well."""
 _LEAST_AGAIN = 1.5
 """What is found in a smaller copy counts from this times `least_side` on."""
 
+DOUBT = 0.35
+"""From this likelihood on a face is likely; docs/cloaking.md has the
+measurement."""
+
 _MOMENTUM = 0.98
 _EPSILON = 1e-5
 
@@ -445,6 +449,7 @@ class Detector:
     module: the network.
     variables: its weights.
     threshold: the least likelihood of a face, 0..1.
+    doubt: the least likelihood with which a face is likely.
     overlap: see `decode`.
     least_side: the side of the smallest face that the network finds well.
     most_side: that of the largest one; None where it finds all.
@@ -459,6 +464,7 @@ class Detector:
   module: YuNet
   variables: Any
   threshold: float = 0.6
+  doubt: float = DOUBT
   overlap: float = 0.3
   least_side: float = 16.0
   most_side: float | None = None
@@ -472,7 +478,18 @@ class Detector:
     min_face_pixels: float | None = None,
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[types.Detection]]:
-    """Finds the faces of photos.
+    """Finds the faces of photos; see `look`."""
+    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
+    return [look.faces for look in looks]
+
+  def look(
+    self,
+    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    min_face_pixels: float | None = None,
+    pool: concurrent.futures.Executor | None = None,
+  ) -> list[types.Detections]:
+    """Finds the faces of photos, or where they are likely.
 
     Args:
       photos: uint8 [h, w, 3], RGB, upright, of any sizes.
@@ -482,9 +499,8 @@ class Detector:
       pool: of threads that make photos smaller; None for the caller's.
 
     Returns:
-      For each photo its faces, by falling score, with landmarks. Right and
-      bottom of a box are the last pixels inside, and it may reach outside the
-      photo.
+      What is in each photo, with landmarks. Right and bottom of a box are the
+      last pixels inside, and it may reach outside the photo.
 
     Raises:
       ValueError: `min_face_pixels` is not positive.
@@ -527,11 +543,25 @@ class Detector:
         grids = jax.device_get(
           _program()(variables, jax.device_put(canvas), module=self.module)
         )
-        read = decode(grids, threshold=self.threshold, overlap=self.overlap)
+        # What is less likely does not suppress what is likelier.
+        least = min(self.doubt, self.threshold)
+        read = decode(grids, threshold=least, overlap=self.overlap)
         found.update(zip(chunk, read, strict=True))
     return [found[i] for i in range(len(images))]
 
   def _joined(
+    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
+  ) -> types.Detections:
+    """What is in a photo that was searched at one or two scales."""
+    sure = [(size, _some(f, f.scores >= self.threshold)) for size, f in looks]
+    if faces := self._faces(shape, sure):
+      return types.Detections(faces=faces)
+    likely = self._faces(shape, looks)
+    return types.Detections(
+      faces=[], likely=max(likely, key=lambda face: face.score, default=None)
+    )
+
+  def _faces(
     self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
   ) -> list[types.Detection]:
     """The faces of a photo that was searched at one or two scales.

@@ -105,17 +105,25 @@ class CloakOptions(IndexOptions, CloakerOptions):
     rare=True,
   )
   protect: tuple[str, ...] | None = option(
-    "cloak only the people in these folders of photos (one for each, with"
-    " commas, or a folder of them)",
-    rules.several("folders"),
+    "cloak only these people: names of `fawkes-jax people`, or folders of"
+    " photos (one for each, with commas, or a folder of them)",
+    rules.several("names or folders"),
     default=None,
+    more="A word is a name where somebody in the output has it; ./WORD is a"
+    " folder in any case",
     group=_WHO,
   )
   spare: tuple[str, ...] | None = option(
-    "cloak everybody but the people in these folders",
-    rules.several("folders"),
+    "cloak everybody but these people",
+    rules.several("names or folders"),
     default=None,
     group=_WHO,
+  )
+  named: tuple[tuple[str, str], ...] = option(
+    "which of --protect or --spare are names, each with a digest of all names"
+    " that there are",
+    default=(),
+    hidden=True,
   )
   unsure: str = option(
     "what to do with somebody who may be one of the people of --protect or"
@@ -268,6 +276,7 @@ class CloakOptions(IndexOptions, CloakerOptions):
       "bank",
       "protect",
       "spare",
+      "named",
       "unsure",
       "crop_size",
       "detector",

@@ -286,6 +286,7 @@ class Gathered:
     unprotected: some faces without protection.
     single: some faces of people of whom there was no other photo.
     faceless: some photos in which no face was found.
+    likely: the same, in which one is likely; they are in no other list.
     copied: files that are no photos, by suffix.
     smallest: the sides of the smallest faces that were looked for, in pixels.
     named: how many results say who is on them.
@@ -308,6 +309,7 @@ class Gathered:
     self.unprotected: Sample[Face] = Sample(BARE)
     self.single: Sample[Face] = Sample(SINGLE)
     self.faceless: Sample[Row] = Sample(FACELESS)
+    self.likely: Sample[Row] = Sample(FACELESS)
     self.copied: collections.Counter[str] = collections.Counter()
     self.smallest: tuple[float, ...] = ()
     self.configs: set[str] = set()
@@ -356,7 +358,7 @@ class Gathered:
     elif row.reason:
       self.reasons[row.status].add(row.reason, row.path)
     if row.status == "no_face":
-      self.faceless.add(row)
+      (self.likely if row.likely else self.faceless).add(row)
     for index, measured in enumerate(row.faces):
       self._add_face(Face(row=row, index=index), measured)
 

@@ -132,7 +132,7 @@ def _sections(
         )
   if found.single.seen:
     yield "single", "People with only one photo", tuple(_single(found, shown))
-  if found.faceless.seen:
+  if found.faceless.seen or found.likely.seen:
     yield "faceless", "Photos without a face", tuple(_faceless(found, shown))
   if found.dssim.total or found.cosines:
     yield "measured", "Measured on the saved files", tuple(_measured(found))
@@ -413,13 +413,20 @@ def _single(
 def _faceless(
   found: gathering.Gathered, shown: pictures.Pictures
 ) -> Iterator[str]:
-  sample = found.faceless
+  likely, rest = found.likely, found.faceless
+  seen = likely.seen + rest.seen
   told = (
-    f"No face was found in {_count(sample.seen, 'photo')}; they are as they"
-    " were. Look for faces that were missed."
+    f"No face was found in {_count(seen, 'photo')}; they are as they were. Look"
+    " for faces that were missed."
   )
-  if shown.photos and sample.seen > len(sample.items):
-    told += f" These are {len(sample.items)} of them, chosen at random."
+  if likely.seen:
+    told += (
+      f" In {likely.seen:,} of them a face is likely, though the detector is"
+      " not sure: look at these first."
+    )
+  some = len(likely.items) + len(rest.items)
+  if shown.photos and seen > some:
+    told += f" These are {some} of them, chosen at random."
   yield page.paragraph(told)
   if found.smallest:
     low, high = (f"{side:.0f}" for side in found.smallest)
@@ -430,13 +437,17 @@ def _faceless(
       " --detector=yunet finds more."
     )
   figures, untold = [], []
-  for row in sorted(sample.items, key=lambda row: row.path):
+  for row in (
+    *sorted(likely.items, key=lambda row: row.path),
+    *sorted(rest.items, key=lambda row: row.path),
+  ):
+    name = f"{row.path} (a face is likely)" if row.likely else row.path
     picture = shown.photos.get(row.path)
     if isinstance(picture, bytes):
       alt = f"{row.path}, a photo in which no face was found"
-      figures.append(_figure(page.image(picture, alt), row.path))
+      figures.append(_figure(page.image(picture, alt), name))
     else:
-      untold.append(f"{row.path}: {picture}" if picture else row.path)
+      untold.append(f"{name}: {picture}" if picture else name)
   if figures:
     yield page.gallery(figures, kind="photos")
   if untold:

@@ -69,6 +69,7 @@ class Copier:
     *,
     sha256: str,
     smallest_face: float,
+    likely: tuple[int, int, int, int, float] | None,
   ) -> outcomes.Outcome:
     """Copies a photo without a face, or leaves it out.
 
@@ -77,6 +78,7 @@ class Copier:
       photo: that was looked at.
       sha256: of the file.
       smallest_face: that was looked for, see `manifest.Row`.
+      likely: where a face is likely all the same, see `index.Seen`.
 
     Returns:
       Its outcome.
@@ -86,6 +88,8 @@ class Copier:
       "source_sha256": sha256,
       "smallest_face": smallest_face,
     }
+    if likely is not None:
+      known["likely"] = {"box": likely[:4], "score": likely[4]}
     if options.on_no_face == "skip":
       reason = "left out, --on_no_face=skip"
       return self._ledger.entry(source, "no_face", reason, **known)

@@ -95,10 +95,10 @@ class Looking:
     self, photos: Sequence[tuple[SourceFile, Loaded]]
   ) -> list[index.Seen | types.PhotoError]:
     """What is seen in photos, or what went wrong."""
-    find = self._recognition.finder.find
+    look = self._recognition.finder.look
     with self._stages.stage("finding"):
       found = each(
-        lambda some: find([item.photo.pixels for _, item in some], self._pool),
+        lambda some: look([item.photo.pixels for _, item in some], self._pool),
         photos,
         "looking for faces",
       )
@@ -112,28 +112,29 @@ class Looking:
     ]
 
   def _embedded(
-    self, found: Sequence[list[finder.AlignedFace]]
-  ) -> list[tuple[list[finder.AlignedFace], dict[str, np.ndarray]]]:
+    self, found: Sequence[finder.Look]
+  ) -> list[tuple[finder.Look, dict[str, np.ndarray]]]:
     """Embeds the faces of photos, those of all in one go."""
-    everything = [face for faces in found for face in faces]
+    everything = [face for look in found for face in look.faces]
     if not everything:
-      return [(faces, {}) for faces in found]
+      return [(look, {}) for look in found]
     raw = self._recognition.embed(everything)
-    embedded: list[tuple[list[finder.AlignedFace], dict[str, np.ndarray]]] = []
+    embedded: list[tuple[finder.Look, dict[str, np.ndarray]]] = []
     first = 0
-    for faces in found:
-      rows = slice(first, first + len(faces))
+    for look in found:
+      rows = slice(first, first + len(look.faces))
       first = rows.stop
-      embedded.append((faces, {name: e[rows] for name, e in raw.items()}))
+      embedded.append((look, {name: e[rows] for name, e in raw.items()}))
     return embedded
 
   def _seen(
     self,
     source: SourceFile,
     item: Loaded,
-    faces: list[finder.AlignedFace],
+    look: finder.Look,
     raw: Mapping[str, Float32[np.ndarray, "n d"]],
   ) -> index.Seen:
+    faces, likely = look.faces, look.likely
     aligned = [face.alignment for face in faces]
     return index.Seen(
       path=source.name,
@@ -149,6 +150,7 @@ class Looking:
         np.float64,
       ).reshape(-1, 5),
       embeddings={name: e.astype(np.float16) for name, e in raw.items()},
+      likely=None if likely is None else (*likely.box, likely.score),
     )
 
 

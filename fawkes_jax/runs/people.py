@@ -13,19 +13,22 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from fawkes_jax import types
-from fawkes_jax.archive import files, manifest, storage
+from fawkes_jax.archive import files, manifest, names, storage
 from fawkes_jax.archive import index as index_lib
 from fawkes_jax.cloaking import solver, targets
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.faces import grouping
+from fawkes_jax.models import yunet
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
 
 _SAME_PHOTO = 0.98
 """Faces that are nearer than this are one photograph, cut or saved anew."""
+_SAME_PLACE = 0.3
+"""Boxes of two detectors are of one face from this part of their union on."""
 _MOST = 64
 """So many photos of a person make its mean, those that differ most."""
 _FACES = f"{index_lib.FOLDER}/people-faces.parquet"
@@ -91,11 +94,18 @@ def arrange(
       "people": pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.array(labels, pa.int32())
       ),
+      "boxes": pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()),
+        pa.FixedSizeListArray.from_arrays(
+          pa.array(index.boxes().reshape(-1)), 4
+        ),
+      ),
     }
   )
   try:
-    index_lib.write(store, _PEOPLE, people, {})
+    # Where there are people, there are their faces.
     index_lib.write(store, _FACES, faces, {})
+    index_lib.write(store, _PEOPLE, people, {})
   except OSError as error:
     raise types.FawkesError(
       f"{store.address}/{index_lib.FOLDER} cannot be written:"
@@ -111,19 +121,75 @@ class Whose:
     sha256: of the photos, in order.
     first: of each photo, the place of its first face; and the end.
     people: the person of each face.
+    boxes: where each face is on its photo.
   """
 
   sha256: np.ndarray
   first: Int64[np.ndarray, " m"]
   people: Int64[np.ndarray, " n"]
+  boxes: Int32[np.ndarray, "n 4"]
 
   def of(self, sha256: str) -> Int64[np.ndarray, " k"] | None:
     """The person of each face of a photo; None where it is not known."""
+    faces = self._faces(sha256)
+    return None if faces is None else self.people[faces]
+
+  def called(self, known: names.Names) -> dict[int, str]:
+    """What people are called: what most of their faces are that have a name.
+
+    A name of which no face is here is nobody's.
+
+    Args:
+      known: the names, and the faces that have them.
+
+    Returns:
+      The names of those who have one.
+    """
+    votes: dict[int, collections.Counter[str]] = collections.defaultdict(
+      collections.Counter
+    )
+    for name, faces in sorted(known.items()):
+      for face in faces:
+        if (person := self.person(face)) is not None:
+          votes[person][name] += 1
+    return {
+      person: max(votes[person].items(), key=lambda item: item[1])[0]
+      for person in sorted(votes)
+    }
+
+  def person(self, face: names.Face) -> int | None:
+    """Whose a face is, also if another detector had found it.
+
+    Args:
+      face: as a name knows it.
+
+    Returns:
+      The person; None where there is no such face.
+    """
+    sha256, box = face
+    places = self._faces(sha256)
+    if places is None or places.start == places.stop:
+      return None
+    shared = yunet.overlaps(np.array(box), self.boxes[places])
+    best = int(np.argmax(shared))
+    if shared[best] < _SAME_PLACE:
+      return None
+    return int(self.people[places.start + best])
+
+  def faces_of(self, person: int) -> Iterator[names.Face]:
+    """The faces of a person, as names know them."""
+    for place in np.flatnonzero(self.people == person).tolist():
+      photo = int(np.searchsorted(self.first, place, side="right")) - 1
+      left, top, right, bottom = self.boxes[place].tolist()
+      yield self.sha256[photo].decode(), (left, top, right, bottom)
+
+  def _faces(self, sha256: str) -> slice | None:
+    """The places of a photo's faces; None where it is not known."""
     key = np.bytes_(sha256.encode())
     place = int(np.searchsorted(self.sha256, key))
     if place == len(self.sha256) or self.sha256[place] != key:
       return None
-    return self.people[self.first[place] : self.first[place + 1]]
+    return slice(int(self.first[place]), int(self.first[place + 1]))
 
 
 def whose(store: storage.Store) -> Whose:
@@ -139,6 +205,7 @@ def whose(store: storage.Store) -> Whose:
     sha256=np.array(faces["sha256"].to_pylist(), "S64"),
     first=people.offsets.to_numpy().astype(np.int64),
     people=people.flatten().to_numpy().astype(np.int64),
+    boxes=index_lib.numbers(faces["boxes"].combine_chunks().flatten()),
   )
 
 
@@ -176,6 +243,7 @@ class People:
     targets: of each person, its number among the cloaker's.
     photos: how many of each person there are.
     differing: how many of them its mean is made of.
+    names: what people are called who have a name.
   """
 
   def __init__(
@@ -207,6 +275,7 @@ class People:
     self.targets, self.photos, self.differing = (
       people[name].to_numpy() for name in ("target", "photos", "differing")
     )
+    self.names = self._whose.called(names.read(store))
     self._means: dict[str, np.ndarray] = {
       name: index_lib.numbers(people[f"mean {name}"])
       for name in cloaker.candidates
@@ -218,6 +287,13 @@ class People:
   def of(self, sha256: str) -> np.ndarray | None:
     """The person of each face of a photo; None where it is not known."""
     return self._whose.of(sha256)
+
+  def mean(self, person: int) -> dict[str, Float32[np.ndarray, " d"]]:
+    """The normalised mean embedding of a person, by extractor."""
+    return {
+      name: normalised(mean[person : person + 1].astype(np.float32))[0]
+      for name, mean in self._means.items()
+    }
 
   def nearest(
     self, own: Mapping[str, Float32[np.ndarray, "n d"]]
@@ -253,8 +329,8 @@ class People:
     One that nobody has seen before is cloaked for itself.
 
     Args:
-      job: gets the means of its people, their numbers of photos, and the
-        targets.
+      job: gets the means of its people, their numbers of photos and names,
+        and the targets.
     """
     cloaker, people = self._cloaker, self.of(job.sha256)
     if people is None:
@@ -267,9 +343,11 @@ class People:
         for i in range(len(job.faces))
       ]
       job.photos = [1] * len(job.faces)
+      job.called = [None] * len(job.faces)
     else:
       job.targets = self.targets[people].tolist()
       job.photos = self.photos[people].tolist()
+      job.called = [self.names.get(person) for person in people.tolist()]
       job.means = {
         name: normalised(mean[people].astype(np.float32))
         for name, mean in self._means.items()

@@ -145,6 +145,9 @@ class Phases:
       sources: any; those that are `left` count.
       everybody: whom they show.
     """
+    choice = self._choice
+    if choice is not None and self.left:
+      choice = choice.among(everybody)
     try:
       with background.Background(
         self._cloaker.executor, self._watcher.warned, self._watcher.prepares
@@ -160,7 +163,9 @@ class Phases:
         )
         for some in _some(s for s in sources if s.name in self.left):
           self._triage.begin(some)
-          for key, problem in self._problems(some, everybody, finishing):
+          for key, problem in self._problems(
+            some, everybody, choice, finishing
+          ):
             finishing.give(key, problem)
         finishing.solve_all()
       finishing.save_all()
@@ -186,6 +191,7 @@ class Phases:
           item.photo,
           sha256=item.sha256,
           smallest_face=seen.smallest_face,
+          likely=seen.likely,
         )
       )
     elif isinstance(item, outcomes.Outcome):
@@ -203,12 +209,13 @@ class Phases:
     self,
     some: list[SourceFile],
     everybody: people.People,
+    choice: choosing.Choice | None,
     finishing: Finishing,
   ) -> Iterator[people.Problem]:
     """What the solver is to do for photos."""
     for source, item in self._looking.loaded(some, self._triage.read_to_cloak):
       finishing.collect()
-      problems = self._stated(source, item, everybody)
+      problems = self._stated(source, item, everybody, choice)
       del item  # The solver may take long to have room for its faces.
       yield from problems
 
@@ -217,6 +224,7 @@ class Phases:
     source: SourceFile,
     item: Loaded | outcomes.Outcome,
     everybody: people.People,
+    choice: choosing.Choice | None,
   ) -> list[people.Problem]:
     """The problems of a photo; settles one that has none."""
     if isinstance(item, outcomes.Outcome):
@@ -225,8 +233,8 @@ class Phases:
     try:
       job = self._job(source, item)
       everybody.state(job)
-      if self._choice is not None:
-        job = self._choice.apply(job)
+      if choice is not None:
+        job = choice.apply(job)
       if job.faces:
         return everybody.problems(job)
       self._settle(self._spared(job, item))

@@ -74,6 +74,7 @@ def cloak_archive(
   sources = begin(options)
   if sources is None:
     return {}
+  options = choosing.resolved(options)
   # Enough to know whether there are fewer than a CPU solves at once.
   some = list(itertools.islice(sources, recognition.CPU_FACES))
   several = options.num_processes > 1
@@ -155,6 +156,9 @@ def _share(
     return _of(options, processes.shares)
 
   def survey(share: int) -> None:
+    if share != options.process_id:
+      # What a process has recorded that is lost need not be done again.
+      record.refresh()
     run.survey(_of(options, (share,)))
     record.sync()
     processes.left(len(run.left))

@@ -221,6 +221,7 @@ def cloak_archive(
   options = ensembles.resolved(options)
   if pipeline.begin(options) is None:
     return
+  options = choosing.resolved(options)
   watcher = watcher or outcomes.Watcher()
   counts: collections.Counter[str] = collections.Counter()
   with (

@@ -50,6 +50,7 @@ class Job:
     target_names: of each face's target.
     solutions: by the index of the face.
     photos: how many there are of each face's person, as far as that is known.
+    called: the name of each face's person, where it has one.
     started: when the first face went to the solver.
     decisions: whom to cloak, see `Row`.
   """
@@ -70,6 +71,7 @@ class Job:
     default_factory=dict
   )
   photos: list[int] = dataclasses.field(default_factory=list)
+  called: list[str | None] = dataclasses.field(default_factory=list)
   started: float = 0.0
   decisions: tuple[dict, ...] = ()
 
@@ -90,6 +92,7 @@ def part(job: Job, indices: list[int]) -> Job:
     targets=[job.targets[i] for i in indices],
     target_names=[job.target_names[i] for i in indices],
     photos=[job.photos[i] for i in indices if job.photos],
+    called=[job.called[i] for i in indices if job.called],
   )
 
 

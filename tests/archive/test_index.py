@@ -1,5 +1,7 @@
 """What is kept of faces, and what becomes of it when something goes wrong."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,14 @@ def test_what_was_seen_is_there_again(store):
   assert again.notes == []
 
 
+def test_where_a_face_is_likely_is_kept(store):
+  likely = (1, 2, 30, 40, 0.375)
+  written(store, dataclasses.replace(seen(1, 0), likely=likely), seen(2, 1))
+  again = index.Index(store, config="c")
+  assert again.get(seen(1, 0).sha256).likely == likely
+  assert again.get(seen(2, 1).sha256).likely is None
+
+
 def test_before_it_lasts_it_is_known_too(store):
   one = index.Index(store, config="c")
   one.add(seen(1, 2))
@@ -104,6 +114,9 @@ def test_places_do_not_depend_on_who_has_looked(store, tmp_path):
     return rows, list(again.photos())
 
   rows, order = table("one", [photos])
+  boxes = np.concatenate([photo.boxes for photo in photos])
+  one = index.Index(stores.open_store(tmp_path / "one"), config="c")
+  np.testing.assert_array_equal(one.boxes(), boxes)
   others, same_order = table("two", [photos[5:][::-1], photos[:5]])
   np.testing.assert_array_equal(rows, others)
   assert order == same_order == [(p.sha256, len(p)) for p in photos]

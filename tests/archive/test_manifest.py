@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -44,6 +45,9 @@ def paths(record):
   return [row.path for row in record.rows]
 
 
+LIKELY = {"box": [1, 2, 30, 40], "score": 0.375}
+
+
 def test_a_row_on_disk(tmp_path):
   with manifest.Manifest(tmp_path) as record:
     record.append(
@@ -82,6 +86,7 @@ def test_a_row_on_disk(tmp_path):
     "lost": ["gain map"],
     "names": True,
     "decisions": [],
+    "likely": None,
   }
 
 
@@ -89,12 +94,13 @@ def test_rows_come_back(tmp_path):
   with manifest.Manifest(tmp_path / "new") as record:
     record.append(row("b.jpg", "failed", reason="truncated"))
     record.append(row("a.jpg"))
-    record.append(row("b.jpg", "no_face", source_sha256=None))
+    record.append(row("b.jpg", "no_face", source_sha256=None, likely=LIKELY))
   with manifest.Manifest(tmp_path / "new") as record:
     assert paths(record) == ["a.jpg", "b.jpg"]
     assert record.rows.get("b.jpg").status == "no_face"
     assert record.rows.get("b.jpg").reason is None
     assert record.rows.get("b.jpg").lost == ()
+    assert record.rows.get("b.jpg").likely == LIKELY
     assert record.rows.get("c.jpg") is None
     assert record.notes == []
 
@@ -316,3 +322,13 @@ def test_why_unfinished(tmp_path):
     assert why("b") == "failed before"
     record.append(row("c", "no_face"))
     assert why("c") is None
+
+
+def test_results_that_come_while_others_work_are_not_foreign(tmp_path):
+  """Whoever has written them may be gone without a row of them."""
+  (tmp_path / "before.png").write_bytes(b"")
+  time.sleep(0.02)
+  with manifest.Manifest(tmp_path, process=1, processes=2) as record:
+    (tmp_path / "meanwhile.png").write_bytes(b"")
+    assert record.is_foreign("before.png")
+    assert not record.is_foreign("meanwhile.png")

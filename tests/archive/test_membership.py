@@ -115,6 +115,51 @@ def test_killed_again_and_again(tmp_path):
   chaos.chaos(tmp_path, photos=40, kills=3, longest=12)
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+  """Sixteen photos, and what one process makes of them."""
+  folder = tmp_path_factory.mktemp("few")
+  chaos.make_photos(folder / "in", 16)
+  with (folder / "log").open("w+") as log:
+    codes = chaos.run_all(folder / "in", folder / "out", 1, {}, log)
+    log.seek(0)
+    assert codes == [0], log.read()
+  return folder / "in", folder / "out"
+
+
+@pytest.mark.processes
+def test_killed_in_each_phase(few, tmp_path):
+  """While it looks, finds out who is who, cloaks, and tidies up."""
+  source, expected = few
+  with (tmp_path / "log").open("w") as log:
+    chaos.phases(source, tmp_path / "out", expected, log)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_killed_while_it_finds_out_who_is_who_for_others(
+  few, tmp_path, comes_back
+):
+  """If process 0 never comes back, another one does what it did for all."""
+  source, expected = few
+  output = tmp_path / "out"
+  moment = ("before", 2, f"{chaos.INDEX}people")
+  patience = "--wait_minutes=2" if comes_back else "--wait_minutes=0.3"
+  with (tmp_path / "log").open("w+") as log:
+    ill = chaos.start(source, output, 0, 2, {}, log, patience, moment=moment)
+    other = chaos.start(source, output, 1, 2, {}, log, patience)
+    assert ill.wait() < 0
+    if comes_back:
+      well = chaos.start(source, output, 0, 2, {}, log, patience)
+      assert well.wait() == 0
+    code = other.wait()
+    log.seek(0)
+    assert code == 0, log.read()
+    # Process 0 puts the manifest together.
+    assert chaos.run_all(source, output, 1, {}, log) == [0]
+  same(expected, output)
+
+
 def beginning(folder, **changes):
   fields = {
     "process": 0,

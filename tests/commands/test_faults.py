@@ -79,7 +79,7 @@ STAGES = {
   "decoding": (recognition, "decode", lambda *_, **__: False),
   "finding": (
     finder.Finder,
-    "find",
+    "look",
     lambda self, photos, *_: any(map(is_odd, photos)),
   ),
   "cropping": (geometry, "extract", lambda pixels, *_, **__: is_odd(pixels)),
@@ -158,7 +158,7 @@ def test_memory_and_disk_end_the_run(
   notices = STAGES["finding"][2]
   with monkeypatch.context() as patch:
     patch.setattr(
-      finder.Finder, "find", faulty(finder.Finder.find, error, notices)
+      finder.Finder, "look", faulty(finder.Finder.look, error, notices)
     )
     with pytest.raises(type(error)):
       cloak(cloaker, folder, tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from terminal import run
 
-from fawkes_jax.archive import index
+from fawkes_jax.archive import index, manifest, names
 from fawkes_jax.faces import finder
 
 pytestmark = pytest.mark.slow
@@ -45,10 +45,10 @@ def test_cloaking_needs_not_look_again_after_an_index(
   for name in ("a.png", "b.png"):
     shutil.copy(archive / name, tmp_path / "in")
 
-  def find(self, photos, pool=None):
+  def look(self, photos, pool=None):
     raise AssertionError("photos were looked at again")
 
-  monkeypatch.setattr(finder.Finder, "find", find)
+  monkeypatch.setattr(finder.Finder, "look", look)
   done = run(
     "cloak", f"--input={tmp_path / 'in'}", f"--output={output}", *FLAGS,
     "--steps=6", "--rho=0.012",
@@ -93,6 +93,86 @@ def test_people_are_listed_and_shown(archive, tmp_path):
     assert np.asarray(shown).std() > 20
   # Nothing comes from elsewhere.
   assert "://" not in page and "<script" not in page
+
+
+def test_people_get_names_that_outlive_the_index(archive, tmp_path):
+  output, sheet = tmp_path / "out", tmp_path / "sheet.html"
+  places = (f"--input={archive}", f"--output={output}")
+  run("index", *places, *FLAGS)
+  named = run("people", *places, "--name=0=Anna <3", f"--sheet={sheet}")
+  assert named.code == 0, named.said
+  assert "person 0, Anna <3: 2 photos" in named.said
+  assert f"names lie in {output}/.manifest/people" in named.said
+  assert "person 0, Anna &lt;3: 2 photos" in sheet.read_text()
+  more = shutil.copytree(archive, tmp_path / "more")
+  again = Image.open(archive / "a.png").rotate(5)
+  again.save(more / "0.png")
+  cloak = (
+    *("cloak", f"--input={more}", f"--output={output}", *FLAGS, "--rho=0.012"),
+    *("--steps=6", "--protect=Anna <3"),
+  )
+  done = run(*cloak)
+  assert "3 cloaked" in done.said
+  # The index is gone, and the person is found by its photos.
+  assert not (output / index.FOLDER).exists()
+  gone = run("people", f"--output={output}")
+  assert "these names are kept for it: Anna <3" in gone.errors
+  again.rotate(3).save(more / "1.png")
+  done = run(*cloak)
+  assert "4 cloaked" in done.said, done.said
+  assert "5 of them by an earlier run" in done.said
+  assert run("forget", f"--output={output}").said.startswith("1 file of faces")
+  assert not (output / names.FOLDER).exists()
+  lost = run(*cloak)
+  assert (lost.code, "nobody in" in lost.errors) == (2, True)
+
+
+def test_names_can_be_changed_and_taken_away(archive, tmp_path):
+  places = (f"--input={archive}", f"--output={tmp_path / 'out'}")
+  run("index", *places, *FLAGS)
+  for given, said in (
+    ("0=anna", "person 0, anna:"),
+    ("0=Ben", "person 0, Ben:"),
+    ("0=", "person 0:"),
+  ):
+    assert said in run("people", *places, "--name", given).said
+  assert not (tmp_path / "out" / names.FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+  ("given", "said"),
+  [
+    (("--name=9=anna",), "--name=9=anna must be for one of the people"),
+    (("--name=anna",), "--name must be NUMBER=NAME"),
+    (("--name=0=a/b",), "--name must be NUMBER=NAME"),
+    (("--name=0=a", "--name=0=b"), "--name must be given once for each person"),
+  ],
+)
+def test_a_name_that_cannot_be_given_is_refused(archive, tmp_path, given, said):
+  places = (f"--input={archive}", f"--output={tmp_path / 'out'}")
+  run("index", *places, *FLAGS)
+  ended = run("people", *places, *given)
+  assert (ended.code, said in ended.errors) == (2, True), ended.errors
+
+
+def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  hidden = small_astronaut.copy()
+  hidden[120:] = 90
+  Image.fromarray(hidden).save(source / "hidden.png")
+  Image.new("RGB", (256, 256)).save(source / "wall.png")
+  flags = (*FLAGS, "--min_face_pixels=60")
+  ended = run("cloak", f"--input={source}", f"--output={output}", *flags)
+  assert (ended.code, "2 no_face" in ended.said) == (0, True)
+  assert re.search(
+    r"copied: hidden.png: no face was found, but one is likely at [\d, to]+\n",
+    ended.said,
+  )
+  assert "copied: wall.png" not in ended.said
+  with manifest.reading(output) as (rows, _):
+    assert rows.get("wall.png").likely is None
+    assert -0.8 < rows.get("hidden.png").likely["score"] < 0
 
 
 def test_people_that_nobody_has_looked_for(tmp_path):

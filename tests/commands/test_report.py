@@ -167,6 +167,8 @@ def test_what_a_person_should_look_at_has_a_section(tmp_path, small_astronaut):
         output_sha256=made_up.digest(plain),
       )
     )
+    likely = {"box": [1, 2, 30, 40], "score": 0.375}
+    record.append(made_up.row("z.png", "no_face", likely=likely))
     record.append(made_up.row("broken.png", "failed", reason="zero bytes"))
     record.append(made_up.row("clip.mp4", "copied"))
     record.append(made_up.row(".hidden", "skipped", reason="hidden"))
@@ -177,6 +179,9 @@ def test_what_a_person_should_look_at_has_a_section(tmp_path, small_astronaut):
   page, _ = report(output)
   assert "sky.png, a photo in which no face was found" in page.alts()
   assert "Faces smaller than 24 pixels" in page.text
+  assert "No face was found in 2 photos" in page.text
+  assert "In 1 of them a face is likely" in page.text
+  assert "z.png (a face is likely)" in page.text
   for words in ("zero bytes", "broken.png", "too small", "1 .mp4", "hidden"):
     assert words in page.text
   headings = re.findall(

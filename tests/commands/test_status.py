@@ -141,6 +141,21 @@ def test_the_first_failed_files_are_named_and_all_on_demand(folders):
   assert not any("fine" in line for line in lines)
 
 
+def test_photos_in_which_a_face_is_likely_are_named(folders):
+  _, output = folders
+  likely = {"box": [1, 2, 30, 40], "score": 0.375}
+  with manifest.Manifest(output) as record:
+    record.append(row("maybe", "no_face", likely=likely, output_sha256="0"))
+    record.append(row("out", "no_face", likely=likely))
+    record.append(row("wall", "no_face"))
+  told = "no face was found, but one is likely at 1,2 to 30,40"
+  for flags in ((), ("--failed",)):
+    said = run("status", f"--output={output}", *flags).said
+    assert f"  copied: maybe.jpg: {told}" in said.splitlines()
+    assert f"  left out: out.jpg: {told}" in said.splitlines()
+    assert "wall" not in said
+
+
 def test_other_files_are_counted_by_their_kind(folders):
   _, output = folders
   with manifest.Manifest(output) as record:

@@ -103,6 +103,21 @@ def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
   assert found.box[2] - found.box[0] == pytest.approx(88, abs=12)
 
 
+def test_where_a_face_is_likely_is_told(recognition, small_astronaut):
+  """Of one without a mouth the detector is not sure."""
+  hidden = small_astronaut.copy()
+  hidden[120:] = 90
+  finder = dataclasses.replace(recognition.finder, min_face_pixels=60)
+  likely, sure, wall = finder.look(
+    [hidden, small_astronaut, np.full_like(hidden, 90)]
+  )
+  assert likely.faces == []
+  assert likely.likely.score < 0
+  np.testing.assert_allclose(likely.likely.box, (73, 68, 160, 154), atol=8)
+  assert (len(sure.faces), sure.likely) == (1, None)
+  assert (wall.faces, wall.likely) == ([], None)
+
+
 def test_what_is_not_looked_for_is_told(recognition):
   """Also where the bound on memory prevails over what was asked for."""
   finder = recognition.finder
@@ -149,8 +164,11 @@ def test_others_find_and_align_as_dlib_does(
   recognition, small_astronaut, other
 ):
   """Within what a single face was off when both were compared."""
+  dlib = dataclasses.replace(
+    recognition.finder, detector=detectors.load("dlib")
+  )
   [[theirs]], [[ours]] = (
-    finder.find([small_astronaut]) for finder in (recognition.finder, other)
+    finder.find([small_astronaut]) for finder in (dlib, other)
   )
   assert ours.box == pytest.approx(theirs.box, abs=16)
   assert ours.alignment.extent == pytest.approx(

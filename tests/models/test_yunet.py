@@ -1,8 +1,12 @@
 """YuNet's port against ONNX Runtime, and what the detector promises."""
 
+import csv
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from fawkes_jax.models import yunet
 from fawkes_jax.weights import detectors
@@ -62,6 +66,59 @@ def test_a_photo_without_faces_has_none(detector):
   assert detector.detect([]) == []
 
 
+def test_of_faces_that_are_not_sure_the_likeliest_is_told(small_astronaut):
+  detector = detectors.load(detectors.OWN)
+  [[face]] = detector.detect([small_astronaut])
+  strict = dataclasses.replace(detector, threshold=0.95)
+  [look] = strict.look([small_astronaut])
+  assert (look.faces, look.likely.score) == ([], face.score)
+  np.testing.assert_array_equal(look.likely.box, face.box)
+  doubtless = dataclasses.replace(strict, doubt=0.94)
+  assert doubtless.look([small_astronaut])[0].likely is None
+
+
+@pytest.mark.data
+def test_faces_are_likely_in_photos_with_faces(data_dir):
+  """Faces of group photos that are missed, and parts without a face."""
+  folder = data_dir / "groups"
+  with (folder / "annotations.tsv").open() as file:
+    known = list(csv.DictReader(file, delimiter="\t"))
+  random = np.random.default_rng(0)
+  shown, empty = [], []
+  for name in sorted({row["file"] for row in known})[::3]:
+    photo = Image.open(folder / name).convert("RGB")
+    boxes = np.array(
+      [
+        [float(row[side]) for side in ("left", "top", "right", "bottom")]
+        for row in known
+        if row["file"] == name
+      ]
+    )
+    for box in boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 28][:4]:
+      middle, half = (box[:2] + box[2:]) / 2, 2 * (box[2:] - box[:2]).max()
+      shown.append((photo, (*(middle - half), *(middle + half))))
+    for _ in range(20):
+      corner = random.integers(0, np.array(photo.size) - 200)
+      inside = (boxes[:, 2:] + 8 > corner) & (boxes[:, :2] - 8 < corner + 200)
+      if not inside.all(axis=1).any():
+        empty.append((photo, (*corner, *(corner + 200))))
+        break
+  detector = detectors.load(detectors.OWN)
+
+  def share(parts):
+    """In how many of those without a face found one is likely."""
+    cut = [
+      np.asarray(photo.crop([int(x) for x in box]).resize((224, 224)))
+      for photo, box in parts
+    ]
+    looks = detector.look(cut, min_face_pixels=40)
+    missed = [look for look in looks if not look.faces]
+    return sum(look.likely is not None for look in missed) / len(missed)
+
+  assert share(shown) > 0.4
+  assert share(empty) < 0.1
+
+
 def test_photos_of_many_sizes_share_few_canvases():
   sides = {yunet.canvas_side(side) for side in range(1, 1025)}
   assert len(sides) <= 13
@@ -104,7 +161,9 @@ def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
 
 
 def test_what_is_no_detector_is_refused(tmp_path, own):
-  with pytest.raises(Exception, match="^detector must be own, dlib, yunet or"):
+  with pytest.raises(
+    Exception, match=r"^detector must be both, own, dlib, yunet or"
+  ):
     detectors.load("mtcnn")
   path = tmp_path / "own.safetensors"
   path.write_bytes(b"nothing")

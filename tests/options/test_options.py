@@ -86,6 +86,7 @@ CHANGES = {
   "target_dir": Path("someone"),
   "protect": ("anna",),
   "spare": ("anna",),
+  "named": (("anna", "0123456789ab"),),
   "unsure": "spare",
   "bank": Path("bank.safetensors"),
   "crop_size": 128,

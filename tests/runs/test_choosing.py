@@ -2,13 +2,14 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.archive import manifest
+from fawkes_jax.archive import manifest, names, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import choosing, outcomes, pipeline, saving
@@ -56,6 +57,88 @@ def test_who_is_cloaked(faces, protect, unsure, cloaked):
     assert decision["unsure"] == (cosine == MAYBE)
     above = decision["likeness"] >= decision["threshold"]
     assert decision["cloak"] == (above == protect)
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_people_who_have_names_are_decided_about_by_them(faces, protect):
+  """Anna; Ben, who looks like her; somebody without a name who does, too."""
+  everybody = SimpleNamespace(
+    names={3: "anna", 5: "ben"}, mean=lambda who: {"a": np.float32([1, 0])}
+  )
+  choice = choosing.Choice([], protect=protect, unsure=True, names=["anna"])
+  photo = job(faces, [SURE, SURE, SURE])
+  photo.called = ["anna", "ben", None]
+  result = choice.among(everybody).apply(photo)
+  meant = [True, False, True]
+  assert [d["cloak"] for d in result.decisions] == [m == protect for m in meant]
+  assert [d["nearest"] for d in result.decisions] == ["anna", "ben", "anna"]
+  assert [d["likeness"] for d in result.decisions] == [
+    pytest.approx(SURE), None, pytest.approx(SURE),
+  ]  # fmt: skip
+  assert not any(d["unsure"] for d in result.decisions)
+
+
+def test_a_folder_shows_people_who_have_names_too(faces):
+  shown = choosing.Shown(name="photos/", mean={"a": np.float32([1, 0])})
+  everybody = SimpleNamespace(names={5: "ben"})
+  choice = choosing.Choice([shown], protect=True, unsure=True)
+  photo = job(faces, [SURE])
+  photo.called = ["ben"]
+  assert choice.among(everybody).apply(photo).numbers == [0]
+
+
+def test_a_name_that_nobody_has_any_more_ends_the_run(faces):
+  choice = choosing.Choice([], protect=True, unsure=True, names=["anna"])
+  with pytest.raises(types.FawkesError, match=r"--protect=anna must name"):
+    choice.among(SimpleNamespace(names={5: "ben"}))
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+  """Options of a run whose output folder knows Anna and Zoë."""
+  monkeypatch.chdir(tmp_path)
+  store = stores.open_store(tmp_path / "out")
+  face = ("00", (0, 0, 9, 9))
+  names.write(store, {"anna": frozenset([face]), "Zoë": frozenset([face])})
+
+  def make(**changes):
+    return CloakOptions(input="in", output=tmp_path / "out", **changes)
+
+  return make
+
+
+def test_names_are_told_from_folders(named, tmp_path):
+  (tmp_path / "ben").mkdir()
+  given = named(protect=("ben", "anna", "Zoë", "./carl"))
+  assert [name for name, _ in choosing.resolved(given).named] == ["anna", "Zoë"]
+  assert choosing.resolved(named()).named == ()
+
+
+def test_a_word_that_is_a_name_and_a_folder_is_refused(named, tmp_path):
+  (tmp_path / "anna").mkdir()
+  with pytest.raises(types.FawkesError, match=r"it is both: \./anna is the"):
+    choosing.resolved(named(protect=("anna",)))
+  assert choosing.resolved(named(protect=("./anna",))).named == ()
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are(named, tmp_path):
+  with pytest.raises(
+    types.FawkesError, match=r"--spare=ana must be .*have one: Zoë, anna"
+  ):
+    choosing.resolved(named(spare=("ana",)))
+  names.write(stores.open_store(tmp_path / "out"), {})
+  with pytest.raises(types.FawkesError, match=r"nobody in .*out has one"):
+    choosing.resolved(named(spare=("anna",)))
+
+
+def test_photos_are_done_again_when_names_have_changed(named, tmp_path):
+  """A photo that was spared may show somebody who is meant now."""
+  before = choosing.resolved(named(protect=("anna",))).fingerprint()
+  assert choosing.resolved(named(protect=("anna",))).fingerprint() == before
+  store = stores.open_store(tmp_path / "out")
+  known = names.read(store)
+  names.write(store, known | {"ben": frozenset([("11", (0, 0, 9, 9))])})
+  assert choosing.resolved(named(protect=("anna",))).fingerprint() != before
 
 
 @pytest.fixture

@@ -1,23 +1,31 @@
-"""Who is who in an archive, on the faces of one person."""
+"""Who is who in an archive, on the faces of one person, and of another."""
 
 import numpy as np
 import pytest
 
-from fawkes_jax.archive import index, manifest, stores
+from fawkes_jax.archive import index, manifest, names, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import targets
 from fawkes_jax.runs import people, saving
+
+OTHER = 3
+"""Somebody else than the others of `faces`."""
+
+
+def box(number):
+  """Where the face of a number is, on any photo."""
+  return 100 * number, 0, 100 * number + 80, 80
 
 
 @pytest.fixture
 def archive(faces, cloaker, tmp_path):
   """Photos with some of `faces`, by name, and who is on them."""
   raw = {
-    name: e.astype(np.float16)
+    name: np.concatenate([e, -e[:1]]).astype(np.float16)
     for name, e in cloaker.recognition.embed(faces).items()
   }
 
-  def make(photos, rows=(), seed=5):
+  def make(photos, rows=(), seed=5, known=None):
     store = stores.open_store(tmp_path / str(len(list(tmp_path.iterdir()))))
     one = index.Index(store, config="c")
     for name, numbers in photos.items():
@@ -26,16 +34,17 @@ def archive(faces, cloaker, tmp_path):
           path=name,
           sha256=name.encode().hex(),
           smallest_face=24.0,
-          boxes=np.zeros((len(numbers), 4), np.int32),
+          boxes=np.array([box(i) for i in numbers], np.int32),
           scores=np.ones(len(numbers), np.float32),
           alignments=np.zeros((len(numbers), 5)),
           embeddings={key: e[numbers] for key, e in raw.items()},
         )
       )
     one.sync()
-    known = manifest.Rows()
-    known.put(rows)
-    people.arrange(one, store, cloaker, known)
+    before = manifest.Rows()
+    before.put(rows)
+    people.arrange(one, store, cloaker, before)
+    names.write(store, known or {})
     return people.People(cloaker, store, seed=seed)
 
   return make
@@ -134,6 +143,56 @@ def test_a_photo_that_nobody_knows_is_cloaked_for_itself(archive, job):
   np.testing.assert_array_equal(
     problem.own["dlib_resnet"], alone.own["dlib_resnet"][0]
   )
+
+
+def named(*faces):
+  """Faces of names, by the names of their photos and their numbers."""
+  return frozenset((name.encode().hex(), box(number)) for name, number in faces)
+
+
+def test_a_name_stays_with_a_person_whose_photos_become_more(archive, job):
+  """Photos that come first move the numbers of people."""
+  known = {"anna": named(("m", 0), ("n", 1)), "ben": named(("o", OTHER))}
+  photos = {"m": [0], "n": [1], "o": [1, OTHER]}
+  assert archive(photos, known=known).names == {0: "anna", 1: "ben"}
+  more = {"a": [OTHER], "b": [0, OTHER], **photos, "z": [1]}
+  after = archive(more, known=known)
+  assert after.names == {0: "ben", 1: "anna"}
+  new = job("b", [0, 1])
+  after.state(new)
+  assert new.called == ["anna", "ben"]
+
+
+def test_both_parts_of_a_person_that_falls_apart_keep_its_name(archive):
+  known = {"anna": named(("a", 0), ("b", OTHER))}
+  photos = {"a": [0], "b": [OTHER], "c": [OTHER]}
+  assert archive(photos, known=known).names == {0: "anna", 1: "anna"}
+
+
+def test_a_name_is_of_the_face_and_not_of_the_photo(archive):
+  known = {"anna": named(("b", 2))}
+  people_ = archive({"a": [0], "b": [1, 2]}, known=known)
+  [(person, name)] = people_.names.items()
+  assert (person, name) == (people_.of("62")[1], "anna")
+
+
+def test_another_detector_finds_a_named_face_a_little_elsewhere(archive):
+  left, top, right, bottom = box(1)
+  face = ("62", (left + 9, top - 9, right + 15, bottom + 9))
+  known = archive({"a": [0], "b": [2, 1]}, known={"anna": frozenset([face])})
+  assert known.names == {known.of("62")[1]: "anna"}
+
+
+def test_of_two_names_of_one_person_that_of_more_faces_counts(archive):
+  known = {"zoe": named(("a", 0), ("b", 1)), "anna": named(("c", 1))}
+  assert archive({"a": [0], "b": [1], "c": [1]}, known=known).names == {
+    0: "zoe"
+  }
+
+
+def test_a_name_is_nobodys_when_its_photos_are_gone(archive):
+  known = {"anna": named(("x", 0))}
+  assert archive({"a": [0]}, known=known).names == {}
 
 
 def test_nobody_is_on_the_photos(archive):

@@ -445,10 +445,10 @@ def test_what_is_known_of_faces_goes_unless_it_is_to_stay(
   kept = {path.name for path in (output / index.FOLDER).iterdir()}
   assert {"people.parquet", "people-faces.parquet"} < kept
 
-  def find(self, photos):
+  def look(self, photos):
     raise AssertionError("photos were looked at again")
 
-  monkeypatch.setattr(finder.Finder, "find", find)
+  monkeypatch.setattr(finder.Finder, "look", look)
   faceless = ("wall.png",)
   source = tmp_path / "in"
   shutil.copytree(photos, source)
