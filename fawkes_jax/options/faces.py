@@ -70,6 +70,7 @@ class FaceOptions(PhotoOptions, group="faces"):
       "student_mobileface_v2",
       "student_se_mobilenet",
       "student_esp_mobilefacenet",
+      "student_se_mobilefacenet",
     ),
     flag="surrogates",
   )
