@@ -119,3 +119,26 @@ def test_forms_of_issues_can_be_filled_in():
     for part in form["body"]:
       assert part["type"] in ("markdown", "textarea", "input")
       assert part["attributes"].get("label") or part["attributes"]["value"]
+
+
+def anchors(path):
+  """What links into a page may name: its headings, as sites show them."""
+  page = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+  return {
+    re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    for heading in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+  }
+
+
+@pytest.mark.parametrize(
+  "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
+)
+def test_links_lead_somewhere(name):
+  """Of the manual's own pages, mkdocs says so."""
+  for link in re.findall(r"\]\(([^)\s]+)\)", text(name)):
+    if link.startswith(("https://", "mailto:")):
+      continue
+    path, _, anchor = link.partition("#")
+    target = ROOT / (path or name)
+    assert target.exists(), link
+    assert not anchor or anchor in anchors(target), link

@@ -343,7 +343,7 @@ class Executor(Generic[Key]):
     if self._per_device == 1:
       raise types.FawkesError(
         "a device must have memory for one face, got too little for these"
-        " --surrogates and this --crop_size"
+        " extractors and this crop size"
       ) from error
     self._resize(self._per_device // 2, warn)
 
@@ -352,7 +352,7 @@ class Executor(Generic[Key]):
     self._per_device, self._programs, self._turn = per_device, None, 0
     warn(
       f"{before} faces at once do not fit into the memory of the devices:"
-      f" {self.slots} from now on (--batch_size)"
+      f" {self.slots} from now on"
     )
 
   def _put(

@@ -19,6 +19,7 @@ import safetensors.numpy
 from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.models import mmod, yunet
+from fawkes_jax.options import FaceOptions, OptionError
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
 
@@ -63,10 +64,14 @@ def load(name: str) -> mmod.Detector | yunet.Detector:
     )
   if Path(name).suffix == ".safetensors":
     return _from_file(Path(name), Path(name).stem)
-  raise types.FawkesError(
-    f"--detector must be {OWN}, {DLIB}, {YUNET} or a file that ends in"
-    f" .safetensors, got {name}"
+  raise _unusable(
+    f"{OWN}, {DLIB}, {YUNET} or a file that ends in .safetensors", name
   )
+
+
+def _unusable(rule: str, value: object) -> OptionError:
+  """The error of a detector that cannot be used; it names the option."""
+  return OptionError(FaceOptions, "detector", rule, str(value))
 
 
 def _from_file(path: Path, name: str) -> yunet.Detector:
@@ -89,9 +94,7 @@ def load_yunet() -> dict[str, Any]:
   [file] = catalogue.public()[YUNET].files
   path = catalogue.folder() / file.name
   if not path.exists():
-    raise types.FawkesError(
-      f"--detector must be here, got {YUNET}: fawkes-jax weights fetch {YUNET}"
-    )
+    raise _unusable(f"installed (fawkes-jax weights fetch {YUNET})", YUNET)
   sha256 = catalogue.file_digest(path)
   if sha256 != file.sha256:
     raise types.FawkesError(
@@ -132,8 +135,8 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
         for key in file.keys()  # noqa: SIM118
       }
   except (OSError, ValueError, safetensors.SafetensorError) as error:
-    raise types.FawkesError(
-      f"--detector must be a complete safetensors file, got {path}: {error}"
+    raise _unusable(
+      "a complete safetensors file", f"{path}: {error}"
     ) from error
   expected = flax.traverse_util.flatten_dict(
     dict(
@@ -149,11 +152,8 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
   if _DETECTOR not in about or shapes != {
     key: leaf.shape for key, leaf in expected.items()
   }:
-    raise types.FawkesError(
-      "--detector must be a file that fawkes-jax train_detector has written,"
-      f" got {path}"
-    )
+    raise _unusable("a file that fawkes-jax train_detector has written", path)
   if not all(np.isfinite(array).all() for array in flat.values()):
-    raise types.FawkesError(f"--detector must have finite weights, got {path}")
+    raise _unusable("a file of finite weights", path)
   nested = flax.traverse_util.unflatten_dict(flat, sep="/")
   return nested, float(about["threshold"])

@@ -67,10 +67,7 @@ def load_extractor(name: str, **options: Any) -> architectures.Extractor:
   """
   record = catalogue.public().get(name)
   if record and record.finds_faces:
-    raise types.FawkesError(
-      f"--surrogates must be recognisers, got {name}, which finds faces"
-      " (--detector)"
-    )
+    raise _unusable("recognisers", f"{name}, which finds faces")
   if record and record.built_in:
     [file] = record.files
     return _port(record, Path(file.name), file.sha256, options)
@@ -110,9 +107,7 @@ def _from_file(path: Path, options: dict[str, Any]) -> architectures.Extractor:
     raise _unusable("readable", f"{path}: {error.strerror}") from error
   record = catalogue.by_sha256(sha256)
   if record and record.finds_faces:
-    raise types.FawkesError(
-      f"--surrogates must be recognisers, got {path}, which finds faces"
-    )
+    raise _unusable("recognisers", f"{path}, which finds faces")
   if record and record.has_port:
     return _port(record, path, sha256, options)
   if path.suffix in _ONLY:
