@@ -161,7 +161,7 @@ def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
 
 
 def test_what_is_no_detector_is_refused(tmp_path, own):
-  with pytest.raises(Exception, match="^detector must be own, dlib, yunet or"):
+  with pytest.raises(Exception, match=r"^detector must be own, dlib, yunet or"):
     detectors.load("mtcnn")
   path = tmp_path / "own.safetensors"
   path.write_bytes(b"nothing")
