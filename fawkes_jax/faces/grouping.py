@@ -138,8 +138,9 @@ def _join(
   left, right = _neighbours(sums, counts)
   likeness = _likeness(sums, counts, left, right)
   while True:
-    near = likeness >= threshold
-    near &= ~np.isin(left * total + right, apart[0] * total + apart[1])
+    near = np.flatnonzero(likeness >= threshold)
+    pairs, never = _keys(left[near], right[near], total), _keys(*apart, total)
+    near = near[~np.isin(pairs, never)]
     left, right, likeness = left[near], right[near], likeness[near]
     if not len(left):
       return leader
@@ -257,18 +258,27 @@ def _together(photos: Int64[np.ndarray, " n"]) -> Pairs:
 
 
 def _unique(left: np.ndarray, right: np.ndarray, total: int) -> Pairs:
-  left, right, _ = _merged(left, right, total)
-  return left, right
+  """Pairs, each once and the smaller first."""
+  # Of a million faces there are many: no place is kept of where they were.
+  keys = np.unique(_keys(left, right, total))
+  left, right = keys // total, keys % total
+  differ = left != right
+  return left[differ], right[differ]
+
+
+def _keys(left: np.ndarray, right: np.ndarray, total: int) -> np.ndarray:
+  """A number for each pair, whichever of both is first."""
+  keys = np.minimum(left, right).astype(np.int64)
+  keys *= total
+  keys += np.maximum(left, right)
+  return keys
 
 
 def _merged(
   left: np.ndarray, right: np.ndarray, total: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Pairs, each once and the smaller first, and which of the given they are."""
-  small = np.minimum(left, right).astype(np.int64)
-  keys, order = np.unique(
-    small * total + np.maximum(left, right), return_index=True
-  )
+  """The same, and which of the given they are."""
+  keys, order = np.unique(_keys(left, right, total), return_index=True)
   left, right = keys // total, keys % total
   differ = left != right
   return left[differ], right[differ], order[differ]

@@ -105,12 +105,12 @@ class CloakOptions(IndexOptions, CloakerOptions):
     rare=True,
   )
   protect: tuple[str, ...] | None = option(
-    "cloak only these people: names of `fawkes-jax people`, or folders of"
-    " photos (one for each, with commas, or a folder of them)",
+    "cloak only these people: folders of photos (one for each, with commas, or"
+    " a folder of them), or names",
     rules.several("names or folders"),
     default=None,
-    more="A word is a name where somebody in the output has it; ./WORD is a"
-    " folder in any case",
+    more="`fawkes-jax people` gives names. A word is one where somebody in the"
+    " output has it; ./WORD is a folder in any case",
     group=_WHO,
   )
   spare: tuple[str, ...] | None = option(
