@@ -32,8 +32,7 @@ class PhotoOptions(Options, group="faces"):
     "side of the smallest face to look for; halving it quadruples the search",
     MIN_FACE_PIXELS,
     default=None,
-    shown="1/64 of the photo's longer side, at least 16; with dlib alone 1/48,"
-    " at least 24",
+    shown="1/64 of the longer side, at least 16; dlib: 1/48, 24",
     more="It is in pixels of the photo; None stands for the detector's rule",
   )
   crop_size: int = option(
