@@ -22,7 +22,7 @@ class PhotoOptions(Options, group="faces"):
   """How the faces of photos are found."""
 
   detector: str = option(
-    "what finds faces: both, dlib, own, yunet or a file",
+    "finds faces: both, dlib, own, yunet or a file",
     default="both",
     more="both stands for dlib's, for larger faces, and the package's own, for"
     " all; yunet is there after `fawkes-jax weights fetch yunet`; files are of"
