@@ -23,7 +23,7 @@ class SolverOptions(
   steps: int = option(
     "largest number of optimisation steps for a face",
     rules.within(1, 100_000),
-    default=70,
+    default=80,
   )
   learning_rate: float = option(
     "first step size, in units of 0..255",
@@ -101,7 +101,7 @@ class SolverOptions(
 # Budgets with which the mean DSSIM of the saved faces, in the box of dlib's
 # detector, comes to those of Fawkes 1.0's modes: 0.004, 0.012 and 0.017.
 MODES = {
-  "low": SolverOptions(rho=0.0045, steps=90),
+  "low": SolverOptions(rho=0.0045, steps=100),
   "mid": SolverOptions(rho=0.0135),
   "high": SolverOptions(rho=0.0192),
 }

@@ -133,7 +133,7 @@ def test_slots_that_fit(cloaker, many, solutions):
   )
   found = dict(solve.solve(list(enumerate(many)), warn=warnings.append))
   assert 3 <= solve.slots <= 6
-  assert str(solve.slots) in warnings[-1] and "--batch_size" in warnings[-1]
+  assert f"of the devices: {solve.slots} from now on" in warnings[-1]
   for index, solution in solutions.items():
     assert nearly_same(found[index].change, solution.change)
 
@@ -187,7 +187,7 @@ def test_out_of_memory(cloaker, many, solutions, monkeypatch):
 def test_no_memory_for_one(cloaker, many, monkeypatch):
   solve = make_executor(cloaker)
   scarce(monkeypatch, solve, lambda: True)
-  with pytest.raises(fawkes_types.FawkesError, match="--crop_size"):
+  with pytest.raises(fawkes_types.FawkesError, match="and this crop size"):
     list(solve.solve([(0, many[0])]))
 
 

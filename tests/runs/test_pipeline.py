@@ -240,6 +240,7 @@ def test_rows_have_the_fields_and_they_are_true(archive, done):
         "place",
         "smallest_face",
         "output",
+        "likely",
         "lost",
         "decisions",
         "names",
