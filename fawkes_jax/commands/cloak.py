@@ -49,8 +49,8 @@ _LINE_EVERY = 10.0
 # Measured in mode mid, see docs/protection.md, "With free recognisers".
 _MORE = (
   "  more networks protect better: the strongest recogniser that we tested knew"
-  " 88 % of PNG photos in mode mid, 54 % with --surrogates=free, after"
-  " `fawkes-jax weights fetch free`"
+  " 60 % of PNG photos in mode mid, 54 % with three of the nine networks of"
+  " --surrogates=free; `fawkes-jax weights fetch free` gets them"
 )
 
 
