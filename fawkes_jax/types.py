@@ -8,10 +8,10 @@ Conventions, for the whole package:
 * A change is what is added to an image; float32, in the same 0..255 units.
 """
 
+import abc
 import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -74,13 +74,14 @@ class Detections:
   likely: Detection | None = None
 
 
-class Detector(Protocol):
-  """What finds the faces of photos."""
+class Detector(abc.ABC):
+  """What finds the faces of photos.
 
-  @property
-  def name(self) -> str:
-    """For reports."""
-    ...
+  Attributes:
+    name: for reports.
+  """
+
+  name: str
 
   def detect(
     self,
@@ -90,8 +91,10 @@ class Detector(Protocol):
     pool: concurrent.futures.Executor | None = None,
   ) -> list[list[Detection]]:
     """Finds the faces of photos; see `look`."""
-    ...
+    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
+    return [look.faces for look in looks]
 
+  @abc.abstractmethod
   def look(
     self,
     photos: Sequence[np.ndarray],
@@ -115,8 +118,8 @@ class Detector(Protocol):
     Raises:
       ValueError: `min_face_pixels` is not positive.
     """
-    ...
 
+  @abc.abstractmethod
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
@@ -124,12 +127,11 @@ class Detector(Protocol):
 
     Args:
       shape: height and width of a photo, in pixels.
-      min_face_pixels: see `detect`.
+      min_face_pixels: see `look`.
 
     Returns:
       Pixels of the photo.
     """
-    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,7 +34,7 @@ _SAME = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Detector:
+class Detector(types.Detector):
   """Finds the faces that either of two detectors finds.
 
   Attributes:
@@ -46,17 +46,6 @@ class Detector:
   name: str
   large: mmod.Detector
   small: yunet.Detector
-
-  def detect(
-    self,
-    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
-    *,
-    min_face_pixels: float | None = None,
-    pool: concurrent.futures.Executor | None = None,
-  ) -> list[list[types.Detection]]:
-    """Finds the faces of photos; see `look`."""
-    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
-    return [look.faces for look in looks]
 
   def look(
     self,
@@ -92,15 +81,7 @@ class Detector:
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
-    """The side of the smallest face that is looked for.
-
-    Args:
-      shape: height and width of a photo, in pixels.
-      min_face_pixels: see `detect`.
-
-    Returns:
-      Pixels of the photo.
-    """
+    """See `types.Detector`."""
     return self.small.smallest_face(shape, min_face_pixels)
 
   def _joined(

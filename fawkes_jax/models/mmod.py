@@ -314,7 +314,7 @@ def _cells(side: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Detector:
+class Detector(types.Detector):
   """Finds faces in photos of any size.
 
   Attributes:
@@ -349,17 +349,6 @@ class Detector:
   max_pixels: int = 20_000_000
   strip_pixels: int = 6_000_000
   batch_size: int = 1
-
-  def detect(
-    self,
-    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
-    *,
-    min_face_pixels: float | None = None,
-    pool: concurrent.futures.Executor | None = None,
-  ) -> list[list[types.Detection]]:
-    """Finds the faces of photos; see `look`."""
-    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
-    return [look.faces for look in looks]
 
   def look(
     self,
@@ -420,15 +409,7 @@ class Detector:
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
-    """The smallest face that is looked for in a photo.
-
-    Args:
-      shape: its height and width.
-      min_face_pixels: as in `detect`.
-
-    Returns:
-      The side of its box in pixels of the photo.
-    """
+    """See `types.Detector`."""
     height, width = shape
     searched = math.prod(self._search_size(shape, min_face_pixels))
     return min(self.window) / math.sqrt(searched / (height * width))

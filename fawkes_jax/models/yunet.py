@@ -436,7 +436,7 @@ def _looked(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Detector:
+class Detector(types.Detector):
   """Finds faces and their landmarks in photos of any size.
 
   Photos are searched at a scale at which the smallest face that is looked for
@@ -470,17 +470,6 @@ class Detector:
   most_side: float | None = None
   max_pixels: int = 4_000_000
   batch_size: int = 1
-
-  def detect(
-    self,
-    photos: Sequence[UInt8[np.ndarray, "h w 3"]],
-    *,
-    min_face_pixels: float | None = None,
-    pool: concurrent.futures.Executor | None = None,
-  ) -> list[list[types.Detection]]:
-    """Finds the faces of photos; see `look`."""
-    looks = self.look(photos, min_face_pixels=min_face_pixels, pool=pool)
-    return [look.faces for look in looks]
 
   def look(
     self,
@@ -598,15 +587,7 @@ class Detector:
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
-    """The side of the smallest face that is looked for.
-
-    Args:
-      shape: height and width of a photo, in pixels.
-      min_face_pixels: see `detect`.
-
-    Returns:
-      Pixels of the photo.
-    """
+    """See `types.Detector`."""
     size = self._search_sizes(shape, min_face_pixels)[0]
     return self.least_side * shape[0] / size[0]
 
