@@ -9,10 +9,11 @@ Acceleration", Wang et al., 2018). Then they work one after the other, more and
 more as they will be used, and still see what the teacher has at each place
 ("FitNets: Hints for Thin Deep Nets", Romero et al., 2014).
 
-Pure functions of one batch, in float32. Blocks are the modules of a network
-that are called `block_0`, `block_1` and so on.
+Pure functions of one batch, in float32.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,9 +23,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from fawkes_jax.models import layers
-
-EMBEDDING = "embedding"
-"""The name of the last error, beside the blocks'."""
 
 _PLACES = 14
 """Where a block sees wider images, it learns alone from fewer of them: what it
@@ -37,133 +35,199 @@ _LEAST = 4
 _Features = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def look(
-  module: nn.Module,
-  variables: Any,
-  images: Float32[Array, "n size size 3"],
-) -> tuple[Float32[Array, "n d"], _Features]:
-  """Embeds faces and keeps what the blocks are given and make of it.
-
-  Args:
-    module: a network with blocks.
-    variables: its weights.
-    images: what it takes.
-
-  Returns:
-    The embeddings, and by block its input and its output.
-  """
-  features: _Features = {}
-
-  def keep(call, args, kwargs, context):
-    result = call(*args, **kwargs)
-    if _is_block(context):
-      features[context.module.name] = args[0], result
-    return result
-
-  with nn.intercept_methods(keep):
-    embeddings = module.apply(variables, images)
-  return embeddings, features  # type: ignore[return-value]
+def _numbered(name: str) -> bool:
+  return name.startswith("block_")
 
 
-def has_blocks(module: nn.Module, variables: Any, size: int) -> bool:
-  """Whether a network has blocks.
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """The blocks of a network.
 
-  Args:
+  What comes before the first block belongs to it.
+
+  Attributes:
     module: the network.
-    variables: its weights.
-    size: height and width of the images that it takes.
-
-  Returns:
-    Whether it has one or more.
+    ends: of the name of a module of the network, whether a block ends with it;
+      by default those that are called `block_0`, `block_1` and so on.
   """
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  shapes = jax.eval_shape(
-    lambda variables, images: look(module, variables, images), variables, images
-  )
-  return bool(shapes[1])
 
+  module: nn.Module
+  ends: Callable[[str], bool] = _numbered
 
-def apart(
-  module: nn.Module,
-  variables: Any,
-  images: Float32[Array, "n size size 3"],
-  embeddings: Float32[Array, "n d"],
-  features: _Features,
-) -> dict[str, Float32[Array, ""]]:
-  """The errors of blocks that are given what the teacher's are given.
+  def look(
+    self, variables: Any, images: Float32[Array, "n size size 3"]
+  ) -> tuple[Any, _Features]:
+    """Applies the network and keeps what the blocks are given and make of it.
 
-  What comes before the first block belongs to it, and what comes after the
-  last one is a block of its own.
+    Args:
+      variables: its weights.
+      images: what it takes.
 
-  Args:
-    module: the network.
-    variables: the twin's weights.
-    images: faces.
-    embeddings: the teacher's.
-    features: the teacher's.
+    Returns:
+      What the network says, and by block its input and its output.
+    """
+    features: _Features = {}
 
-  Returns:
-    By block, and for `EMBEDDING`, the mean square of the error, divided by the
-    variance of what the block adds.
-  """
-  errors = {}
-  count = len(images)
+    def keep(call, args, kwargs, context):
+      result = call(*args, **kwargs)
+      if self._is_block(context):
+        features[context.module.name] = args[0], result
+      return result
 
-  def replace(call, args, kwargs, context):
-    if context.method_name != "__call__" or len(context.module.path) != 1:
-      return call(*args, **kwargs)
-    x = args[0]
-    if len(x) == count and x.ndim == 4:
-      few = max(count * _PLACES // x.shape[1], -(-count // _LEAST))
-      x = x[: min(few, count)]
-    y = call(x, *args[1:], **kwargs)
-    if not _is_block(context):
-      return y
-    given, wanted = features[context.module.name]
-    errors[context.module.name] = error(y, wanted[: len(y)], given[: len(y)])
-    return wanted
+    with nn.intercept_methods(keep):
+      result = self.module.apply(variables, images)
+    return result, features
 
-  with nn.intercept_methods(replace):
-    result: Any = module.apply(variables, images)
-  return errors | {EMBEDDING: error(result, embeddings)}
+  def any(self, variables: Any, size: int) -> bool:
+    """Whether the network has blocks.
 
+    Args:
+      variables: its weights.
+      size: height and width of the images that it takes.
 
-def together(
-  module: nn.Module,
-  variables: Any,
-  images: Float32[Array, "n size size 3"],
-  embeddings: Float32[Array, "n d"],
-  features: _Features,
-  share: Float32[Array, ""],
-) -> dict[str, Float32[Array, ""]]:
-  """The errors of blocks that are given what the blocks before have made.
+    Returns:
+      Whether it has one or more.
+    """
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return bool(jax.eval_shape(self.look, variables, images)[1])
 
-  Args:
-    module: the network.
-    variables: the twin's weights.
-    images: faces.
-    embeddings: the teacher's.
-    features: the teacher's.
-    share: of each block's error that the next one is given, 0..1. With all of
-      it from the start, small errors may grow from block to block without end.
+  def apart(
+    self,
+    variables: Any,
+    images: Float32[Array, "n size size 3"],
+    features: _Features,
+  ) -> tuple[Any, dict[str, Float32[Array, ""]]]:
+    """The errors of blocks that are given what the teacher's are given.
 
-  Returns:
-    By block, and for `EMBEDDING`, the mean square of the error, divided by the
-    variance of what is wanted.
-  """
-  errors = {}
+    Args:
+      variables: the twin's weights.
+      images: what it takes.
+      features: the teacher's.
 
-  def mix(call, args, kwargs, context):
-    y = call(*args, **kwargs)
-    if not _is_block(context):
-      return y
-    _, wanted = features[context.module.name]
-    errors[context.module.name] = error(y, wanted)
-    return wanted + share * (y - wanted)
+    Returns:
+      What comes after the last block, which is given the teacher's features,
+      too; and by block the mean square of the error, divided by the variance
+      of what the block adds.
+    """
+    errors = {}
+    count = len(images)
 
-  with nn.intercept_methods(mix):
-    result: Any = module.apply(variables, images)
-  return errors | {EMBEDDING: error(result, embeddings)}
+    def replace(call, args, kwargs, context):
+      if context.method_name != "__call__" or len(context.module.path) != 1:
+        return call(*args, **kwargs)
+      x = args[0]
+      if len(x) == count and x.ndim == 4:
+        few = max(count * _PLACES // x.shape[1], -(-count // _LEAST))
+        x = x[: min(few, count)]
+      y = call(x, *args[1:], **kwargs)
+      if not self._is_block(context):
+        return y
+      given, wanted = features[context.module.name]
+      errors[context.module.name] = error(y, wanted[: len(y)], given[: len(y)])
+      return wanted
+
+    with nn.intercept_methods(replace):
+      result = self.module.apply(variables, images)
+    return result, errors
+
+  def together(
+    self,
+    variables: Any,
+    images: Float32[Array, "n size size 3"],
+    features: _Features,
+    share: Float32[Array, ""],
+  ) -> tuple[Any, dict[str, Float32[Array, ""]]]:
+    """The errors of blocks that are given what the blocks before have made.
+
+    Args:
+      variables: the twin's weights.
+      images: what it takes.
+      features: the teacher's.
+      share: of each block's error that the next one is given, 0..1. With all
+        of it from the start, small errors may grow from block to block without
+        end.
+
+    Returns:
+      What the network says; and by block the mean square of the error, divided
+      by the variance of what is wanted.
+    """
+    errors = {}
+
+    def mix(call, args, kwargs, context):
+      y = call(*args, **kwargs)
+      if not self._is_block(context):
+        return y
+      _, wanted = features[context.module.name]
+      errors[context.module.name] = error(y, wanted)
+      return wanted + share * (y - wanted)
+
+    with nn.intercept_methods(mix):
+      result = self.module.apply(variables, images)
+    return result, errors
+
+  def fresh(
+    self,
+    teacher: Any,
+    images: Float32[Array, "n size size 3"],
+    key: jax.Array,
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Random weights that keep features in the teacher's range.
+
+    Each kernel is drawn at random, then scaled, and its bias set, so that the
+    layer's output has the mean and the deviation of the teacher's, over all
+    images, places and channels ("All you need is a good init", Mishkin and
+    Matas, 2015). No weight of the teacher is used.
+
+    Args:
+      teacher: its teacher's weights.
+      images: some of what it takes.
+      key: the key of the draw.
+
+    Returns:
+      The weights, and for each array of them its natural size, with which its
+      learning rate is multiplied.
+    """
+    ranges = {}
+
+    def measure(call, args, kwargs, context):
+      result = call(*args, **kwargs)
+      if _is_layer(context):
+        ranges[context.module.path] = result.mean(), result.std()
+      return result
+
+    with nn.intercept_methods(measure):
+      self.module.apply(teacher, images)
+    _, features = self.look(teacher, images)
+    drawn = self.module.init(key, images[:1])
+    weights = flax.traverse_util.flatten_dict(dict(drawn["params"]))
+    sizes = {name: jnp.sqrt((x**2).mean()) for name, x in weights.items()}
+
+    def adjust(call, args, kwargs, context):
+      result = call(*args, **kwargs)
+      path = context.module.path
+      if _is_layer(context):
+        mean, deviation = ranges[path]
+        scale = deviation / result.std()
+        kernel, bias = (*path, "kernel"), (*path, "bias")
+        weights[kernel] = weights[kernel] * scale
+        sizes[kernel] = jnp.sqrt((weights[kernel] ** 2).mean())
+        result = scale * result
+        if bias in weights:
+          move = mean - result.mean()
+          weights[bias] = weights[bias] + move
+          sizes[bias] = deviation
+          result = result + move
+      return features[path[0]][1] if self._is_block(context) else result
+
+    with nn.intercept_methods(adjust):
+      self.module.apply(drawn, images)
+    params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
+    return {"params": params}, scales
+
+  def _is_block(self, context: nn.module.InterceptorContext) -> bool:
+    call = context.method_name == "__call__"
+    path = context.module.path
+    return call and len(path) == 1 and self.ends(path[0])
 
 
 def error(
@@ -190,73 +254,6 @@ def error(
   missed = layers.channel_sums((x - wanted) ** 2).sum()
   variance = layers.channel_sums(moved**2).sum()
   return missed / jnp.maximum(variance, 1e-12 * places)
-
-
-def fresh(
-  module: nn.Module,
-  teacher: Any,
-  images: Float32[Array, "n size size 3"],
-  key: jax.Array,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Random weights that keep features in the teacher's range.
-
-  Each kernel is drawn at random, then scaled, and its bias set, so that the
-  layer's output has the mean and the deviation of the teacher's, over all
-  faces, places and channels ("All you need is a good init", Mishkin and Matas,
-  2015). No weight of the teacher is used.
-
-  Args:
-    module: the network.
-    teacher: its teacher's weights.
-    images: some faces.
-    key: the key of the draw.
-
-  Returns:
-    The weights, and for each array of them its natural size, with which its
-    learning rate is multiplied.
-  """
-  ranges = {}
-
-  def measure(call, args, kwargs, context):
-    result = call(*args, **kwargs)
-    if _is_layer(context):
-      ranges[context.module.path] = result.mean(), result.std()
-    return result
-
-  with nn.intercept_methods(measure):
-    module.apply(teacher, images)
-  _, features = look(module, teacher, images)
-  drawn = module.init(key, images[:1])
-  weights = flax.traverse_util.flatten_dict(dict(drawn["params"]))
-  sizes = {name: jnp.sqrt((x**2).mean()) for name, x in weights.items()}
-
-  def adjust(call, args, kwargs, context):
-    result = call(*args, **kwargs)
-    path = context.module.path
-    if _is_layer(context):
-      mean, deviation = ranges[path]
-      scale = deviation / result.std()
-      kernel, bias = (*path, "kernel"), (*path, "bias")
-      weights[kernel] = weights[kernel] * scale
-      sizes[kernel] = jnp.sqrt((weights[kernel] ** 2).mean())
-      result = scale * result
-      if bias in weights:
-        move = mean - result.mean()
-        weights[bias] = weights[bias] + move
-        sizes[bias] = deviation
-        result = result + move
-    return features[path[0]][1] if _is_block(context) else result
-
-  with nn.intercept_methods(adjust):
-    module.apply(drawn, images)
-  params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
-  return {"params": params}, scales
-
-
-def _is_block(context: nn.module.InterceptorContext) -> bool:
-  name = context.module.name or ""
-  call = context.method_name == "__call__"
-  return call and len(context.module.path) == 1 and name.startswith("block_")
 
 
 def _is_layer(context: nn.module.InterceptorContext) -> bool:

@@ -1,7 +1,5 @@
 """A student of its teacher's architecture, which learns block by block."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,8 +52,7 @@ class Twin:
     self.batches = Batches(options, material, self.network, whole=True)
     rows = material.split.training[: options.batch_size]
     crops = jnp.asarray(material.faces.crops[rows], jnp.float32)
-    self._weights, sizes = blocks.fresh(
-      teacher.looking.module,
+    self._weights, sizes = blocks.Blocks(teacher.looking.module).fresh(
       teacher.looking.variables,
       cloaks.still(crops, self.network.template, self.network.size),
       jax.random.key(options.seed),
@@ -125,7 +122,7 @@ class Twin:
     moving = jax.random.fold_in(jax.random.key(options.seed), draw)
 
     def loss(params, stats, images):
-      return self._errors(blocks.apart, params, images, looking)
+      return self._errors(params, images, looking, None)
 
     return state.advanced(
       loss,
@@ -145,27 +142,31 @@ class Twin:
     looking: dict[str, Any],
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
     """See `lesson.BatchLoss`: blocks are given what others have made."""
-    together = functools.partial(blocks.together, share=batch["share"])
-    return self._errors(together, params, images, looking)
+    return self._errors(params, images, looking, batch["share"])
 
   def _errors(
     self,
-    compare: Callable[..., dict[str, jax.Array]],
     params: Any,
     images: jax.Array,
     looking: dict[str, Any],
+    share: jax.Array | None,
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
     """The sum of the errors of all blocks, with its parts.
 
-    Of what is far off, the logarithm: one block must not drown the others.
+    Apart without a share of what they hand on. Of what is far off, the
+    logarithm: one block must not drown the others.
     """
-    module = self.network.module
-    weights = looking[self._teacher]["weights"]
-    shown = blocks.look(module, weights, images)
-    parts = compare(module, {"params": params["student"]}, images, *shown)
-    inner = jnp.stack([v for k, v in parts.items() if k != blocks.EMBEDDING])
-    said = {"blocks": inner.mean(), "embedding": parts[blocks.EMBEDDING]}
-    return jnp.log1p(jnp.stack(list(parts.values()))).sum(), (said, {})
+    teacher = blocks.Blocks(self.network.module)
+    student = {"params": params["student"]}
+    wanted, shown = teacher.look(looking[self._teacher]["weights"], images)
+    if share is None:
+      made, inner = teacher.apart(student, images, shown)
+    else:
+      made, inner = teacher.together(student, images, shown, share)
+    embedding = blocks.error(made, wanted)
+    errors = jnp.stack([*inner.values(), embedding])
+    said = {"blocks": errors[:-1].mean(), "embedding": embedding}
+    return jnp.log1p(errors).sum(), (said, {})
 
 
 def _network(
@@ -173,8 +174,8 @@ def _network(
 ) -> Network:
   """The teacher's network, to be given other weights."""
   architecture = architectures.architecture_of(looking.module)
-  if architecture is None or not blocks.has_blocks(
-    looking.module, looking.variables, looking.input_size
+  if architecture is None or not blocks.Blocks(looking.module).any(
+    looking.variables, looking.input_size
   ):
     raise types.FawkesError(
       "--teachers must be of an architecture of the package that has blocks,"

@@ -45,7 +45,7 @@ def test_has_the_blocks_that_a_twin_learns_from(port):
   module = about.module()
   images = jax.ShapeDtypeStruct((1, 112, 112, 3), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-  assert blocks.has_blocks(module, shapes, 112)
+  assert blocks.Blocks(module).any(shapes, 112)
   weights = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   assert 1_000_000 < weights < 1_300_000
 
