@@ -9,7 +9,8 @@ The public API:
 * `CloakerOptions`, `CloakOptions`, `SolverOptions`, `MODES`: their options.
 * `load_extractor(name)`: a face feature extractor with its weights;
   `Extractor.from_apply` makes one of any function in JAX.
-* `load_detector()`, `load_landmark_model()`: what finds faces.
+* `load_detector()`: what finds faces; `load_landmark_model()` finds the
+  landmarks in the boxes of `load_detector("dlib")`.
 """
 
 import os
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
   from fawkes_jax.models.architectures import Extractor
   from fawkes_jax.runs.outcomes import Watcher
   from fawkes_jax.runs.pipeline import cloak_archive
-  from fawkes_jax.weights.builtin import load_detector, load_landmark_model
+  from fawkes_jax.weights.builtin import load_landmark_model
+  from fawkes_jax.weights.detectors import load_detector
   from fawkes_jax.weights.extractors import load_extractor
 
 __all__ = [
@@ -66,7 +68,7 @@ _LAZY = {
   "Face": "fawkes_jax.faces.arrays",
   "Watcher": "fawkes_jax.runs.outcomes",
   "cloak_archive": "fawkes_jax.runs.pipeline",
-  "load_detector": "fawkes_jax.weights.builtin",
+  "load_detector": "fawkes_jax.weights.detectors",
   "load_extractor": "fawkes_jax.weights.extractors",
   "load_landmark_model": "fawkes_jax.weights.builtin",
 }

@@ -73,7 +73,7 @@ def subjects(options: BenchmarkOptions) -> Iterator[Detection]:
     )
   photos = annotations.photos(options.data)
   for name in options.detectors:
-    yield Detection(detectors.load(name), photos, options)
+    yield Detection(detectors.load_detector(name), photos, options)
 
 
 def figures(

@@ -156,7 +156,7 @@ def _import(
 def _tried(name: str) -> str:
   """What can be done with what was fetched, which is loaded to see that."""
   if catalogue.public()[name].finds_faces:
-    return f"for --detector={detectors.load(name).name}"
+    return f"for --detector={detectors.load_detector(name).name}"
   return _use(extractors.load_extractor(name))
 
 

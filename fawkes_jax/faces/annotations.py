@@ -16,6 +16,8 @@ BOXES = "annotations.tsv"
 FACES = "faces.tsv"
 """The table of a folder of photos with one face each."""
 
+_SIDES = ("left", "top", "right", "bottom")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Annotated:
@@ -24,15 +26,12 @@ class Annotated:
   Attributes:
     path: of the photo.
     boxes: left, top, right, bottom in pixels.
-    points: x and y of five landmarks: eyes, nose, corners of the mouth, from
-      left to right in the picture; not a number where they are not known.
     ignored: boxes that nobody must find, and that are no error to find.
     labels: the other columns of the table, by face.
   """
 
   path: Path
   boxes: Float32[np.ndarray, "n 4"]
-  points: Float32[np.ndarray, "n 5 2"]
   ignored: Bool[np.ndarray, " n"]
   labels: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
@@ -53,7 +52,7 @@ def photos(folder: Path) -> list[Annotated]:
   """
   table = folder / BOXES
   by_file: dict[str, list[tuple[list[float], dict[str, str]]]] = {}
-  for row, box in _rows(table, ("left", "top", "right", "bottom")):
+  for row, box in _rows(table):
     by_file.setdefault(row["file"], []).append((box, row))
   found = []
   for name, faces in sorted(by_file.items()):
@@ -66,7 +65,6 @@ def photos(folder: Path) -> list[Annotated]:
       Annotated(
         path=path,
         boxes=np.array([box for box, _ in faces], np.float32),
-        points=np.full((len(faces), 5, 2), np.nan, np.float32),
         ignored=np.array(
           [row.get("difficulty") == "ignore" for _, row in faces]
         ),
@@ -80,8 +78,7 @@ def single_faces(folder: Path) -> list[Annotated]:
   """The photos of a folder with faces.tsv, one face each.
 
   Args:
-    folder: its table has the columns file, left, top, right, bottom, and x and
-      y of five landmarks: lex, ley, rex, rey, nx, ny, lmx, lmy, rmx, rmy.
+    folder: its table has the columns file, left, top, right, bottom.
 
   Returns:
     The photos, in the table's order.
@@ -89,35 +86,30 @@ def single_faces(folder: Path) -> list[Annotated]:
   Raises:
     FawkesError: the table cannot be read.
   """
-  names: tuple[str, ...] = ("left", "top", "right", "bottom")
-  names += ("lex", "ley", "rex", "rey", "nx", "ny", "lmx", "lmy", "rmx", "rmy")
   return [
     Annotated(
       path=folder / row["file"],
-      boxes=np.array([numbers[:4]], np.float32),
-      points=np.array(numbers[4:], np.float32).reshape(1, 5, 2),
+      boxes=np.array([box], np.float32),
       ignored=np.zeros(1, bool),
     )
-    for row, numbers in _rows(folder / FACES, names)
+    for row, box in _rows(folder / FACES)
   ]
 
 
-def _rows(
-  table: Path, names: tuple[str, ...]
-) -> Iterator[tuple[dict[str, str], list[float]]]:
-  """The rows of a table, and the numbers in some of their columns."""
+def _rows(table: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
+  """The rows of a table, and the boxes in them."""
   try:
     with table.open(encoding="utf-8-sig", newline="") as file:
       reader = csv.DictReader(file, delimiter="\t")
-      for name in ("file", *names):
+      for name in ("file", *_SIDES):
         if name not in (reader.fieldnames or ()):
           raise types.FawkesError(f"{table} must have a column {name}")
       for row in reader:
         try:
-          numbers = [float(row[name]) for name in names]
+          numbers = [float(row[name]) for name in _SIDES]
         except (TypeError, ValueError) as error:
           raise types.FawkesError(
-            f"{table}, line {reader.line_num}: {', '.join(names)} must be"
+            f"{table}, line {reader.line_num}: {', '.join(_SIDES)} must be"
             " numbers"
           ) from error
         yield row, numbers

@@ -74,10 +74,10 @@ class Recognition:
       for name in options.extractors
     ]
     self.finder = finder.Finder(
-      detector=detectors.load(options.detector),
+      detector=detectors.load_detector(options.detector),
       landmark_model=(
         builtin.load_landmark_model()
-        if options.detector in (detectors.BOTH, detectors.DLIB)
+        if options.detector == detectors.DLIB
         else None
       ),
       crop_size=options.crop_size,

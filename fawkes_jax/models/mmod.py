@@ -72,7 +72,7 @@ def _clear_outside(x: jax.Array, extents: jax.Array) -> jax.Array:
 class MmodNet(nn.Module):
   """Scores every place of the window.
 
-  Its variables come from ``fawkes_jax.weights.builtin.load_detector``.
+  Its variables come from ``fawkes_jax.weights.builtin.load_mmod``.
 
   Attributes:
     dtype: the type of the computation.

@@ -1,4 +1,4 @@
-"""YuNet, and networks of its class: boxes and five landmarks in one pass.
+"""YuNet: boxes and five landmarks of faces in one pass.
 
 Every cell of three grids, of 8, 16 and 32 pixels, says whether the centre of a
 face is in it, where its box is, and where eyes, nose and the corners of the
@@ -34,26 +34,24 @@ STRIDES = (8, 16, 32)
 MULTIPLE = 32
 """Heights and widths of images are multiples of this."""
 
-_ROOM = 1.6
-"""A photo is searched again where its longer side is more than this times the
-largest face that is found well."""
-
-_LEAST_AGAIN = 1.5
-"""What is found in a smaller copy counts from this times `least_side` on."""
-
 DOUBT = 0.35
 """From this likelihood on a face is likely; docs/cloaking.md has the
 measurement."""
 
-_MOMENTUM = 0.98
-_EPSILON = 1e-5
+# Channels after the first convolution, of what the grids are read from, how
+# many numbers say that there is a face, and the channels of the separable
+# convolutions at every 4th, 8th, 16th and 32nd pixel.
+_STEM = 16
+_NECK = 64
+_SCORES = 2
+_STAGES = ((16, 64, 64, 64), (64, 64), (64, 64), (64, 64))
 
 
 class Grid(NamedTuple):
   """What the cells of one grid say of an image.
 
   Attributes:
-    scores: [n, rows, columns, s], logits; a face is as likely as the geometric
+    scores: [n, rows, columns, 2], logits; a face is as likely as the geometric
       mean of their logistic functions.
     boxes: [n, rows, columns, 4], the centre of the box from the cell's upper
       left corner, x and y, then the logarithms of its width and height; all in
@@ -63,38 +61,9 @@ class Grid(NamedTuple):
       from left to right in the picture.
   """
 
-  scores: Float32[Array, "n r c s"]
+  scores: Float32[Array, "n r c 2"]
   boxes: Float32[Array, "n r c 4"]
   points: Float32[Array, "n r c 10"]
-
-
-class _Norm(nn.Module):
-  """Batch normalisation whose sums are fast on a CPU."""
-
-  train: bool
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    width = x.shape[-1]
-    mean = self.variable("batch_stats", "mean", jnp.zeros, width)
-    variance = self.variable("batch_stats", "variance", jnp.ones, width)
-    scale = self.param("scale", nn.initializers.ones, (width,))
-    bias = self.param("bias", nn.initializers.zeros, (width,))
-    if not self.train:
-      factor = scale * jax.lax.rsqrt(variance.value + _EPSILON)
-      factor = factor.astype(x.dtype)
-      shift = (bias - mean.value * factor).astype(x.dtype)
-      return layers.scale_and_shift(x, factor, shift)
-    count = x.size // width
-    now = layers.channel_sums(x) / count
-    spread = layers.channel_sums(jnp.square(x)) / count - jnp.square(now)
-    spread = jnp.maximum(spread, 0)
-    if not self.is_initializing():
-      for kept, new in ((mean, now), (variance, spread)):
-        new = jax.lax.stop_gradient(new)
-        kept.value = _MOMENTUM * kept.value + (1 - _MOMENTUM) * new
-    factor = scale * jax.lax.rsqrt(spread + _EPSILON)
-    return layers.scale_and_shift(x, factor, bias - now * factor)
 
 
 class _Separable(nn.Module):
@@ -102,31 +71,21 @@ class _Separable(nn.Module):
 
   Attributes:
     width: channels of the result.
-    normalised: whether batch normalisation follows.
-    train: whether it takes the batch's own statistics.
     active: whether a ReLU follows.
-    shortcut: whether the input is added, where it has as many channels.
     dtype: the type of the computation.
   """
 
   width: int
-  normalised: bool = False
-  train: bool = False
   active: bool = True
-  shortcut: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-    y = layers.Convolution(self.width, dtype=self.dtype, name="pointwise")(x)
-    y = layers.Convolution(
+    x = layers.Convolution(self.width, dtype=self.dtype, name="pointwise")(x)
+    x = layers.Convolution(
       self.width, size=3, depthwise=True, dtype=self.dtype, name="depthwise"
-    )(y)
-    if self.normalised:
-      y = _Norm(self.train, name="norm")(y)
-    if self.active:
-      y = nn.relu(y)
-    return x + y if self.shortcut and x.shape == y.shape else y
+    )(x)
+    return nn.relu(x) if self.active else x
 
 
 class _Stem(nn.Module):
@@ -155,15 +114,6 @@ class _Stem(nn.Module):
     return layers.add_bias(y, bias.astype(self.dtype))
 
 
-def _squares(x: jax.Array) -> jax.Array:
-  """Squares of 2x2 places as channels."""
-  n, rows, columns, depth = x.shape
-  x = x.reshape(n, rows // 2, 2, columns // 2, 2, depth)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(
-    n, rows // 2, columns // 2, 4 * depth
-  )
-
-
 def _halved(x: jax.Array) -> jax.Array:
   """The maxima of squares of 2x2 places."""
   return layers.max_pool(x, (2, 2), (2, 2))
@@ -177,110 +127,75 @@ def _doubled(x: jax.Array) -> jax.Array:
 
 
 class YuNet(nn.Module):
-  """A detector of faces; by default YuNet with its 75,856 weights.
+  """A detector of faces with 75,856 weights.
 
   Attributes:
-    stem: channels after the first convolution.
-    stages: of the separable convolutions at every 4th, 8th, 16th and 32nd
-      pixel, the channels of each.
-    neck: channels of what the grids are read from.
-    scores: how many numbers say that there is a face.
-    normalised: whether it has batch normalisation, that is, can be trained.
-    shortcuts: whether convolutions that keep the number of channels add to
-      their input.
-    squares: whether the way to every 4th pixel makes channels of squares of 2x2
-      places, not a convolution and maxima.
     dtype: the type of the computation.
   """
 
-  stem: int = 16
-  stages: tuple[tuple[int, ...], ...] = (
-    (16, 64, 64, 64),
-    (64, 64),
-    (64, 64),
-    (64, 64),
-  )
-  neck: int = 64
-  scores: int = 2
-  normalised: bool = False
-  shortcuts: bool = False
-  squares: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, "n h w 3"], train: bool = False
-  ) -> tuple[Grid, ...]:
+  def __call__(self, images: Float[Array, "n h w 3"]) -> tuple[Grid, ...]:
     """Looks for faces.
 
     Args:
       images: RGB in 0..255; height and width are multiples of `MULTIPLE`.
-      train: whether batch normalisation takes the batch's own statistics and
-        updates the collection "batch_stats".
 
     Returns:
       The grids of `STRIDES`.
     """
 
-    def separable(
-      x: jax.Array, width: int, name: str, *, shortcut: bool = False
-    ) -> jax.Array:
-      return _Separable(
-        width,
-        normalised=self.normalised,
-        train=train,
-        shortcut=shortcut,
-        dtype=self.dtype,
-        name=name,
-      )(x)
+    def separable(x: jax.Array, width: int, name: str) -> jax.Array:
+      return _Separable(width, dtype=self.dtype, name=name)(x)
 
     x = images.astype(self.dtype)
-    if self.normalised:
-      x = (x - 127.5) / 64
-    x = _Stem(self.stem, dtype=self.dtype, name="stem")(x)
-    if self.normalised:
-      x = _Norm(train, name="stem_norm")(x)
-    x = nn.relu(x)
-    if self.squares:
-      x = _squares(x)
-    else:
-      x = _halved(separable(x, self.stem, "stem_separable"))
+    x = nn.relu(_Stem(_STEM, dtype=self.dtype, name="stem")(x))
+    x = separable(x, _STEM, "stem_separable")
     features = []
-    for i, widths in enumerate(self.stages):
-      if i:
-        x = _halved(x)
+    for i, widths in enumerate(_STAGES):
+      x = _halved(x)
       for j, width in enumerate(widths):
-        x = separable(
-          x, width, f"stage_{i}_{j}", shortcut=self.shortcuts and j > 0
-        )
+        x = separable(x, width, f"stage_{i}_{j}")
       features.append(x)
     grids: list[Grid] = []
     for i in (2, 1, 0):
       own = features[i + 1]
       if grids:
-        if own.shape[-1] != self.neck:
-          own = layers.Convolution(
-            self.neck, dtype=self.dtype, name=f"narrow_{i}"
-          )(own)
         own = own + _doubled(x)
-      x = separable(own, self.neck, f"lateral_{i}")
-      grids.append(self._read(separable(x, self.neck, f"shared_{i}"), i))
+      x = separable(own, _NECK, f"lateral_{i}")
+      grids.append(self._read(separable(x, _NECK, f"shared_{i}"), i))
     return tuple(reversed(grids))
 
   def _read(self, x: jax.Array, grid: int) -> Grid:
     """What the cells of a grid say; called while the module is applied."""
     y = _Separable(
-      self.scores + 14, active=False, dtype=self.dtype, name=f"head_{grid}"
+      _SCORES + 14, active=False, dtype=self.dtype, name=f"head_{grid}"
     )(x)
     y = y.astype(jnp.float32)
     return Grid(
-      y[..., : self.scores],
-      y[..., self.scores : self.scores + 4],
-      y[..., self.scores + 4 :],
+      y[..., :_SCORES], y[..., _SCORES : _SCORES + 4], y[..., _SCORES + 4 :]
     )
 
 
-def likelihood(scores: Float[Array, "*places s"]) -> Float[Array, "*places"]:
+def ends_block(name: str) -> bool:
+  """Whether a block of `YuNet` ends with a module; see `training.blocks`.
+
+  Args:
+    name: of a module of the network.
+
+  Returns:
+    True for the last separable convolution before the size changes, and for
+    each of those behind.
+  """
+  kind, *numbers = name.split("_")
+  if kind == "stage":
+    stage, layer = map(int, numbers)
+    return layer == len(_STAGES[stage]) - 1
+  return name == "stem_separable" or kind in ("lateral", "shared", "head")
+
+
+def likelihood(scores: Float[Array, "*places 2"]) -> Float[Array, "*places"]:
   """How likely there is a face, 0..1.
 
   Args:
@@ -394,7 +309,7 @@ def convert(network: folding.Layers) -> dict[str, Any]:
   both = ("pointwise", "depthwise")
   names: list[folding.Name] = [("stem",)]
   names += [("stem_separable", part) for part in both]
-  for i, widths in enumerate(YuNet.stages):
+  for i, widths in enumerate(_STAGES):
     for j, _ in enumerate(widths):
       names += [(f"stage_{i}_{j}", part) for part in both]
   names += [(f"lateral_{i}", part) for i in (2, 1, 0) for part in both]
@@ -425,14 +340,8 @@ def convert(network: folding.Layers) -> dict[str, Any]:
 
 @functools.cache
 def _program() -> jax.stages.Wrapped:
-  """Looks for faces in images; the module is static."""
-  return compiler.jit(_looked, static_argnames="module")
-
-
-def _looked(
-  variables: Any, images: Float[Array, "n h w 3"], *, module: YuNet
-) -> tuple[Grid, ...]:
-  return module.apply(variables, images)  # type: ignore[return-value]
+  """Looks for faces in images."""
+  return compiler.jit(YuNet().apply)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -440,19 +349,16 @@ class Detector(types.Detector):
   """Finds faces and their landmarks in photos of any size.
 
   Photos are searched at a scale at which the smallest face that is looked for
-  has `least_side` pixels; where the network knows no faces as large as they may
-  be there, a second time at a smaller one. Canvases have a coarse ladder of
-  sizes, so that photos of many sizes need few compilations.
+  has `least_side` pixels. Canvases have a coarse ladder of sizes, so that
+  photos of many sizes need few compilations.
 
   Attributes:
     name: for reports.
-    module: the network.
-    variables: its weights.
+    variables: the weights of `YuNet`.
     threshold: the least likelihood of a face, 0..1.
     doubt: the least likelihood with which a face is likely.
     overlap: see `decode`.
     least_side: the side of the smallest face that the network finds well.
-    most_side: that of the largest one; None where it finds all.
     max_pixels: a photo is never searched at more pixels than this, which bounds
       memory. It prevails over the smallest face; `smallest_face` says what is
       looked for.
@@ -461,13 +367,11 @@ class Detector(types.Detector):
   """
 
   name: str
-  module: YuNet
   variables: Any
   threshold: float = 0.6
   doubt: float = DOUBT
   overlap: float = 0.3
   least_side: float = 16.0
-  most_side: float | None = None
   max_pixels: int = 4_000_000
   batch_size: int = 1
 
@@ -496,18 +400,14 @@ class Detector(types.Detector):
     """
     if min_face_pixels is not None and min_face_pixels <= 0:
       raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
-    sizes = [self._search_sizes(p.shape[:2], min_face_pixels) for p in photos]
-    looks = [(i, size) for i, some in enumerate(sizes) for size in some]
+    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
     apply = map if pool is None else pool.map
-    smaller = apply(
-      resizing.resized,
-      [photos[i] for i, _ in looks],
-      [size for _, size in looks],
-    )
-    found = iter(self._searched(list(smaller)))
+    smaller = list(apply(resizing.resized, photos, sizes))
     return [
-      self._joined(photo.shape[:2], [(size, next(found)) for size in some])
-      for photo, some in zip(photos, sizes, strict=True)
+      self._detections(_scaled(faces, size, photo.shape[:2]), photo.shape[:2])
+      for photo, size, faces in zip(
+        photos, sizes, self._searched(smaller), strict=True
+      )
     ]
 
   def _searched(
@@ -529,102 +429,52 @@ class Detector(types.Detector):
         for i, place in zip(chunk, canvas, strict=True):
           height, width = images[i].shape[:2]
           place[:height, :width] = images[i]
-        grids = jax.device_get(
-          _program()(variables, jax.device_put(canvas), module=self.module)
-        )
+        grids = jax.device_get(_program()(variables, jax.device_put(canvas)))
         # What is less likely does not suppress what is likelier.
         least = min(self.doubt, self.threshold)
         read = decode(grids, threshold=least, overlap=self.overlap)
         found.update(zip(chunk, read, strict=True))
     return [found[i] for i in range(len(images))]
 
-  def _joined(
-    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
+  def _detections(
+    self, faces: Faces, shape: tuple[int, int]
   ) -> types.Detections:
-    """What is in a photo that was searched at one or two scales."""
-    sure = [(size, _some(f, f.scores >= self.threshold)) for size, f in looks]
-    if faces := self._faces(shape, sure):
-      return types.Detections(faces=faces)
-    likely = self._faces(shape, looks)
-    return types.Detections(
-      faces=[], likely=max(likely, key=lambda face: face.score, default=None)
-    )
-
-  def _faces(
-    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
-  ) -> list[types.Detection]:
-    """The faces of a photo that was searched at one or two scales.
-
-    What the first search finds beyond the sizes that the network knows may be a
-    part of a face; it is kept where the second finds no face.
-    """
-    (size, faces), *again = looks
-    sides = _sides(faces)
-    faces = _scaled(faces, size, shape)
-    for size, others in again:
-      large = _sides(others) >= _LEAST_AGAIN * self.least_side
-      others = _scaled(_some(others, large), size, shape)
-      doubtful = sides > (self.most_side or np.inf)
-      part = [
-        unsure and bool((_covered(box, others.boxes) > 0.5).any())
-        for unsure, box in zip(doubtful, faces.boxes, strict=True)
-      ]
-      faces = _some(faces, ~np.array(part, bool))
-      faces = Faces(*map(np.concatenate, zip(faces, others, strict=True)))
-      kept = suppress(faces.boxes, faces.scores, self.overlap)
-      faces = _some(faces, np.array(kept, int))
-    inside = np.flatnonzero((faces.boxes[:, :2] < shape[::-1]).all(axis=1))
-    return [
+    """What is in a photo in which faces are sure or likely."""
+    found = [
       types.Detection(
         # From edges to the last pixels inside.
         box=box - np.array([0, 0, 1, 1], np.float32),
         score=float(score),
         points=point - np.float32(0.5),
       )
-      for box, point, score in zip(*_some(faces, inside), strict=True)
+      for box, point, score in zip(*faces, strict=True)
+      if (box[:2] < shape[::-1]).all()
     ]
+    sure = [face for face in found if face.score >= self.threshold]
+    if sure:
+      return types.Detections(faces=sure)
+    return types.Detections(
+      faces=[], likely=max(found, key=lambda face: face.score, default=None)
+    )
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
     """See `types.Detector`."""
-    size = self._search_sizes(shape, min_face_pixels)[0]
+    size = self._search_size(shape, min_face_pixels)
     return self.least_side * shape[0] / size[0]
 
-  def _search_sizes(
+  def _search_size(
     self, shape: tuple[int, ...], min_face_pixels: float | None
-  ) -> list[tuple[int, int]]:
-    """Heights and widths at which a photo is searched, one or two."""
+  ) -> tuple[int, int]:
+    """Height and width at which a photo is searched."""
     height, width = shape
     smallest = min_face_pixels or default_min_face(height, width)
-    scales = [
-      min(
-        self.least_side / smallest,
-        math.sqrt(self.max_pixels / (height * width)),
-      )
-    ]
-    # No face is larger than the photo.
-    longest = max(shape)
-    if (
-      self.most_side is not None
-      and scales[0] * longest > _ROOM * self.most_side
-    ):
-      scales.append(_ROOM * self.most_side / longest)
-    return [
-      (max(1, round(height * scale)), max(1, round(width * scale)))
-      for scale in scales
-    ]
-
-
-def _some(faces: Faces, which: np.ndarray) -> Faces:
-  """Those of a mask, or of indices."""
-  return Faces(*(array[which] for array in faces))
-
-
-def _sides(faces: Faces) -> np.ndarray:
-  """The square roots of the areas of boxes."""
-  boxes = faces.boxes
-  return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+    scale = min(
+      self.least_side / smallest,
+      math.sqrt(self.max_pixels / (height * width)),
+    )
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _scaled(
@@ -635,14 +485,6 @@ def _scaled(
   return Faces(
     faces.boxes * np.tile(ratio, 2), faces.points * ratio, faces.scores
   )
-
-
-def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """How much of a box each of others covers, 0..1."""
-  shared = np.maximum(
-    np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
-  ).prod(axis=1)
-  return shared / max(float((box[2:] - box[:2]).prod()), 1e-9)
 
 
 def default_min_face(height: int, width: int) -> float:
@@ -662,16 +504,3 @@ def canvas_side(side: int) -> int:
   """Rounds a side up to 128 * 2 ** (k / 4), in multiples of `MULTIPLE`."""
   step = max(0, math.ceil(4 * math.log2(side / 128) - 1e-9))
   return MULTIPLE * math.ceil(128 / MULTIPLE * 2 ** (step / 4) - 1e-9)
-
-
-OURS = YuNet(
-  scores=1,
-  stages=((32, 32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)),
-  normalised=True,
-  shortcuts=True,
-  squares=True,
-)
-"""The architecture of the package's own detector: 163,951 weights."""
-
-OURS_MOST_SIDE = 160.0
-"""The largest faces that it was shown often; see `Detector.most_side`."""

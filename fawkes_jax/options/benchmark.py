@@ -74,7 +74,7 @@ class BenchmarkOptions(ModeOptions, PhotoOptions):
     "compared by the part detection: names or files as {detector} takes them,"
     " with commas",
     rules.several("names or files"),
-    default=("both",),
+    default=("own",),
     rare=True,
   )
   rounds: int = option(

@@ -22,11 +22,11 @@ class PhotoOptions(Options, group="faces"):
   """How the faces of photos are found."""
 
   detector: str = option(
-    "finds faces: both, dlib, own, yunet or a file",
-    default="both",
-    more="both stands for dlib's, for larger faces, and the package's own, for"
-    " all; yunet is there after `fawkes-jax weights fetch yunet`; files are of"
-    " `fawkes-jax train_detector`",
+    "finds faces: own, dlib, yunet or a file",
+    default="own",
+    more="own travels with the package, as dlib does; yunet is there after"
+    " `fawkes-jax weights fetch yunet`; files are of `fawkes-jax"
+    " train_detector`",
   )
   min_face_pixels: float | None = option(
     "side of the smallest face to look for; halving it quadruples the search",

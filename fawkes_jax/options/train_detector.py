@@ -12,13 +12,13 @@ class TrainDetectorOptions(Options):
   data: Path = option(
     "folder with annotations.tsv, the boxes of the faces of its photos",
     rules.Rule(says="a folder", keeps=Path.is_dir),
-    more="Its columns are file, left, top, right, bottom and perhaps"
-    " difficulty; where that says ignore, nothing is learned",
+    more="Its columns are file, left, top, right and bottom; the boxes only"
+    " say where to look",
   )
   output: Path = training.output()
   single_faces: tuple[str, ...] = option(
-    "folders with faces.tsv, a box and five landmarks for each of their photos,"
-    " with commas",
+    "folders with faces.tsv, the box of the face of each of their photos, with"
+    " commas",
     default=(),
     more="These faces are pasted into the photos of the data",
   )
@@ -27,7 +27,8 @@ class TrainDetectorOptions(Options):
     "detector that teaches: yunet",
     rules.one_of("yunet"),
     default="yunet",
-    more="It says where landmarks are, and its features are learned first",
+    more="The student has its architecture, and learns its features block by"
+    " block",
   )
   threshold: float = option(
     "likelihood from which on what the detector says is a face",
@@ -50,20 +51,16 @@ class TrainDetectorOptions(Options):
     rare=True,
   )
   learning_rate: float = option(
-    "its peak",
+    "its peak, as a share of 1/15 of a weight's size",
     rules.within(0, 1, open_low=True),
     default=4e-3,
     more="It is reached after the warm-up",
     rare=True,
   )
-  weight_decay: float = option(
-    "of AdamW", rules.within(0, 1), default=1e-3, rare=True
-  )
-  imitation: float = option(
-    "share of the run in which the teacher's features are learned",
+  apart: float = option(
+    "share of the run in which blocks learn apart",
     rules.within(0, 1),
-    default=0.6,
-    more="Their weight falls to nothing by then",
+    default=0.5,
     rare=True,
   )
   ema: float = option(

@@ -433,8 +433,7 @@ def _faceless(
     sides = low if low == high else f"{low} to {high}"
     yield page.paragraph(
       f"Faces smaller than {sides} pixels, depending on the size of the photo,"
-      " were not looked for; --min_face_pixels finds smaller ones, and"
-      " --detector=yunet finds more."
+      " were not looked for; --min_face_pixels finds smaller ones."
     )
   figures, untold = [], []
   for row in (

@@ -20,6 +20,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float32
 
 from fawkes_jax.models import layers
@@ -30,6 +31,13 @@ learns from is places, and neighbours are alike."""
 
 _LEAST = 4
 """But from one image in this many."""
+
+_JOINING = 0.5
+"""The share of the rest of a run, in which blocks work together, until each is
+given all that the ones before have made."""
+
+_RATE = 15.0
+"""Weights move by this times their own size and the learning rate."""
 
 # What a block is given, and what it makes of it.
 _Features = dict[str, tuple[jax.Array, jax.Array]]
@@ -228,6 +236,44 @@ class Blocks:
     call = context.method_name == "__call__"
     path = context.module.path
     return call and len(path) == 1 and self.ends(path[0])
+
+
+def share(progress: float, apart: float) -> float:
+  """How much of its error a block hands on; see `Blocks.together`.
+
+  Args:
+    progress: of the run, 0..1.
+    apart: the share of the run in which blocks learn apart. Where it is 0, the
+      blocks have learned before, and hand on all from the start.
+
+  Returns:
+    The share, 0..1.
+  """
+  joining = _JOINING * (1 - apart) if apart else 0.0
+  late = max(0.0, progress - apart)
+  return late / joining if late < joining else 1.0
+
+
+def optimiser(sizes: dict[str, Any]) -> optax.GradientTransformation:
+  """Adam, whose learning rate is a share of each weight's size.
+
+  Args:
+    sizes: of the weights, see `Blocks.fresh`.
+
+  Returns:
+    The optimiser of {"student": weights}, and of heads that are empty.
+  """
+  return optax.chain(
+    optax.scale_by_adam(b2=0.99),
+    optax.stateless(
+      lambda updates, _: {
+        **updates,
+        "student": jax.tree.map(
+          lambda update, size: _RATE * size * update, updates["student"], sizes
+        ),
+      }
+    ),
+  )
 
 
 def error(

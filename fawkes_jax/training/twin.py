@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from fawkes_jax import types
 from fawkes_jax.models import architectures
@@ -18,13 +17,6 @@ from fawkes_jax.training.network import Network
 from fawkes_jax.training.schedule import Moment
 from fawkes_jax.training.state import State
 from fawkes_jax.xla import compiler
-
-_JOINING = 0.5
-"""The share of the rest until each is given all that the ones before have
-made."""
-
-_RATE = 15.0
-"""Weights move by this times their own size and the learning rate."""
 
 
 class Twin:
@@ -57,16 +49,7 @@ class Twin:
       cloaks.still(crops, self.network.template, self.network.size),
       jax.random.key(options.seed),
     )
-    self.optimiser = optax.chain(
-      optax.scale_by_adam(b2=0.99),
-      optax.stateless(
-        lambda updates, _: jax.tree.map(
-          lambda update, size: _RATE * size * update,
-          updates,
-          {"student": sizes, "heads": {}},
-        )
-      ),
-    )
+    self.optimiser = blocks.optimiser(sizes)
     self._together = Lesson(
       options,
       self.network,
@@ -91,9 +74,7 @@ class Twin:
     """See `Learning`: blocks apart at first, then together."""
     apart = self._options.share_apart
     if moment.progress >= apart:
-      joining = _JOINING * (1 - apart) if apart else 0.0
-      late = moment.progress - apart
-      share = late / joining if late < joining else 1.0
+      share = blocks.share(moment.progress, apart)
       batch = batch | {"share": jnp.float32(share)}
       return self._together(state, batch, self._looking, moment)
     rate, step = jnp.float32(moment.rate), jnp.uint32(moment.step)

@@ -37,7 +37,7 @@ def load_landmark_model() -> landmarks.LandmarkModel:
   )
 
 
-def load_detector() -> mmod.Detector:
+def load_mmod() -> mmod.Detector:
   """Loads dlib's CNN face detector.
 
   Raises:

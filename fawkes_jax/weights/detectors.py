@@ -1,11 +1,10 @@
 """Loading the networks that find faces, by name or from a file.
 
-A file of `fawkes-jax train_detector` holds the variables of `yunet.OURS`, flat,
-with slashes between the levels of their names. Its only metadata key holds JSON
-that says so, and at which likelihood a face is accepted.
+A file of `fawkes-jax train_detector` holds the variables of `yunet.YuNet`,
+flat, with slashes between the levels of their names. Its only metadata key
+holds JSON that says so, and at which likelihood a face is accepted.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import safetensors.numpy
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
-from fawkes_jax.models import joint_detector, yunet
+from fawkes_jax.models import yunet
 from fawkes_jax.options import FaceOptions, OptionError
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
@@ -29,9 +28,6 @@ OWN = "own"
 
 DLIB = "dlib"
 """The name of dlib's detector, whose landmarks are a model of their own."""
-
-BOTH = "both"
-"""The name of the two that travel with the package, as one."""
 
 YUNET = "yunet"
 """The name of YuNet's own weights, and of its record in the catalogue."""
@@ -45,11 +41,11 @@ _KEY = "fawkes_jax"
 _DETECTOR = "detector"
 
 
-def load(name: str) -> types.Detector:
+def load_detector(name: str = OWN) -> types.Detector:
   """Loads a detector with its weights.
 
   Args:
-    name: `BOTH`, `OWN`, `DLIB`, `YUNET`, or the path of a file that ends in
+    name: `OWN`, `DLIB`, `YUNET`, or the path of a file that ends in
       .safetensors.
 
   Returns:
@@ -61,22 +57,13 @@ def load(name: str) -> types.Detector:
   if name == OWN:
     return _own()
   if name == DLIB:
-    return builtin.load_detector()
-  if name == BOTH:
-    large = dataclasses.replace(
-      builtin.load_detector(),
-      least_share=joint_detector.LARGE_SHARE,
-      least_side=joint_detector.LARGE_SIDE,
-    )
-    return joint_detector.Detector(name=name, large=large, small=_own())
+    return builtin.load_mmod()
   if name == YUNET:
-    return yunet.Detector(
-      name=name, module=yunet.YuNet(), variables=load_yunet()
-    )
+    return yunet.Detector(name=name, variables=load_yunet())
   if Path(name).suffix == ".safetensors":
     return _from_file(Path(name), Path(name).stem)
   raise _unusable(
-    f"{BOTH}, {OWN}, {DLIB}, {YUNET} or a file that ends in .safetensors", name
+    f"{OWN}, {DLIB}, {YUNET} or a file that ends in .safetensors", name
   )
 
 
@@ -91,13 +78,7 @@ def _own() -> yunet.Detector:
 
 def _from_file(path: Path, name: str) -> yunet.Detector:
   variables, threshold = _read(path)
-  return yunet.Detector(
-    name=name,
-    module=yunet.OURS,
-    variables=variables,
-    threshold=threshold,
-    most_side=yunet.OURS_MOST_SIDE,
-  )
+  return yunet.Detector(name=name, variables=variables, threshold=threshold)
 
 
 def load_yunet() -> dict[str, Any]:
@@ -123,7 +104,7 @@ def load_yunet() -> dict[str, Any]:
 
 
 def save(variables: dict[str, Any], path: Path, *, threshold: float) -> None:
-  """Writes the variables of `yunet.OURS` in half precision.
+  """Writes the variables of `yunet.YuNet` in half precision.
 
   Args:
     variables: nested dictionaries of arrays.
@@ -135,7 +116,7 @@ def save(variables: dict[str, Any], path: Path, *, threshold: float) -> None:
   """
   flat = flax.traverse_util.flatten_dict(variables, sep="/")
   tensors = {k: np.asarray(v, np.float16) for k, v in flat.items()}
-  about = {_DETECTOR: "yunet.OURS", "threshold": threshold}
+  about = {_DETECTOR: "yunet.YuNet", "threshold": threshold}
   metadata = {_KEY: json.dumps(about, sort_keys=True)}
   files.write_atomically(path, safetensors.numpy.save(tensors, metadata))
 
@@ -156,7 +137,7 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
   expected = flax.traverse_util.flatten_dict(
     dict(
       jax.eval_shape(
-        yunet.OURS.init,
+        yunet.YuNet().init,
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
       )

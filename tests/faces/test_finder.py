@@ -84,7 +84,7 @@ def test_small_faces(recognition, astronaut, side, least):
   photo = np.full((120, 160, 3), 90, np.uint8)
   photo[30 : 30 + side, 40 : 40 + side] = np.asarray(face)
   finder = dataclasses.replace(
-    recognition.finder, detector=detectors.load("dlib")
+    recognition.finder, detector=detectors.load_detector("dlib")
   )
   assert bool(finder.find([photo])[0]) == (least is None)
   patient = dataclasses.replace(finder, min_face_pixels=least)
@@ -124,7 +124,7 @@ def test_what_is_not_looked_for_is_told(recognition):
   phone = np.broadcast_to(np.uint8(0), (3000, 4000, 3))
   assert finder.smallest(phone) == pytest.approx(4000 / 64, rel=1e-3)
   assert finder.smallest(phone[:100, :100]) == pytest.approx(16, abs=0.2)
-  finder = dataclasses.replace(finder, detector=detectors.load("dlib"))
+  finder = dataclasses.replace(finder, detector=detectors.load_detector("dlib"))
   assert finder.smallest(phone) == pytest.approx(4000 / 48, rel=1e-3)
   assert finder.smallest(phone[:100, :100]) == pytest.approx(24, abs=0.2)
   patient = dataclasses.replace(finder, min_face_pixels=100)
@@ -154,7 +154,7 @@ def other(recognition, request, tmp_path, monkeypatch):
     monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
   return dataclasses.replace(
     recognition.finder,
-    detector=detectors.load(request.param),
+    detector=detectors.load_detector(request.param),
     landmark_model=None,
   )
 
@@ -165,7 +165,7 @@ def test_others_find_and_align_as_dlib_does(
 ):
   """Within what a single face was off when both were compared."""
   dlib = dataclasses.replace(
-    recognition.finder, detector=detectors.load("dlib")
+    recognition.finder, detector=detectors.load_detector("dlib")
   )
   [[theirs]], [[ours]] = (
     finder.find([small_astronaut]) for finder in (dlib, other)
@@ -196,4 +196,4 @@ def test_a_face_that_fills_a_large_photo_is_found_whole(small_astronaut, other):
 def test_a_detector_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
   monkeypatch.setenv("FAWKES_JAX_CACHE", str(tmp_path))
   with pytest.raises(types.FawkesError, match="fawkes-jax weights fetch yunet"):
-    detectors.load("yunet")
+    detectors.load_detector("yunet")

@@ -14,7 +14,7 @@ from fawkes_jax.weights.formats import dlib as dlib_weights
 
 @pytest.fixture(scope="module")
 def detector():
-  return builtin.load_detector()
+  return builtin.load_mmod()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def variables(file):
 
 @pytest.fixture(scope="module")
 def detector(variables):
-  return yunet.Detector(name="yunet", module=yunet.YuNet(), variables=variables)
+  return yunet.Detector(name="yunet", variables=variables)
 
 
 def test_the_port_says_what_the_file_says(file, variables, small_astronaut):
@@ -67,7 +67,7 @@ def test_a_photo_without_faces_has_none(detector):
 
 
 def test_of_faces_that_are_not_sure_the_likeliest_is_told(small_astronaut):
-  detector = detectors.load(detectors.OWN)
+  detector = detectors.load_detector(detectors.OWN)
   [[face]] = detector.detect([small_astronaut])
   strict = dataclasses.replace(detector, threshold=0.95)
   [look] = strict.look([small_astronaut])
@@ -103,7 +103,7 @@ def test_faces_are_likely_in_photos_with_faces(data_dir):
       if not inside.all(axis=1).any():
         empty.append((photo, (*corner, *(corner + 200))))
         break
-  detector = detectors.load(detectors.OWN)
+  detector = detectors.load_detector(detectors.OWN)
 
   def share(parts):
     """In how many of those without a face found one is likely."""
@@ -143,15 +143,15 @@ def test_of_boxes_that_overlap_the_likeliest_remains():
 
 @pytest.fixture(scope="module")
 def own():
-  """Random variables of the package's own architecture."""
+  """Random variables."""
   images = np.zeros((1, 32, 32, 3), np.float32)
-  return dict(jax.jit(yunet.OURS.init)(jax.random.key(0), images))
+  return dict(jax.jit(yunet.YuNet().init)(jax.random.key(0), images))
 
 
 def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
   path = tmp_path / "own.safetensors"
   detectors.save(own, path, threshold=0.25)
-  loaded = detectors.load(str(path))
+  loaded = detectors.load_detector(str(path))
   assert (loaded.name, loaded.threshold) == ("own", 0.25)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
@@ -161,15 +161,13 @@ def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
 
 
 def test_what_is_no_detector_is_refused(tmp_path, own):
-  with pytest.raises(
-    Exception, match=r"^detector must be both, own, dlib, yunet or"
-  ):
-    detectors.load("mtcnn")
+  with pytest.raises(Exception, match=r"^detector must be own, dlib, yunet or"):
+    detectors.load_detector("mtcnn")
   path = tmp_path / "own.safetensors"
   path.write_bytes(b"nothing")
   with pytest.raises(Exception, match="complete safetensors file, got"):
-    detectors.load(str(path))
+    detectors.load_detector(str(path))
   del own["params"]["stem"]
   detectors.save(own, path, threshold=0.5)
   with pytest.raises(Exception, match="train_detector has written, got"):
-    detectors.load(str(path))
+    detectors.load_detector(str(path))

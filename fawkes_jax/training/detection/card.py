@@ -24,7 +24,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       f"# {options.name}",
       "",
       f"A detector of faces of fawkes_jax {version.__version__},"
-      f" `models.yunet.OURS`: {weights:,} weights, RGB pixels in 0..255 to"
+      f" `models.yunet.YuNet`: {weights:,} weights, RGB pixels in 0..255 to"
       " boxes and five landmarks, stored in half precision. What it says with a"
       f" likelihood of {options.threshold:g} or more is a face.",
       "",
@@ -32,17 +32,16 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       "",
       f"{options.data.name}: {options.data_note}",
       "",
-      f"{result.photos:,} photos with {result.faces:,} annotated faces, and"
-      f" {result.singles:,} photos of one face that were pasted into them. The"
+      f"{result.photos:,} photos, and {result.singles:,} photos of one face"
+      " that were pasted into them. Nothing was learned from their labels; the"
       " weights hold no photo.",
       "",
       "## Teacher",
       "",
-      "YuNet (Apache-2.0, github.com/ShiqiYu/libfacedetection.train) said where"
-      " the landmarks of annotated faces are. In the first"
-      f" {options.imitation:.0%} of the run the network also learned its"
-      " features, with a weight that falls to nothing. It began with random"
-      " weights.",
+      "YuNet (Apache-2.0, github.com/ShiqiYu/libfacedetection.train), whose"
+      " architecture it has. It began with random weights; in the first"
+      f" {options.apart:.0%} of the run each block learned apart what YuNet's"
+      " block makes of YuNet's features, then all of them together.",
       "",
       "## Training",
       "",

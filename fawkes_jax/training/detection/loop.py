@@ -1,4 +1,9 @@
-"""Trains a detector: from annotated photos to its weights."""
+"""Trains a detector: a twin of YuNet, which learns block by block.
+
+See `training.blocks`: each block learns what the teacher's makes of the
+teacher's features, first apart, then together, where what the grids say counts
+as well.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -9,20 +14,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 import rich.console
 
 from fawkes_jax.faces import annotations
 from fawkes_jax.models import yunet
 from fawkes_jax.options import TrainDetectorOptions
+from fawkes_jax.training import blocks
 from fawkes_jax.training import state as state_lib
-from fawkes_jax.training.detection import losses, scenes, teaching
+from fawkes_jax.training.detection import losses, scenes
 from fawkes_jax.training.state import Checkpoint, State
 from fawkes_jax.weights import detectors
 from fawkes_jax.xla import compiler
 
 _WARM_UP = 100
-_WEIGHTS = {"score": 1.0, "box": 1.0, "points": 0.4, "features": 3.0}
+_WEIGHTS = {"score": 0.3, "box": 1.2, "points": 1.2}
+"""Of what the grids say, beside the errors of blocks."""
+
+_SMALL = 0.1
+"""Of errors that are larger, the logarithm counts."""
+
+_BLOCKS = blocks.Blocks(yunet.YuNet(), yunet.ends_block)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,11 +41,10 @@ class Result:
   """What a run has reached.
 
   Attributes:
-    variables: of `yunet.OURS`, averaged.
+    variables: of `yunet.YuNet`, averaged.
     step: steps done, over all runs.
     seconds: of training, over all runs.
     photos: how many were trained on.
-    faces: annotated ones in them.
     singles: photos of one face that were pasted.
   """
 
@@ -42,7 +52,6 @@ class Result:
   step: int
   seconds: float
   photos: int
-  faces: int
   singles: int
 
 
@@ -52,7 +61,7 @@ class Loop:
   def __init__(
     self, options: TrainDetectorOptions, console: rich.console.Console
   ):
-    """Reads the tables, and lets the teacher look at the photos.
+    """Reads the tables, and draws the weights.
 
     Raises:
       FawkesError: data, teacher or output cannot be used.
@@ -60,11 +69,7 @@ class Loop:
     self._options, self._console = options, console
     state_lib.prepare(options)
     self._teacher = detectors.load_yunet()
-    self._photos = teaching.with_landmarks(
-      annotations.photos(options.data),
-      self._teacher,
-      kept=options.output / "state" / "teacher.safetensors",
-    )
+    self._photos = annotations.photos(options.data)
     self._singles = [
       single
       for folder in options.single_faces
@@ -76,15 +81,19 @@ class Loop:
       size=options.scene_size,
       seed=options.seed,
     )
-    self._optimiser = optax.chain(
-      optax.clip_by_global_norm(10.0),
-      optax.scale_by_adam(b2=0.99),
-      optax.add_decayed_weights(options.weight_decay),
+    first = self._studio.draw(0, options.batch_size)
+    self._drawn, sizes = _BLOCKS.fresh(
+      self._teacher,
+      jnp.asarray(first, jnp.float32),
+      jax.random.key(options.seed),
     )
+    self._optimiser = blocks.optimiser(sizes)
     self._checkpoint = Checkpoint(
       options, data=str(len(self._photos)), teachers=[options.teacher]
     )
-    self._step = compiler.jit(self._advance, donate_argnums=0)
+    self._step = compiler.jit(
+      self._advance, static_argnames="apart", donate_argnums=0
+    )
 
   def run(self) -> Result:
     """Trains until time or steps are used up; goes on from a state.
@@ -104,11 +113,12 @@ class Loop:
         drawn = pool.submit(self._studio.draw, step + 1, options.batch_size)
         state, parts = self._step(
           state,
-          vars(batch),
+          batch,
           self._teacher,
           jnp.float32(self._rate(step, progress)),
-          jnp.float32(self._imitated(progress)),
+          jnp.float32(blocks.share(progress, options.apart)),
           jnp.uint32(step),
+          apart=progress < options.apart,
         )
         step += 1
         for name, value in parts.items():
@@ -132,25 +142,11 @@ class Loop:
       step=step,
       seconds=seconds,
       photos=len(self._photos),
-      faces=sum(int((~photo.ignored).sum()) for photo in self._photos),
       singles=len(self._singles),
     )
 
   def _begin(self) -> tuple[State, int, float]:
-    size = yunet.MULTIPLE
-    drawn = dict(
-      jax.jit(yunet.OURS.init)(
-        jax.random.key(self._options.seed), jnp.zeros((1, size, size, 3))
-      )
-    )
-    # At first nearly no cell finds a face.
-    params = drawn["params"]
-    for i in range(len(yunet.STRIDES)):
-      layer = params[f"head_{i}"]["depthwise"]
-      layer["bias"] = layer["bias"].at[: yunet.OURS.scores].set(-4.0)
-    state = State.begin(
-      {"student": params}, drawn["batch_stats"], self._optimiser
-    )
+    state = State.begin({"student": self._drawn["params"]}, {}, self._optimiser)
     if not self._checkpoint.path.exists():
       return state, 0, 0.0
     state, step, seconds = self._checkpoint.restore(state)
@@ -171,59 +167,32 @@ class Loop:
     fall = 0.5 * (1 + math.cos(math.pi * progress))
     return self._options.learning_rate * min(1.0, (step + 1) / _WARM_UP) * fall
 
-  def _imitated(self, progress: float) -> float:
-    share = self._options.imitation
-    return max(0.0, 1 - progress / share) if share else 0.0
-
   def _advance(
     self,
     state: State,
-    batch: dict[str, jax.Array],
+    scenes: jax.Array,
     teacher: dict[str, Any],
     rate: jax.Array,
-    imitated: jax.Array,
+    share: jax.Array,
     step: jax.Array,
+    *,
+    apart: bool,
   ) -> tuple[State, dict[str, jax.Array]]:
-    images = batch["images"].astype(jnp.float32)
-    shared = [f"shared_{i}" for i in range(len(yunet.STRIDES))]
-
-    def features(module, variables, images, **options):
-      result, changed = module.apply(
-        variables,
-        images,
-        capture_intermediates=lambda part, _: part.name in shared,
-        **options,
-      )
-      kept = changed["intermediates"]
-      return result, [kept[name]["__call__"][0] for name in shared], changed
-
-    def imitation(student):
-      _, taught, _ = features(
-        yunet.YuNet(), teacher, images, mutable=["intermediates"]
-      )
-      parts = [
-        jnp.square(own - theirs).mean() / theirs.var()
-        for own, theirs in zip(student, taught, strict=True)
-      ]
-      return sum(parts) / len(parts)
+    images = scenes.astype(jnp.float32)
 
     def loss(params, stats, images):
-      grids, own, changed = features(
-        yunet.OURS,
-        {"params": params["student"], "batch_stats": stats},
-        images,
-        train=True,
-        mutable=["batch_stats", "intermediates"],
-      )
-      parts = losses.detection(
-        grids, batch["boxes"], batch["points"], batch["kinds"]
-      )
-      parts["features"] = jax.lax.cond(
-        imitated > 0, imitation, lambda _: jnp.float32(0), own
-      )
-      weights = _WEIGHTS | {"features": _WEIGHTS["features"] * imitated}
-      whole = sum(weights[name] * value for name, value in parts.items())
-      return whole, (parts, changed["batch_stats"])
+      taught, features = _BLOCKS.look(teacher, images)
+      student = {"params": params["student"]}
+      if apart:
+        _, errors = _BLOCKS.apart(student, images, features)
+        parts = {}
+      else:
+        grids, errors = _BLOCKS.together(student, images, features, share)
+        parts = losses.imitation(grids, taught)
+      said = jnp.stack(list(errors.values()))
+      whole = _SMALL * jnp.log1p(said / _SMALL).sum()
+      whole += sum(_WEIGHTS[name] * value for name, value in parts.items())
+      return whole, ({"blocks": said.mean(), **parts}, stats)
 
     return state.advanced(
       loss,

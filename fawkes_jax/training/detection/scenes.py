@@ -4,42 +4,15 @@ A scene is a square of a photo at a random scale and turn, with faces of other
 photos pasted into it, under other light, blurred, covered or compressed.
 """
 
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int8, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 from fawkes_jax.faces.annotations import Annotated
-
-MOST_FACES = 64
-"""Faces of a scene that are learned from; any further ones are ignored."""
-
-_SMALLEST = 7.0
-"""A face whose sides are smaller, in pixels of a scene, is ignored."""
-
-_MIRRORED = (1, 0, 2, 4, 3)
-"""The landmarks of a mirrored face."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Scenes:
-  """A batch of scenes.
-
-  Attributes:
-    images: RGB.
-    boxes: left, top, right, bottom in pixels; any numbers beyond the last face.
-    points: landmarks as in `Annotated`, not a number where unknown.
-    kinds: 1 for a face, -1 for what is ignored, 0 beyond the last.
-  """
-
-  images: UInt8[np.ndarray, "n size size 3"]
-  boxes: Float32[np.ndarray, "n k 4"]
-  points: Float32[np.ndarray, "n k 5 2"]
-  kinds: Int8[np.ndarray, "n k"]
 
 
 class Studio:
@@ -64,42 +37,28 @@ class Studio:
     self._photos, self._singles = photos, singles
     self._size, self._seed = size, seed
 
-  def draw(self, step: int, count: int) -> Scenes:
+  def draw(self, step: int, count: int) -> UInt8[np.ndarray, "n size size 3"]:
     """The scenes of a step, whatever was drawn before."""
     rng = np.random.default_rng((self._seed, step))
-    drawn = [self._scene(rng) for _ in range(count)]
-    images, faces = zip(*drawn, strict=True)
-    boxes = np.zeros((count, MOST_FACES, 4), np.float32)
-    points = np.full((count, MOST_FACES, 5, 2), np.nan, np.float32)
-    kinds = np.zeros((count, MOST_FACES), np.int8)
-    for i, known in enumerate(faces):
-      n = min(len(known.kinds), MOST_FACES)
-      order = np.argsort(-_areas(known.boxes), kind="stable")[:n]
-      boxes[i, :n] = known.boxes[order]
-      points[i, :n] = known.points[order]
-      kinds[i, :n] = known.kinds[order]
-    return Scenes(
-      images=np.stack(images), boxes=boxes, points=points, kinds=kinds
-    )
+    return np.stack([self._scene(rng) for _ in range(count)])
 
-  def _scene(self, rng: np.random.Generator) -> tuple[np.ndarray, "_Faces"]:
+  def _scene(self, rng: np.random.Generator) -> np.ndarray:
     photo = self._photos[int(rng.integers(len(self._photos)))]
-    image, faces = self._view(photo, rng)
+    image, boxes = self._view(photo, rng)
     if self._singles and rng.random() < 0.4:
       for _ in range(rng.integers(1, 7)):
         single = self._singles[int(rng.integers(len(self._singles)))]
-        image, faces = self._paste(image, faces, single, rng)
+        image, boxes = self._paste(image, boxes, single, rng)
     if rng.random() < 0.2:
-      _cover(image, faces, rng)
+      _cover(image, boxes, rng)
     if rng.random() < 0.5:
       image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-      faces = faces.mirrored(self._size)
-    return _relit(image, rng), faces
+    return _relit(image, rng)
 
   def _view(
     self, photo: Annotated, rng: np.random.Generator
-  ) -> tuple[Image.Image, "_Faces"]:
-    """A square of a photo."""
+  ) -> tuple[Image.Image, np.ndarray]:
+    """A square of a photo, and the boxes of the faces in it."""
     size = self._size
     with Image.open(photo.path) as file:
       image = file.convert("RGB")
@@ -129,7 +88,7 @@ class Studio:
     )
     axis = scale * np.exp(1j * math.radians(turn))
     offset = complex(size / 2, size / 2) - axis * complex(x, y)
-    faces = _Faces.of(photo).moved(axis, offset)
+    boxes = _moved(photo.boxes, axis, offset)
     if scale < 1:
       smaller = (
         max(1, round(image.width * scale)),
@@ -138,15 +97,16 @@ class Studio:
       image = image.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
       axis /= scale
     image = _transformed(image, axis, offset, (size, size))
-    return image, faces.within(size)
+    inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < size).all(axis=1)
+    return image, boxes[inside]
 
   def _paste(
     self,
     image: Image.Image,
-    faces: "_Faces",
+    boxes: np.ndarray,
     single: Annotated,
     rng: np.random.Generator,
-  ) -> tuple[Image.Image, "_Faces"]:
+  ) -> tuple[Image.Image, np.ndarray]:
     """The scene with one more face, where there is room."""
     with Image.open(single.path) as file:
       tile = file.convert("RGB")
@@ -158,9 +118,9 @@ class Studio:
     middle = complex((left + right) / 2, (top + bottom) / 2)
     place = complex(*rng.uniform(0, self._size, 2))
     offset = place - axis * middle
-    new = _Faces.of(single).moved(axis, offset).within(self._size)
-    if not len(new.kinds) or _overlaps(new.boxes[0], faces.boxes):
-      return image, faces
+    [box] = _moved(single.boxes, axis, offset)
+    if _overlaps(box, boxes):
+      return image, boxes
     mask = Image.new("L", tile.size)
     # The head, and a little more or less of what is around it.
     wide = (right - left) * rng.uniform(0.62, 0.95)
@@ -187,70 +147,28 @@ class Studio:
       _transformed(tile, axis, offset, size),
       mask=_transformed(frame, axis, offset, size),
     )
-    return image, faces.joined(new)
+    return image, np.concatenate([boxes, box[None]])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Faces:
-  """The faces of one scene, as in `Scenes`."""
+def _moved(boxes: np.ndarray, axis: complex, offset: complex) -> np.ndarray:
+  """Boxes under the map z -> axis * z + offset.
 
-  boxes: np.ndarray
-  points: np.ndarray
-  kinds: np.ndarray
-
-  @classmethod
-  def of(cls, photo: Annotated) -> "_Faces":
-    kinds = np.where(photo.ignored, -1, 1)
-    kinds[np.sqrt(_areas(photo.boxes)) < 3] = -1
-    return cls(photo.boxes, photo.points, kinds)
-
-  def moved(self, axis: complex, offset: complex) -> "_Faces":
-    """Under the map z -> axis * z + offset.
-
-    The turned box is that of the ellipse in the box.
-    """
-    middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 @ (1, 1j)
-    half = (self.boxes[:, 2:] - self.boxes[:, :2]) / 2
-    middle = axis * middle + offset
-    wide = np.hypot(half[:, 0] * axis.real, half[:, 1] * axis.imag)
-    high = np.hypot(half[:, 0] * axis.imag, half[:, 1] * axis.real)
-    boxes = np.stack(
-      [
-        middle.real - wide,
-        middle.imag - high,
-        middle.real + wide,
-        middle.imag + high,
-      ],
-      axis=1,
-    )
-    points = axis * (self.points @ (1, 1j)) + offset
-    points = np.stack([points.real, points.imag], axis=-1)
-    return _Faces(boxes, points, self.kinds)
-
-  def within(self, size: int) -> "_Faces":
-    """What is seen of them in a scene; barely seen ones are ignored."""
-    whole = _areas(self.boxes)
-    boxes = np.clip(self.boxes, 0, size)
-    seen = _areas(boxes)
-    kinds = self.kinds.copy()
-    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    kinds[(seen < 0.5 * whole) | (sides < _SMALLEST)] = -1
-    kept = seen > 0
-    return _Faces(boxes[kept], self.points[kept], kinds[kept])
-
-  def mirrored(self, size: int) -> "_Faces":
-    boxes = self.boxes.copy()
-    boxes[:, [0, 2]] = size - self.boxes[:, [2, 0]]
-    points = self.points[:, _MIRRORED].copy()
-    points[..., 0] = size - points[..., 0]
-    return _Faces(boxes, points, self.kinds)
-
-  def joined(self, other: "_Faces") -> "_Faces":
-    return _Faces(
-      np.concatenate([self.boxes, other.boxes]),
-      np.concatenate([self.points, other.points]),
-      np.concatenate([self.kinds, other.kinds]),
-    )
+  A turned box is that of the ellipse in the box.
+  """
+  middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ (1, 1j)
+  half = (boxes[:, 2:] - boxes[:, :2]) / 2
+  middle = axis * middle + offset
+  wide = np.hypot(half[:, 0] * axis.real, half[:, 1] * axis.imag)
+  high = np.hypot(half[:, 0] * axis.imag, half[:, 1] * axis.real)
+  return np.stack(
+    [
+      middle.real - wide,
+      middle.imag - high,
+      middle.real + wide,
+      middle.imag + high,
+    ],
+    axis=1,
+  )
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
@@ -276,10 +194,12 @@ def _transformed(
   )
 
 
-def _cover(image: Image.Image, faces: _Faces, rng: np.random.Generator) -> None:
+def _cover(
+  image: Image.Image, boxes: np.ndarray, rng: np.random.Generator
+) -> None:
   """Covers a part of some faces."""
   draw = ImageDraw.Draw(image)
-  for box in faces.boxes[faces.kinds == 1]:
+  for box in boxes:
     if rng.random() < 0.5:
       continue
     width, height = box[2:] - box[:2]
