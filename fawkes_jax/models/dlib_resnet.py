@@ -70,10 +70,10 @@ class _Stem(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.param(
-      "kernel", nn.initializers.lecun_normal(), (7, 7, 3, STEM_WIDTH)
+    kernel = layers.weight(
+      self, "kernel", nn.initializers.lecun_normal(), (7, 7, 3, STEM_WIDTH)
     )
-    bias = self.param("bias", nn.initializers.zeros, (STEM_WIDTH,))
+    bias = layers.weight(self, "bias", nn.initializers.zeros, (STEM_WIDTH,))
     n, height, width, channels = x.shape
     x = x.reshape(n, height // 2, 2, width // 2, 2, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)

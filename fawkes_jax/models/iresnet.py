@@ -44,7 +44,9 @@ class PRelu(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
     """Applies it."""
-    slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:])
+    slope = layers.weight(
+      self, "slope", nn.initializers.constant(0.25), x.shape[-1:]
+    )
     return jnp.where(x < 0, slope.astype(x.dtype) * x, x)
 
 
@@ -53,8 +55,8 @@ class _Affine(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+    scale = layers.weight(self, "scale", nn.initializers.ones, x.shape[-1:])
+    bias = layers.weight(self, "bias", nn.initializers.zeros, x.shape[-1:])
     return x * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 

@@ -63,8 +63,12 @@ class SeMobileNet(nn.Module):
       float32 [n, 256], not normalised.
     """
     # The normalisation of the colours is part of the weights.
-    scale = self.param("input_scale", nn.initializers.constant(1 / 64), (3,))
-    shift = self.param("input_shift", nn.initializers.constant(-1), (3,))
+    scale = layers.weight(
+      self, "input_scale", nn.initializers.constant(1 / 64), (3,)
+    )
+    shift = layers.weight(
+      self, "input_shift", nn.initializers.constant(-1), (3,)
+    )
     x = images.astype(jnp.float32)[..., ::-1] * scale + shift
     x = x.astype(self.dtype)
 

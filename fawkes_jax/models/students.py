@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax.imaging import geometry
+from fawkes_jax.models import layers
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -65,7 +66,8 @@ class _Pool(nn.Module):
     self, x: Float[Array, "n rows columns c"], train: bool
   ) -> Float32[Array, "n 256"]:
     places = x.shape[1] * x.shape[2]
-    weights = self.param(
+    weights = layers.weight(
+      self,
       "weights",
       lambda _, shape: jnp.full(shape, 1 / places, jnp.float32),
       x.shape[1:],
@@ -275,8 +277,8 @@ class StudentViT(nn.Module):
     x = convolve(self._norm(x), self.width, 2, 2)
     n, rows, columns, width = x.shape
     x = x.reshape(n, rows * columns, width)
-    place = self.param(
-      "place", nn.initializers.normal(0.02), (rows * columns, width)
+    place = layers.weight(
+      self, "place", nn.initializers.normal(0.02), (rows * columns, width)
     )
     x = x + place.astype(self.dtype)
     for _ in range(self.depth):

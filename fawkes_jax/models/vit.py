@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from fawkes_jax.models import iresnet
+from fawkes_jax.models import iresnet, layers
 
 INPUT_SIZE = 112
 """Height and width of an input face, in pixels."""
@@ -115,7 +115,9 @@ class VisionTransformer(nn.Module):
       name="patches",
     )(x)
     x = x.reshape(len(images), -1, width)
-    position = self.param("position", nn.initializers.normal(0.02), x.shape[1:])
+    position = layers.weight(
+      self, "position", nn.initializers.normal(0.02), x.shape[1:]
+    )
     x = x + position.astype(self.dtype)
     for i in range(depth):
       x = _Block(self.dtype, name=f"block_{i}")(x)

@@ -102,10 +102,10 @@ class _Stem(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q d"]:
     depth = x.shape[-1]
-    kernel = self.param(
-      "kernel", nn.initializers.lecun_normal(), (3, 3, depth, self.width)
+    kernel = layers.weight(
+      self, "kernel", nn.initializers.lecun_normal(), (3, 3, depth, self.width)
     )
-    bias = self.param("bias", nn.initializers.zeros, (self.width,))
+    bias = layers.weight(self, "bias", nn.initializers.zeros, (self.width,))
     half = x.shape[1] // 2, x.shape[2] // 2
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     views = layers.windows(x, (3, 3), half, (2, 2), (1, 1))

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from fawkes_jax import types
+from fawkes_jax.models import layers
 from fawkes_jax.models.onnx.evaluation import evaluate
 from fawkes_jax.models.onnx.graph import Graph
 
@@ -53,7 +54,7 @@ class GraphModule(nn.Module):
         f"{', '.join(graph.outputs)}"
       )
     weights = {
-      name: self.param(name, nn.initializers.zeros, shape)
+      name: layers.weight(self, name, nn.initializers.zeros, shape)
       for name, shape in graph.weights
     }
     x = images.astype(jnp.float32) - jnp.asarray(self.mean, jnp.float32)
