@@ -230,7 +230,7 @@ class _Summary(outcomes.Tally):
     self.altered: list[str] = []
     self.earlier_failed = 0
     self.dssim = self.alike = 0.0
-    self.shift: collections.Counter[str] = collections.Counter()
+    self.extractors: set[str] = set()
     self.started = time.monotonic()
     self._everybody: list[membership.State] = []
     self._risks: list[outcomes.Risk] = []
@@ -257,8 +257,7 @@ class _Summary(outcomes.Tally):
     for face in row.protected:
       self.dssim += face["dssim"]
       self.alike += gathering.likeness(face) or 0.0
-      for name, measured in face["extractors"].items():
-        self.shift[name] += measured["shift"]
+      self.extractors.update(face["extractors"])
 
   def show(self, console: rich.console.Console, options: CloakOptions) -> None:
     seconds = time.monotonic() - self.started
@@ -307,7 +306,7 @@ class _Summary(outcomes.Tally):
 
   def _show_faces(self, console: rich.console.Console, faces: int) -> None:
     """How well they are protected, in plain words and in numbers."""
-    many = len(self.shift)
+    many = len(self.extractors)
     looks = "looks" if faces == 1 else "look"
     console.print(
       f"  {terminal.number(faces, 'face')} {looks}"
@@ -315,13 +314,8 @@ class _Summary(outcomes.Tally):
       f" {_WORDS.get(many, many)} recogniser{'' if many == 1 else 's'}"
       " that cloaks are made against"
     )
-    shifts = ", ".join(
-      f"shift {total / faces:.3f} ({name})"
-      for name, total in self.shift.items()
-    )
     console.print(
-      f"  measured on the saved files: mean DSSIM {self.dssim / faces:.4f},"
-      f" {shifts}"
+      f"  measured on the saved files: mean DSSIM {self.dssim / faces:.4f}"
     )
 
 

@@ -123,6 +123,8 @@ def save(variables: dict[str, Any], path: Path, *, threshold: float) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], float]:
   """What `save` has written."""
+  if not path.is_file():
+    raise _unusable("a file that exists", path)
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
