@@ -19,6 +19,7 @@ blocks of 8 x 8 samples, 16 x 16 pixels in 4:2:0.
 """
 
 import dataclasses
+import functools
 import re
 import struct
 from collections.abc import Sequence
@@ -204,10 +205,9 @@ class Editor:
     self._upright = can_turn(header, how)
     source = coefficients.read(with_end(data), header)
     self._c = _turn(source, how) if self._upright else source
-    flat = [plane.reshape(-1, 64) for plane in self._c.planes]
     self._known: dict[int, tuple[list[np.ndarray], Coefficients]] = {}
-    self._least = [plane.min(axis=0).reshape(8, 8) for plane in flat]
-    self._most = [plane.max(axis=0).reshape(8, 8) for plane in flat]
+    self._least = [_over_blocks(np.minimum, plane) for plane in self._c.planes]
+    self._most = [_over_blocks(np.maximum, plane) for plane in self._c.planes]
 
   @property
   def fits(self) -> bool:
@@ -317,12 +317,10 @@ class Editor:
     tables = [table.copy() for table in self._c.tables]
     for i, table in enumerate(self._c.tables):
       for u, v in np.argwhere(table > largest_step) if largest_step else ():
-        step = int(table[u, v])
         low, high = _AC_RANGE if u or v else _DC_RANGE
         least, most = int(self._least[i][u, v]), int(self._most[i][u, v])
-        for smaller in range(finer_step(step, largest_step), step):
-          factor, rest = divmod(step, smaller)
-          if not rest and low <= factor * least and factor * most <= high:
+        for smaller, factor in _finer_steps(int(table[u, v]), largest_step):
+          if low <= factor * least and factor * most <= high:
             factors[i][u, v] = factor
             tables[i][u, v] = smaller
             break
@@ -392,6 +390,21 @@ def _turn(c: Coefficients, how: orientation.Orientation) -> Coefficients:
   )
 
 
+def _over_blocks(reduction: np.ufunc, plane: np.ndarray) -> np.ndarray:
+  """The least or the largest coefficients of blocks.
+
+  Args:
+    reduction: np.minimum or np.maximum.
+    plane: int16 [rows, columns, 8, 8].
+
+  Returns:
+    int16 [8, 8].
+  """
+  # Over long rows first, which is several times as fast.
+  of_columns = reduction.reduce(plane.reshape(len(plane), -1), axis=0)
+  return reduction.reduce(of_columns.reshape(-1, 8, 8), axis=0)
+
+
 def _is_inside(block: np.ndarray) -> bool:
   """Whether 8-bit coding can hold a block."""
   return np.array_equal(_clip(block), block)
@@ -402,6 +415,21 @@ def _clip(block: np.ndarray) -> np.ndarray:
   clipped = np.clip(block, *_AC_RANGE)
   clipped[..., 0, 0] = np.clip(block[..., 0, 0], *_DC_RANGE)
   return clipped
+
+
+@functools.lru_cache(maxsize=4096)
+def _finer_steps(step: int, largest: int) -> list[tuple[int, int]]:
+  """How a quantisation step can be divided.
+
+  Args:
+    step: what is divided.
+    largest: what the result is not to be above, where possible.
+
+  Returns:
+    The quotients below the step from `finer_step` on, each with its divisor.
+  """
+  quotients = range(finer_step(step, largest), step)
+  return [(q, step // q) for q in quotients if step % q == 0]
 
 
 def finer_step(step: int, largest: int) -> int:
