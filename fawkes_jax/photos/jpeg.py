@@ -181,7 +181,9 @@ class Editor:
   """The coefficients of a photo, to which changes can be added.
 
   Only the blocks that a change touches are ever computed, and `preview` those
-  of a part of the photo: the file is decoded and encoded once.
+  of a part of the photo: the file is decoded and encoded once. The coefficients
+  of a large photo take much memory: `encode` changes them where they are, and
+  whatever comes after it reads them again.
   """
 
   def __init__(
@@ -200,11 +202,12 @@ class Editor:
     Raises:
       types.PhotoError: the library refuses, or there is no room.
     """
+    self._data = data
     self._header = header
     self._how = how
     self._upright = can_turn(header, how)
-    source = coefficients.read(with_end(data), header)
-    self._c = _turn(source, how) if self._upright else source
+    self._c = self._read()
+    self._changed_in_place = False
     self._known: dict[int, tuple[list[np.ndarray], Coefficients]] = {}
     self._least = [_over_blocks(np.minimum, plane) for plane in self._c.planes]
     self._most = [_over_blocks(np.maximum, plane) for plane in self._c.planes]
@@ -234,6 +237,7 @@ class Editor:
     Returns:
       uint8 [h, w, 3] each, upright.
     """
+    self._restore()
     factors, c = self._refined(largest_step)
     steps = self._steps(patches, c.tables)
 
@@ -276,6 +280,7 @@ class Editor:
     Raises:
       types.PhotoError: the library refuses, or there is no room.
     """
+    self._restore()
     factors, c = self._refined(largest_step)
     steps = self._steps(patches, c.tables)
     changed = [
@@ -285,20 +290,28 @@ class Editor:
       ]
       for i in range(len(c.planes))
     ]
-    c = dataclasses.replace(
-      c,
-      planes=[
-        plane * factor if (factor > 1).any() else plane.copy()
-        for plane, factor in zip(c.planes, factors, strict=True)
-      ],
-    )
-    for plane, parts in zip(c.planes, changed, strict=True):
+    self._changed_in_place = True
+    for plane, factor, parts in zip(c.planes, factors, changed, strict=True):
+      if (factor > 1).any():
+        plane *= factor
       for (left, top, right, bottom), part in parts:
         plane[top:bottom, left:right] = part
     encoded = coefficients.write(c, progressive=self._header.frame == 0xC2)
     edits = edits if self._upright else dataclasses.replace(edits, how=None)
     kept = segments.clean_metadata(self._header, edits, lost)
     return segments.replace_metadata(encoded, kept, self._header.ids)
+
+  def _read(self) -> Coefficients:
+    """The coefficients of the file, turned upright where they can be."""
+    source = coefficients.read(with_end(self._data), self._header)
+    return _turn(source, self._how) if self._upright else source
+
+  def _restore(self) -> None:
+    """Undoes what `encode` has done to the coefficients."""
+    if self._changed_in_place:
+      for plane, again in zip(self._c.planes, self._read().planes, strict=True):
+        plane[...] = again
+      self._changed_in_place = False
 
   def _refined(
     self, largest_step: int

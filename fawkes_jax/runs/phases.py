@@ -39,6 +39,7 @@ from fawkes_jax.runs.ledger import Ledger
 from fawkes_jax.runs.stages import Stages
 from fawkes_jax.runs.triage import Known, Loaded, Triage
 from fawkes_jax.runs.waves import Ready
+from fawkes_jax.xla import memory
 
 _SOME = 128
 """Files whose names are compared, where conversion gives new ones."""
@@ -143,6 +144,7 @@ class Phases:
         self._surveyed(source, item, seen)
     self._results.flush()
     self._index.sync()
+    memory.give_back_freed()  # Decoded photos, large ones perhaps.
 
   def look_again(self, sources: Iterable[SourceFile]) -> None:
     """Looks at finished photos, if nobody knows any more who is on them.
