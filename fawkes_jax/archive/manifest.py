@@ -144,11 +144,12 @@ class Manifest:
     Raises:
       types.FawkesError: the manifest cannot be written.
     """
+    line = row.to_json()
     try:
-      self._appender.append(row.to_json().encode())
+      self._appender.append(line.encode())
     except OSError as error:
       raise self._failure(error) from error
-    self.rows.put([row])
+    self.rows.put_lines([(row.path, line)])
 
   def sync(self) -> None:
     """Makes all rows last.

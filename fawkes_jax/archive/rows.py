@@ -162,9 +162,12 @@ class Rows:
 
   def put(self, rows: Iterable[Row]) -> None:
     """Adds rows, or replaces those of the same paths, in their order."""
-    pairs = ((row.path, row.to_json()) for row in rows)
+    self.put_lines((row.path, row.to_json()) for row in rows)
+
+  def put_lines(self, lines: Iterable[tuple[str, str]]) -> None:
+    """The same with each row's path and its JSON."""
     with self._lock, self._data:
-      self._data.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", pairs)
+      self._data.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", lines)
 
   def tars(self) -> set[str]:
     """The tar files that rows name."""

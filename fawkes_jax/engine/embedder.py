@@ -1,10 +1,10 @@
 """Embedding aligned crops with several extractors, in batches of one size."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
@@ -13,6 +13,7 @@ from fawkes_jax.cloaking import objective
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import views
 from fawkes_jax.models import architectures
+from fawkes_jax.xla import compiler
 
 
 class Embedder:
@@ -89,20 +90,35 @@ class Embedder:
 def normalised(
   embeddings: Mapping[str, np.ndarray], centres: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """`objective.normalised` for each extractor's embeddings, on the host.
+  """`objective.normalised` for each extractor's embeddings.
 
-  One row at a time, so that each is rounded as it would be alone.
+  One face at a time, so that each is rounded as it would be alone.
   """
-
-  def rows(e: np.ndarray, centre: jax.Array) -> np.ndarray:
-    result = [
-      np.asarray(objective.normalised(jnp.asarray(row), centre)) for row in e
-    ]
-    return np.stack(result) if result else np.empty_like(e)
-
+  faces = len(next(iter(embeddings.values()), ()))
+  if not faces:
+    return {name: np.empty_like(e) for name, e in embeddings.items()}
+  program = _normalise_one()
+  known = {name: centres[name] for name in embeddings}
+  rows = [
+    program({name: e[i] for name, e in embeddings.items()}, known)
+    for i in range(faces)
+  ]
   return {
-    name: rows(e, jnp.asarray(centres[name])) for name, e in embeddings.items()
+    name: np.stack([np.asarray(row[name]) for row in rows])
+    for name in embeddings
   }
+
+
+@functools.cache
+def _normalise_one() -> Callable[..., dict[str, jax.Array]]:
+  """The program that normalises the embeddings of one face."""
+
+  def normalise(row, centres):
+    return {
+      name: objective.normalised(e, centres[name]) for name, e in row.items()
+    }
+
+  return compiler.jit(normalise)
 
 
 def _padded(array: Any, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,18 +276,20 @@ class Cloaker:
     }
 
   def cost(
-    self,
-    face: finder.AlignedFace,
-    crop: Float32[np.ndarray, "size size 3"],
-  ) -> float:
-    """What a change costs of the budget: its DSSIM, or what replaces it.
+    self, face: finder.AlignedFace
+  ) -> Callable[[Float32[np.ndarray, "size size 3"]], float]:
+    """What changes of a face cost of the budget.
 
     Args:
       face: as it was.
-      crop: as it is now.
+
+    Returns:
+      A function of the crop as it is now; it gives the DSSIM, or what replaces
+      it.
     """
     measure: Any = self._goal.budget or ssim.measure
-    return float(measure(face.crop, crop, face.weights))
+    original, weights = face.crop, face.weights
+    return lambda crop: float(measure(original, crop, weights))
 
   def normalised(
     self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]
@@ -485,6 +487,7 @@ class Cloaker:
     """Changes an image so that no face exceeds the budget."""
     linf = np.float32(self.options.solver.linf)
     height, width = picture.pixels.shape[:2]
+    cost = [self.cost(face) for face in faces]
 
     def attempt(scales: np.ndarray) -> _Attempt:
       patches = []
@@ -502,9 +505,7 @@ class Cloaker:
         part = pixels[top:bottom, left:right]
         part[...] = np.clip(np.rint(part + patch.change), 0, 255)
       crops = [_again(face, pixels) for face in faces]
-      costs = [
-        self.cost(face, crop) for face, crop in zip(faces, crops, strict=True)
-      ]
+      costs = [of(crop) for of, crop in zip(cost, crops, strict=True)]
       return _Attempt(
         pixels=pixels, crops=crops, dssim=np.array(costs), scales=scales
       )

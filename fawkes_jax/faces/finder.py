@@ -39,12 +39,8 @@ class AlignedFace:
 
   @property
   def area(self) -> tuple[int, int, int, int]:
-    """The part of the photo that the box and the crop are cut from.
-
-    Left, top, right and bottom.
-    """
-    a, b = self.box, geometry.reach(self.shape, self.alignment)
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+    """The part of the photo that the box and the crop are cut from."""
+    return area(self.shape, self.box, self.alignment)
 
   def cut(
     self,
@@ -160,20 +156,32 @@ class Finder:
 
   def at(
     self,
-    photo: UInt8[np.ndarray, "height width 3"],
+    part: UInt8[np.ndarray, "height width 3"],
     *,
+    shape: tuple[int, int],
     box: tuple[int, int, int, int],
     score: float,
     alignment: geometry.Alignment,
+    corner: tuple[int, int] = (0, 0),
   ) -> AlignedFace:
-    """A face of a photo that was found before."""
+    """A face at a known place.
+
+    Args:
+      part: the photo, or a part of it that has the face's `area`.
+      shape: height and width of the photo.
+      box: of the face in the photo.
+      score: the detector's confidence.
+      alignment: between the photo and the crop.
+      corner: x and y of the part's first pixel in the photo.
+    """
+    crop = geometry.extract(part, alignment, corner=corner)
     return AlignedFace(
       box=box,
       score=score,
       alignment=alignment,
-      shape=photo.shape[:2],
+      shape=shape,
       size=self.crop_size,
-      pixels=geometry.extract(photo, alignment).astype(np.uint8),
+      pixels=crop.astype(np.uint8),
     )
 
   def _looked(self, photo: np.ndarray, found: types.Detections) -> Look:
@@ -200,6 +208,7 @@ class Finder:
       faces.append(
         self.at(
           photo,
+          shape=(height, width),
           box=_clipped(detection.box, photo),
           score=float(detection.score),
           alignment=alignment,
@@ -227,6 +236,25 @@ class Finder:
       ):
         found[i] = geometry.align(five, max_side=self.crop_size)
     return [found[i] for i in range(len(detections))]
+
+
+def area(
+  shape: tuple[int, int],
+  box: tuple[int, int, int, int],
+  alignment: geometry.Alignment,
+) -> tuple[int, int, int, int]:
+  """The part of a photo that a face's box and crop are cut from.
+
+  Args:
+    shape: height and width of the photo.
+    box: left, top, right and bottom of the face, inside the photo.
+    alignment: of the face.
+
+  Returns:
+    Left, top, right and bottom.
+  """
+  a, b = box, geometry.reach(shape, alignment)
+  return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
 def _clipped(box: np.ndarray, photo: np.ndarray) -> tuple[int, int, int, int]:

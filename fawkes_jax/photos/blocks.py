@@ -276,7 +276,8 @@ class _Window:
     left, top, right, bottom = self.inner
     y, x = 8 * self.blocks[0], 8 * self.blocks[2]
     part = decoded[top - y : bottom - y, left - x : right - x]
-    return np.pad(part, self.margins, mode="edge")
+    inside = not any(map(any, self.margins))
+    return part if inside else np.pad(part, self.margins, mode="edge")
 
 
 def _upsampled(

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.photos import codec, orientation, rasters, segments
+from fawkes_jax.photos import codec, jpeg, orientation, rasters, segments
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.photos.quiet import quiet_pillow
 from fawkes_jax.photos.regions import Box
@@ -103,13 +103,34 @@ class Draft:
     )
 
 
+def parts(
+  photo: Photo, boxes: Sequence[Box], *, max_pixels: int
+) -> list[np.ndarray]:
+  """Parts of a photo; of a JPEG not all else is decoded.
+
+  Args:
+    photo: what `codec.reopen` or `codec.decode` returned.
+    boxes: left, top, right and bottom of the parts.
+    max_pixels: see `codec.decode`.
+
+  Returns:
+    uint8 [h, w, 3] each.
+
+  Raises:
+    types.PhotoError: it cannot be decoded.
+  """
+  if photo.format == "JPEG":
+    return read_back(photo.source, boxes, max_pixels=max_pixels)
+  return _cut(photo.pixels, boxes)
+
+
 def read_back(
   data: bytes, boxes: Sequence[Box], *, max_pixels: int
 ) -> list[np.ndarray]:
   """What parts of a file are decoded to.
 
   Args:
-    data: a whole file, as `codec.encode` made it.
+    data: a whole file of which `codec.decode` makes, or has made, a photo.
     boxes: left, top, right and bottom of the parts, upright.
     max_pixels: see `codec.decode`.
 
@@ -119,44 +140,67 @@ def read_back(
   Raises:
     types.PhotoError: it cannot be decoded.
   """
-  shortened = _shortened(data, max(bottom for _, _, _, bottom in boxes))
-  if shortened is None:
-    return _cut(codec.decode(data, max_pixels=max_pixels).pixels, boxes)
   try:
-    with quiet_pillow(), Image.open(io.BytesIO(shortened)) as image:
-      return [np.asarray(image.crop(box).convert("RGB")) for box in boxes]
-  except (OSError, SyntaxError, ValueError) as error:
-    raise types.PhotoError(f"the result cannot be decoded: {error}") from error
+    with quiet_pillow():
+      found = _shortly_decoded(data, boxes)
+  except (OSError, SyntaxError, ValueError, LookupError, struct.error):
+    found = None  # Damaged: `codec.decode` says how, or knows what to do.
+  if found is None:
+    return _cut(codec.decode(data, max_pixels=max_pixels).pixels, boxes)
+  return found
 
 
 def _cut(pixels: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:
   return [pixels[top:bottom, left:right] for left, top, right, bottom in boxes]
 
 
-def _shortened(data: bytes, bottom: int) -> bytes | None:
-  """A JPEG that ends below a row; None where that is not to be had.
+def _shortly_decoded(
+  data: bytes, boxes: Sequence[Box]
+) -> list[np.ndarray] | None:
+  """Parts of a JPEG, of which what is below them is not decoded.
 
   A decoder that is told of fewer rows decodes no more of a single scan. Chroma
   looks one row further, so a row of coding units more is left.
+
+  Args:
+    data: the file.
+    boxes: of the parts, upright.
+
+  Returns:
+    The parts; None where that is not to be had.
   """
   if not data.startswith(b"\xff\xd8\xff"):
     return None
   header = segments.parse(data)
-  if header.frame not in (0xC0, 0xC1) or not _is_upright(data):
+  if header.frame not in (0xC0, 0xC1) or not _is_one_scan(data, header):
     return None
+  with Image.open(io.BytesIO(data)) as image:
+    how = codec.turned(image)
+  size = header.height, header.width
+  stored = [orientation.stored_box(box, how, size) for box in boxes]
   unit = 8 * max(v for v, _ in header.sampling)
+  bottom = max(bottom for _, _, _, bottom in stored)
   height = unit * (-(-bottom // unit) + 1)
-  if height >= header.height:
-    return data
-  position = 2  # Behind the file's first marker.
-  for segment in header.segments:
-    if segment.marker == header.frame:
-      break
-    position += len(segment.to_bytes())
+  if height < header.height:
+    data = _with_height(data, header, height)
+  with Image.open(io.BytesIO(jpeg.with_end(data))) as image:
+    return [
+      orientation.upright_pixels(
+        np.asarray(image.crop(box).convert("RGB")), how
+      )
+      for box in stored
+    ]
+
+
+def _is_one_scan(data: bytes, header: segments.Header) -> bool:
+  """Whether the first scan of a file has all of its components."""
+  marker = data.index(b"\xda", header.scan_offset)
+  return data[marker + 3] == len(header.ids)
+
+
+def _with_height(data: bytes, header: segments.Header, height: int) -> bytes:
+  """A JPEG that says that it is so many rows high."""
+  [frame] = [s for s in header.segments if s.marker == header.frame]
+  position = data.rindex(frame.to_bytes(), 0, header.scan_offset)
   position += 5  # Behind the marker, the length and the precision.
   return data[:position] + struct.pack(">H", height) + data[position + 2 :]
-
-
-def _is_upright(data: bytes) -> bool:
-  with quiet_pillow(), Image.open(io.BytesIO(data)) as image:
-    return codec.turned(image) == orientation.Orientation()

@@ -60,6 +60,12 @@ class Photo:
     """uint8 [height, width], upright, where the source has transparency."""
     return self.layers[1]
 
+  @property
+  def nbytes(self) -> int:
+    """How many bytes `pixels` has."""
+    height, width = self.shape
+    return 3 * height * width
+
   @functools.cached_property
   def layers(self) -> tuple[np.ndarray, np.ndarray | None]:
     """`pixels` and `alpha`, as `load` gives them."""

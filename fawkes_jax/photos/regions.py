@@ -78,7 +78,8 @@ def _sum(
       x, y = patch.left - left, patch.top - top
       h, w = patch.change.shape[:2]
       total[y : y + h, x : x + w] += patch.change
-  margin = (0, bottom - inner_bottom), (0, right - inner_right), (0, 0)
-  return types.Patch(
-    left=left, top=top, change=np.pad(total, margin, mode="edge")
-  )
+  below, beside = bottom - inner_bottom, right - inner_right
+  if below or beside:
+    margin = (0, below), (0, beside), (0, 0)
+    total = np.pad(total, margin, mode="edge")
+  return types.Patch(left=left, top=top, change=total)

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -115,10 +116,12 @@ class Finishing:
     try:
       with one_photo("saving it"):
         saved = future.result()
-    except saving.UnprotectedError as error:
-      return self._ledger.failure(job.source, error, faces=error.faces, **known)
     except types.PhotoError as error:
-      return self._ledger.failure(job.source, error, **known)
+      if isinstance(error, saving.UnprotectedError):
+        known["faces"] = error.faces
+      outcome = self._ledger.failure(job.source, error, **known)
+      _forget_frames(error)
+      return outcome
     return self._ledger.entry(
       job.source,
       "cloaked",
@@ -131,3 +134,14 @@ class Finishing:
       names=saved.names,
       **known,
     )
+
+
+def _forget_frames(error: BaseException) -> None:
+  """Forgets what functions had at hand when they failed.
+
+  An error has its traceback, which has their frames, which have the error:
+  until such rings are looked for, a large photo would stay in memory.
+  """
+  traceback.clear_frames(error.__traceback__)
+  if error.__cause__ is not None:
+    _forget_frames(error.__cause__)

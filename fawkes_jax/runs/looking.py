@@ -13,6 +13,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.faces import finder, recognition
 from fawkes_jax.imaging import geometry
 from fawkes_jax.options import FaceOptions
+from fawkes_jax.photos import drafts
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs.failures import each
 from fawkes_jax.runs.stages import Stages
@@ -155,25 +156,45 @@ class Looking:
 
 
 def faces_of(
-  photo: Photo, seen: index.Seen, known: recognition.Recognition
+  photo: Photo,
+  seen: index.Seen,
+  known: recognition.Recognition,
+  *,
+  max_pixels: int,
 ) -> list[finder.AlignedFace]:
-  """The faces of a photo that was looked at before."""
+  """The faces of a photo that was looked at before.
+
+  Args:
+    photo: of which no more is decoded than they need.
+    seen: what was seen of it.
+    known: what has found them.
+    max_pixels: see `codec.decode`.
+  """
+  boxes = [tuple(box) for box in seen.boxes.tolist()]
+  alignments = [
+    geometry.Alignment(
+      origin=complex(*numbers[:2]),
+      axis=complex(*numbers[2:4]),
+      side=int(numbers[4]),
+    )
+    for numbers in seen.alignments.tolist()
+  ]
+  areas = [
+    finder.area(photo.shape, box, alignment)
+    for box, alignment in zip(boxes, alignments, strict=True)
+  ]
+  parts = drafts.parts(photo, areas, max_pixels=max_pixels)
   return [
     known.finder.at(
-      photo.pixels,
-      box=tuple(box),
+      part,
+      shape=photo.shape,
+      box=box,
       score=score,
-      alignment=geometry.Alignment(
-        origin=complex(*numbers[:2]),
-        axis=complex(*numbers[2:4]),
-        side=int(numbers[4]),
-      ),
+      alignment=alignment,
+      corner=corner[:2],
     )
-    for box, score, numbers in zip(
-      seen.boxes.tolist(),
-      seen.scores.tolist(),
-      seen.alignments.tolist(),
-      strict=True,
+    for part, box, score, alignment, corner in zip(
+      parts, boxes, seen.scores.tolist(), alignments, areas, strict=True
     )
   ]
 

@@ -10,6 +10,7 @@ the people of the archive and the solver's slots.
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
 import time
@@ -22,6 +23,7 @@ from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.engine import background
 from fawkes_jax.faces import cloaker as cloaker_lib
 from fawkes_jax.options import CloakOptions
+from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs import (
   choosing,
   looking,
@@ -36,9 +38,31 @@ from fawkes_jax.runs.finishing import Finishing
 from fawkes_jax.runs.ledger import Ledger
 from fawkes_jax.runs.stages import Stages
 from fawkes_jax.runs.triage import Known, Loaded, Triage
+from fawkes_jax.runs.waves import Ready
+from fawkes_jax.xla import memory
 
 _SOME = 128
 """Files whose names are compared, where conversion gives new ones."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Prepared:
+  """A photo that is to be cloaked, with its faces.
+
+  Attributes:
+    job: what is known of it.
+    photo: itself, for one on which nobody may be to be cloaked; None where
+      everybody is.
+  """
+
+  job: saving.Job
+  photo: Photo | None
+
+  @property
+  def nbytes(self) -> int:
+    """How many bytes its pixels have, as far as they are here."""
+    faces = sum(face.pixels.nbytes for face in self.job.faces)
+    return faces + (0 if self.photo is None else self.photo.nbytes)
 
 
 class Phases:
@@ -120,6 +144,7 @@ class Phases:
         self._surveyed(source, item, seen)
     self._results.flush()
     self._index.sync()
+    memory.give_back_freed()  # Decoded photos, large ones perhaps.
 
   def look_again(self, sources: Iterable[SourceFile]) -> None:
     """Looks at finished photos, if nobody knows any more who is on them.
@@ -213,16 +238,42 @@ class Phases:
     finishing: Finishing,
   ) -> Iterator[people.Problem]:
     """What the solver is to do for photos."""
-    for source, item in self._looking.loaded(some, self._triage.read_to_cloak):
+    for source, item in self._looking.loaded(some, self._read_to_cloak):
       finishing.collect()
       problems = self._stated(source, item, everybody, choice)
       del item  # The solver may take long to have room for its faces.
       yield from problems
 
+  def _read_to_cloak(
+    self, source: SourceFile
+  ) -> Ready[_Prepared | outcomes.Outcome] | outcomes.Outcome:
+    """Reads a photo whose faces are known, and cuts them out; for threads."""
+    ready = self._triage.read_to_cloak(source)
+    if not isinstance(ready, Ready):
+      return ready
+    return Ready(
+      pixels=ready.pixels,
+      decode=lambda: self._prepared(source, ready.decode()),
+    )
+
+  def _prepared(
+    self, source: SourceFile, item: Loaded | outcomes.Outcome
+  ) -> _Prepared | outcomes.Outcome:
+    """A photo with its faces."""
+    if isinstance(item, outcomes.Outcome):
+      return item
+    try:
+      return _Prepared(
+        job=self._job(source, item),
+        photo=None if self._choice is None else item.photo,
+      )
+    except types.PhotoError as error:
+      return self._ledger.failure(source, error, source_sha256=item.sha256)
+
   def _stated(
     self,
     source: SourceFile,
-    item: Loaded | outcomes.Outcome,
+    item: _Prepared | outcomes.Outcome,
     everybody: people.People,
     choice: choosing.Choice | None,
   ) -> list[people.Problem]:
@@ -230,24 +281,26 @@ class Phases:
     if isinstance(item, outcomes.Outcome):
       self._settle(item)
       return []
+    job = item.job
+    job.started = time.monotonic()
     try:
-      job = self._job(source, item)
       everybody.state(job)
       if choice is not None:
         job = choice.apply(job)
       if job.faces:
         return everybody.problems(job)
-      self._settle(self._spared(job, item))
+      assert item.photo is not None
+      self._settle(self._spared(job, item.photo))
     except types.PhotoError as error:
-      digest = {"source_sha256": item.sha256}
+      digest = {"source_sha256": job.sha256}
       self._settle(self._ledger.failure(source, error, **digest))
     return []
 
-  def _spared(self, job: saving.Job, item: Loaded) -> outcomes.Outcome:
+  def _spared(self, job: saving.Job, photo: Photo) -> outcomes.Outcome:
     """The outcome of a photo on which nobody is to be cloaked."""
     return self._copier.spared(
       job.source,
-      item.photo,
+      photo,
       sha256=job.sha256,
       smallest_face=job.smallest_face,
       decisions=job.decisions,
@@ -270,10 +323,14 @@ class Phases:
         jpeg_tables=item.photo.jpeg_tables,
         smallest_face=seen.smallest_face,
         numbers=list(range(len(seen))),
-        faces=looking.faces_of(item.photo, seen, self._cloaker.recognition),
+        faces=looking.faces_of(
+          item.photo,
+          seen,
+          self._cloaker.recognition,
+          max_pixels=self._options.max_pixels,
+        ),
         raw=raw,
         own=self._cloaker.normalised(raw),
-        started=time.monotonic(),
       )
 
 

@@ -276,6 +276,8 @@ class Fitting:
       max_pixels=options.max_pixels,
     )
     self._areas = [face.area for face in job.faces]
+    self._costs = [cloaker.cost(face) for face in job.faces]
+    self._largest = [float(np.abs(s.change).max()) for s in self._solutions]
     self._before = self._draft.preview((), self._areas)
     self._pasted: dict[int, types.Patch] = {}
 
@@ -373,10 +375,7 @@ class Fitting:
         for face, part, area in zip(faces, parts, self._areas, strict=True)
       ]
     )
-    dssim = [
-      self._cloaker.cost(face, crop)
-      for face, crop in zip(faces, crops, strict=True)
-    ]
+    dssim = [cost(crop) for cost, crop in zip(self._costs, crops, strict=True)]
     return Attempt(
       finer=finer,
       scales=scales,
@@ -400,7 +399,7 @@ class Fitting:
     patches = []
     for i, scale in enumerate(scales.astype(np.float32)):
       change = self._solutions[i].change
-      if scale * np.abs(change).max() > linf:
+      if scale * self._largest[i] > linf:
         pasted = self._paste(i, np.clip(scale * change, -linf, linf))
       else:
         # Resampling is linear: a change is pasted once for all its scales.

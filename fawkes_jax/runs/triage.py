@@ -47,6 +47,11 @@ class Loaded:
   photo: Photo
   sha256: str
 
+  @property
+  def nbytes(self) -> int:
+    """How many bytes its pixels have."""
+    return self.photo.nbytes
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Known:
@@ -169,29 +174,34 @@ class Triage:
   def read_to_cloak(
     self, source: SourceFile
   ) -> Ready[Loaded | outcomes.Outcome] | outcomes.Outcome:
-    """Reads the file of a photo whose faces are known."""
+    """Reads the file of a photo whose faces are known.
+
+    It has been decoded before: what comes of it is opened again, see
+    `codec.reopen`.
+    """
     try:
       with one_photo("reading it"):
         data = recognition.read(source)
     except types.PhotoError as error:
       return self._ledger.failure(source, error)
-    return self._ready(source, data, hashlib.sha256(data).hexdigest())
+    sha256 = hashlib.sha256(data).hexdigest()
+    return self._ready(source, data, sha256, again=self._has_faces(sha256))
 
   def _ready(
-    self, source: SourceFile, data: bytes, sha256: str
+    self, source: SourceFile, data: bytes, sha256: str, *, again: bool = False
   ) -> Ready[Loaded | outcomes.Outcome]:
     return Ready(
       pixels=codec.count_pixels(data),
-      decode=functools.partial(self._decode, source, data, sha256),
+      decode=functools.partial(self._decode, source, data, sha256, again=again),
     )
 
   def _decode(
-    self, source: SourceFile, data: bytes, sha256: str
+    self, source: SourceFile, data: bytes, sha256: str, *, again: bool
   ) -> Loaded | outcomes.Outcome:
     """Decodes a photo, or says what else its file is."""
     try:
       with one_photo("decoding it"):
-        photo = recognition.decode(data, self._options)
+        photo = recognition.decode(data, self._options, again=again)
       self._check_name(source, photo)
       return Loaded(photo=photo, sha256=sha256)
     except types.OtherFileError as error:

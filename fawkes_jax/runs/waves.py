@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.photos.photo import Photo
 
 # A wave ends at this many photos or decoded bytes.
 PHOTOS = 16
@@ -126,7 +125,7 @@ def waves(
 
   Yields:
     Some sources with their photos, or what else became of them: a few photos
-    at most.
+    at most, by their number and by how many bytes (`nbytes`) they have.
   """
   ahead = _Ahead(read, pool, room=threads * AHEAD)
   wave: list[tuple[SourceFile, Item]] = []
@@ -138,8 +137,7 @@ def waves(
       break
     source, item = ahead.pop()
     wave.append((source, item))
-    photo = getattr(item, "photo", item)
-    size += photo.pixels.nbytes if isinstance(photo, Photo) else 0
+    size += getattr(item, "nbytes", 0)
     if len(wave) >= PHOTOS or size >= BYTES:
       yield wave
       wave, size = [], 0

@@ -41,7 +41,7 @@ def test_what_the_host_costs(small_astronaut, tmp_path, monkeypatch):
     "tables"
   ]
   stages = {row["stage"]: row for row in tables["host stages"]}
-  assert {"decode", "align", "encode, look at it"} < set(stages)
+  assert {"decode", "align", "read coefficients, fit, encode"} < set(stages)
   assert all(row["CPU ms a photo"]["value"] >= 0 for row in stages.values())
   runs = tables["host"]
   assert [(r["processes"], r["threads each"]) for r in runs] == [

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import skimage.data
 from PIL import Image
 
 from fawkes_jax import types
-from fawkes_jax.photos import codec, drafts
+from fawkes_jax.photos import codec, drafts, segments
 
 LIMIT = 10**7
 BOXES = [(30, 20, 170, 150), (0, 0, 64, 64), (100, 90, 256, 208)]
@@ -88,6 +89,68 @@ def test_so_it_is_however_the_camera_was_held(astronaut, orientation, width):
   seen = one.preview(patches(), boxes)
   real = decoded(one.encode(patches()), boxes)
   assert all(map(np.array_equal, seen, real))
+
+
+def in_separate_scans(pixels):
+  """A JPEG that is not progressive, with a scan for each component."""
+  planes = Image.fromarray(pixels).convert("YCbCr").split()
+  files = [save(np.asarray(plane)) for plane in planes]
+  headers = [segments.parse(data) for data in files]
+  height, width = pixels.shape[:2]
+  frame = struct.pack(">BHHB", 8, height, width, 3)
+  frame += b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+  parts = [b"\xff\xd8"]
+  for segment in headers[0].segments:
+    is_frame = segment.marker == 0xC0
+    kept = segments.Segment(0xC0, frame) if is_frame else segment
+    parts.append(kept.to_bytes())
+  for number, (data, header) in enumerate(zip(files, headers, strict=True)):
+    scan = bytearray(data[header.scan_offset : -2])
+    scan[5] = 1 + number
+    parts.append(bytes(scan))
+  return b"".join(parts) + b"\xff\xd9"
+
+
+def with_decoy(data):
+  """The same JPEG with its frame in a comment, and filling before markers."""
+  header = segments.parse(data)
+  [frame] = [s.to_bytes() for s in header.segments if s.marker == 0xC0]
+  comment = segments.Segment(0xFE, frame).to_bytes()
+  rest = data[2:].replace(frame, b"\xff\xff" + frame, 1)
+  return b"\xff\xd8" + comment + rest
+
+
+ODD_FILES = {
+  "separate scans": in_separate_scans,
+  "without its end": lambda pixels: save(pixels)[:-2],
+  "filled": lambda pixels: with_decoy(save(pixels)),
+  "something behind": lambda pixels: save(pixels) + b"text" * 30,
+  "grey": lambda pixels: save(pixels[..., 0]),
+  "PNG": lambda pixels: save(pixels, "PNG"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_FILES)
+def test_parts_of_a_photo_are_those_of_the_whole(astronaut, case):
+  data = ODD_FILES[case](astronaut)
+  boxes = [(3, 5, 60, 44), (100, 17, 256, 90)]
+  photo = codec.reopen(data, max_pixels=LIMIT)
+  parts = drafts.parts(photo, boxes, max_pixels=LIMIT)
+  assert all(map(np.array_equal, parts, decoded(data, boxes)))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_parts_of_a_turned_photo_are_those_of_the_whole(
+  astronaut, orientation, subsampling
+):
+  data = save(
+    astronaut[:, :251], orientation=orientation, subsampling=subsampling
+  )
+  boxes = [(3, 5, 60, 44), (100, 17, 200, 90)]
+  photo = codec.reopen(data, max_pixels=LIMIT)
+  parts = drafts.parts(photo, boxes, max_pixels=LIMIT)
+  assert all(map(np.array_equal, parts, decoded(data, boxes)))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
