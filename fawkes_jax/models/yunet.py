@@ -34,7 +34,14 @@ STRIDES = (8, 16, 32)
 MULTIPLE = 32
 """Heights and widths of images are multiples of this."""
 
-DOUBT = 0.35
+_ROOM = 1.6
+"""A photo is searched again where its longer side is more than this times the
+largest face that is found well."""
+
+_LEAST_AGAIN = 1.5
+"""What is found in a smaller copy counts from this times `least_side` on."""
+
+DOUBT = 0.2
 """From this likelihood on a face is likely; docs/cloaking.md has the
 measurement."""
 
@@ -349,8 +356,9 @@ class Detector(types.Detector):
   """Finds faces and their landmarks in photos of any size.
 
   Photos are searched at a scale at which the smallest face that is looked for
-  has `least_side` pixels. Canvases have a coarse ladder of sizes, so that
-  photos of many sizes need few compilations.
+  has `least_side` pixels; where the network knows no faces as large as they may
+  be there, a second time at a smaller one. Canvases have a coarse ladder of
+  sizes, so that photos of many sizes need few compilations.
 
   Attributes:
     name: for reports.
@@ -359,6 +367,7 @@ class Detector(types.Detector):
     doubt: the least likelihood with which a face is likely.
     overlap: see `decode`.
     least_side: the side of the smallest face that the network finds well.
+    most_side: that of the largest one; None where it finds all.
     max_pixels: a photo is never searched at more pixels than this, which bounds
       memory. It prevails over the smallest face; `smallest_face` says what is
       looked for.
@@ -372,6 +381,7 @@ class Detector(types.Detector):
   doubt: float = DOUBT
   overlap: float = 0.3
   least_side: float = 16.0
+  most_side: float | None = None
   max_pixels: int = 4_000_000
   batch_size: int = 1
 
@@ -400,14 +410,18 @@ class Detector(types.Detector):
     """
     if min_face_pixels is not None and min_face_pixels <= 0:
       raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
-    sizes = [self._search_size(p.shape[:2], min_face_pixels) for p in photos]
+    sizes = [self._search_sizes(p.shape[:2], min_face_pixels) for p in photos]
+    looks = [(i, size) for i, some in enumerate(sizes) for size in some]
     apply = map if pool is None else pool.map
-    smaller = list(apply(resizing.resized, photos, sizes))
+    smaller = apply(
+      resizing.resized,
+      [photos[i] for i, _ in looks],
+      [size for _, size in looks],
+    )
+    found = iter(self._searched(list(smaller)))
     return [
-      self._detections(_scaled(faces, size, photo.shape[:2]), photo.shape[:2])
-      for photo, size, faces in zip(
-        photos, sizes, self._searched(smaller), strict=True
-      )
+      self._joined(photo.shape[:2], [(size, next(found)) for size in some])
+      for photo, some in zip(photos, sizes, strict=True)
     ]
 
   def _searched(
@@ -436,45 +450,93 @@ class Detector(types.Detector):
         found.update(zip(chunk, read, strict=True))
     return [found[i] for i in range(len(images))]
 
-  def _detections(
-    self, faces: Faces, shape: tuple[int, int]
+  def _joined(
+    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
   ) -> types.Detections:
-    """What is in a photo in which faces are sure or likely."""
-    found = [
+    """What is in a photo that was searched at one or two scales."""
+    sure = [(size, _some(f, f.scores >= self.threshold)) for size, f in looks]
+    if faces := self._faces(shape, sure):
+      return types.Detections(faces=faces)
+    likely = self._faces(shape, looks)
+    return types.Detections(
+      faces=[], likely=max(likely, key=lambda face: face.score, default=None)
+    )
+
+  def _faces(
+    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
+  ) -> list[types.Detection]:
+    """The faces of a photo that was searched at one or two scales.
+
+    What the first search finds beyond the sizes that the network knows may be a
+    part of a face; it is kept where the second finds no face.
+    """
+    (size, faces), *again = looks
+    sides = _sides(faces)
+    faces = _scaled(faces, size, shape)
+    for size, others in again:
+      large = _sides(others) >= _LEAST_AGAIN * self.least_side
+      others = _scaled(_some(others, large), size, shape)
+      doubtful = sides > (self.most_side or np.inf)
+      part = [
+        unsure and bool((_covered(box, others.boxes) > 0.5).any())
+        for unsure, box in zip(doubtful, faces.boxes, strict=True)
+      ]
+      faces = _some(faces, ~np.array(part, bool))
+      faces = Faces(*map(np.concatenate, zip(faces, others, strict=True)))
+      kept = suppress(faces.boxes, faces.scores, self.overlap)
+      faces = _some(faces, np.array(kept, int))
+    inside = np.flatnonzero((faces.boxes[:, :2] < shape[::-1]).all(axis=1))
+    return [
       types.Detection(
         # From edges to the last pixels inside.
         box=box - np.array([0, 0, 1, 1], np.float32),
         score=float(score),
         points=point - np.float32(0.5),
       )
-      for box, point, score in zip(*faces, strict=True)
-      if (box[:2] < shape[::-1]).all()
+      for box, point, score in zip(*_some(faces, inside), strict=True)
     ]
-    sure = [face for face in found if face.score >= self.threshold]
-    if sure:
-      return types.Detections(faces=sure)
-    return types.Detections(
-      faces=[], likely=max(found, key=lambda face: face.score, default=None)
-    )
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
   ) -> float:
     """See `types.Detector`."""
-    size = self._search_size(shape, min_face_pixels)
+    size = self._search_sizes(shape, min_face_pixels)[0]
     return self.least_side * shape[0] / size[0]
 
-  def _search_size(
+  def _search_sizes(
     self, shape: tuple[int, ...], min_face_pixels: float | None
-  ) -> tuple[int, int]:
-    """Height and width at which a photo is searched."""
+  ) -> list[tuple[int, int]]:
+    """Heights and widths at which a photo is searched, one or two."""
     height, width = shape
     smallest = min_face_pixels or default_min_face(height, width)
-    scale = min(
-      self.least_side / smallest,
-      math.sqrt(self.max_pixels / (height * width)),
-    )
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    scales = [
+      min(
+        self.least_side / smallest,
+        math.sqrt(self.max_pixels / (height * width)),
+      )
+    ]
+    # No face is larger than the photo.
+    longest = max(shape)
+    if (
+      self.most_side is not None
+      and scales[0] * longest > _ROOM * self.most_side
+    ):
+      scales.append(_ROOM * self.most_side / longest)
+    return [
+      (max(1, round(height * scale)), max(1, round(width * scale)))
+      for scale in scales
+    ]
+
+
+def _some(faces: Faces, which: np.ndarray) -> Faces:
+  """Those of a mask, or of indices."""
+  return Faces(*(array[which] for array in faces))
+
+
+def _sides(faces: Faces) -> np.ndarray:
+  """The square roots of the areas of boxes."""
+  boxes = faces.boxes
+  return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 
 def _scaled(
@@ -485,6 +547,14 @@ def _scaled(
   return Faces(
     faces.boxes * np.tile(ratio, 2), faces.points * ratio, faces.scores
   )
+
+
+def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """How much of a box each of others covers, 0..1."""
+  shared = np.maximum(
+    np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
+  ).prod(axis=1)
+  return shared / max(float((box[2:] - box[:2]).prod()), 1e-9)
 
 
 def default_min_face(height: int, width: int) -> float:
@@ -504,3 +574,7 @@ def canvas_side(side: int) -> int:
   """Rounds a side up to 128 * 2 ** (k / 4), in multiples of `MULTIPLE`."""
   step = max(0, math.ceil(4 * math.log2(side / 128) - 1e-9))
   return MULTIPLE * math.ceil(128 / MULTIPLE * 2 ** (step / 4) - 1e-9)
+
+
+TWIN_MOST_SIDE = 160.0
+"""The largest faces that a twin places well; see `Detector.most_side`."""

@@ -78,7 +78,12 @@ def _own() -> yunet.Detector:
 
 def _from_file(path: Path, name: str) -> yunet.Detector:
   variables, threshold = _read(path)
-  return yunet.Detector(name=name, variables=variables, threshold=threshold)
+  return yunet.Detector(
+    name=name,
+    variables=variables,
+    threshold=threshold,
+    most_side=yunet.TWIN_MOST_SIDE,
+  )
 
 
 def load_yunet() -> dict[str, Any]:

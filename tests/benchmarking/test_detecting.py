@@ -32,7 +32,6 @@ def photo():
   return annotations.Annotated(
     path=Path("photo.jpg"),
     boxes=BOXES,
-    points=np.full((4, 5, 2), np.nan, np.float32),
     ignored=np.array([False, False, False, True]),
     labels=LABELS,
   )

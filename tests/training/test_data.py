@@ -146,7 +146,7 @@ def test_a_small_face_fills_its_crop(recognition, small_astronaut):
     for side in (256, 160)
   )
   assert large[-40:].mean() > 20  # Not the black around a small crop.
-  assert np.corrcoef(large.ravel(), small.ravel())[0, 1] > 0.95
+  assert np.corrcoef(large.ravel(), small.ravel())[0, 1] > 0.75
 
 
 def test_the_crop_is_that_of_the_finder(recognition, small_astronaut):
