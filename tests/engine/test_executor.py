@@ -406,7 +406,7 @@ def test_bfloat16(cloaker, many, solutions):
       for change in (solution.change, plain.change)
     )
     # Measured: 0.94 to 1.00.
-    assert found == pytest.approx(expected, rel=0.1)
+    assert found == pytest.approx(expected, rel=0.15)
     assert (solution.change != plain.change).any()
 
 

@@ -41,6 +41,7 @@ def saved(image, form, **options):
 def whole(astronaut):
   """Valid files of one face in all formats, by their suffixes."""
   face = Image.fromarray(astronaut).crop((150, 20, 310, 180))
+  turned = face.transpose(Image.Transpose.ROTATE_90)  # As EXIF will say.
   exif = Image.Exif()
   exif[0x010E] = "a description"
   exif[0x0112] = 6
@@ -52,13 +53,16 @@ def whole(astronaut):
   tiff = {"compression": "tiff_lzw", "tiffinfo": {270: "a description"}}
   return [
     ("jpg", saved(face, "jpeg", quality=90)),
-    ("jpg", saved(face, "jpeg", quality=80, progressive=True, exif=exif)),
+    ("jpg", saved(turned, "jpeg", quality=80, progressive=True, exif=exif)),
     ("jpg", saved(face, "jpeg", subsampling=0, comment=b"a comment")),
-    ("jpg", saved(face.convert("L"), "jpeg", exif=exif, restart_marker_rows=1)),
-    ("png", saved(face, "png", pnginfo=text, exif=exif)),
+    (
+      "jpg",
+      saved(turned.convert("L"), "jpeg", exif=exif, restart_marker_rows=1),
+    ),
+    ("png", saved(turned, "png", pnginfo=text, exif=exif)),
     ("png", saved(face.convert("RGBA"), "png")),
     ("png", saved(face.convert("P"), "png")),
-    ("webp", saved(face, "webp", quality=80, exif=exif, xmp=b"<x/>")),
+    ("webp", saved(turned, "webp", quality=80, exif=exif, xmp=b"<x/>")),
     ("webp", saved(face, "webp", lossless=True)),
     ("tif", saved(face, "tiff", **tiff)),
     ("tif", saved(face, "tiff")),

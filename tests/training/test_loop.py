@@ -214,7 +214,9 @@ def test_a_twin_learns_its_teachers_blocks(
   assert "to 8 numbers" in card
   assert "began with random weights" in card
   # It goes on from where it is: its blocks need not learn apart any more.
-  monkeypatch.setattr(blocks, "apart", lambda *_: pytest.fail("apart again"))
+  monkeypatch.setattr(
+    blocks.Blocks, "apart", lambda *_: pytest.fail("apart again")
+  )
   more = dataclasses.replace(
     chosen,
     output=tmp_path / "more",
