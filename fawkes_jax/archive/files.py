@@ -30,6 +30,7 @@ class Stamp:
 
 
 TEMPORARY_PREFIX = ".fawkes-jax-"
+_TEMPORARY_SUFFIX = ".tmp"
 
 
 def read_source(path: Path, max_bytes: int) -> bytes:
@@ -155,6 +156,19 @@ def from_printable(text: str) -> str:
   return os.fsdecode(data)
 
 
+def remove_unfinished(folder: Path) -> None:
+  """Removes what processes that were killed while they wrote have left.
+
+  Args:
+    folder: with all folders below it; nobody else writes into them.
+  """
+  for place, _, names in os.walk(folder):
+    for name in names:
+      if name.startswith(TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX):
+        with contextlib.suppress(OSError):
+          os.unlink(os.path.join(place, name))
+
+
 def _write_beside(
   path: Path,
   fill: Callable[[IO[bytes]], object],
@@ -165,7 +179,7 @@ def _write_beside(
   mode = 0o666 & ~_UMASK if stamp.mode is None else stamp.mode | 0o400
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(
-    prefix=TEMPORARY_PREFIX, suffix=".tmp", dir=path.parent
+    prefix=TEMPORARY_PREFIX, suffix=_TEMPORARY_SUFFIX, dir=path.parent
   )
   try:
     with open(handle, "wb") as file:

@@ -11,9 +11,11 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from fawkes_jax import types
 from fawkes_jax.archive import (
+  files,
   index,
   manifest,
   membership,
@@ -337,7 +339,7 @@ def finish(
   record: manifest.Manifest,
   processes: membership.Team,
 ) -> None:
-  """Leaves a merged manifest, and nothing else of the run that made it.
+  """Leaves a merged manifest, and nothing else of the processes that made it.
 
   The index of faces stays where that is wished for.
 
@@ -349,6 +351,8 @@ def finish(
     results.tidy(record.store, record.rows)
   if not options.keep_index:
     index.forget(record.store)
+  if not storage.is_remote(options.output):
+    files.remove_unfinished(Path(options.output))
   processes.dissolve()
 
 

@@ -154,3 +154,15 @@ def test_printable(name, shown):
   assert files.printable(os.fsdecode(name)) == shown
   assert files.from_printable(shown) == os.fsdecode(name)
   assert files.printable(Path("a") / os.fsdecode(name)) == f"a/{shown}"
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+  """And nothing else, whatever its name."""
+  left = tmp_path / "trip" / ".fawkes-jax-ab12.tmp"
+  kept = tmp_path / "trip" / ".fawkes-jax.jpg", tmp_path / "notes.tmp"
+  left.parent.mkdir()
+  for path in (left, *kept):
+    path.write_bytes(b"x")
+  files.remove_unfinished(tmp_path)
+  assert not left.exists()
+  assert all(path.exists() for path in kept)
