@@ -33,7 +33,7 @@ from fawkes_jax.runs import outcomes, pipeline, ray_cluster, triage
 from fawkes_jax.weights import ensembles
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_PREPARING = "preparing, about 55 s more on the first run"
+_PREPARING = "preparing, about 30 s more on the first run"
 
 # Suffixes of the same format.
 _SAME_KIND = {

@@ -112,9 +112,9 @@ def shown(total, outcomes_):
 def test_lines_say_what_is_done_and_count_as_people_do():
   row = manifest.Row(path="a.jpg", status="no_face", config="c")
   lines = shown(1, [outcomes.Outcome(row=row, fresh=True)])
-  assert lines[:2] == ["preparing, about 55 s more on the first run", "1 file"]
+  assert lines[:2] == ["preparing, about 30 s more on the first run", "1 file"]
   assert lines[2] == (
-    "preparing, about 55 s more on the first run, 1 of 1 file done, 0 faces"
+    "preparing, about 30 s more on the first run, 1 of 1 file done, 0 faces"
   )
   assert shown(2, [])[1] == "2 files"
 

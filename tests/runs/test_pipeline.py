@@ -221,7 +221,7 @@ def test_the_summary_gives_counts_and_reasons(done):
   assert "\x1b" not in result.said
   assert "\r" not in result.said
   first, second = result.said.splitlines()[:2]
-  assert first == "preparing, about 55 s more on the first run"
+  assert first == "preparing, about 30 s more on the first run"
   assert second == f"{len(rows)} files"
 
 
