@@ -386,7 +386,7 @@ def test_nearly_same_tells_seeds_apart(solutions):
 
 @pytest.mark.slow
 def test_bfloat16(cloaker, many, solutions):
-  """The embedding moves as far as in float32, to within a tenth."""
+  """The embedding moves as far as in float32, or a tenth less at most."""
   [extractor] = cloaker.recognition.extractors
   solve = make_executor(
     cloaker, options=SolverOptions(steps=STEPS, precision="bfloat16")
@@ -405,8 +405,8 @@ def test_bfloat16(cloaker, many, solutions):
       )[extractor.name][0]
       for change in (solution.change, plain.change)
     )
-    # Measured: 0.94 to 1.00.
-    assert found == pytest.approx(expected, rel=0.15)
+    # Measured: 0.94 to 1.11 times as far.
+    assert 0.9 * expected < found < 1.15 * expected
     assert (solution.change != plain.change).any()
 
 
