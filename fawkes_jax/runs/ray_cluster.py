@@ -5,7 +5,8 @@ on each accelerator holds the compiled engine, takes some files at a time, reads
 and writes the photos itself, and sends rows back as soon as they are known.
 When a worker is lost, what it had not finished goes to another one; when a
 machine joins, it gets workers. All files are surveyed before the first is
-cloaked, see `phases`.
+cloaked, see `phases`. In between one worker finds out who is who, and has the
+machines of all search for neighbours.
 """
 
 import collections
@@ -24,7 +25,7 @@ from typing import Any
 from fawkes_jax import types
 from fawkes_jax.archive import manifest, membership, scan, stores
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.faces import cloaker
+from fawkes_jax.faces import cloaker, grouping
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import (
   choosing,
@@ -141,11 +142,14 @@ class _Engine:
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
   ) -> Iterator[outcomes.Outcome | _Surveyed]:
     """Finds out who is who; yields nothing."""
+    _take_cores()
     self._index.refresh()
     rows = manifest.Rows()
     with contextlib.suppress(types.FawkesError):  # There is no manifest yet.
       rows, _, _ = manifest.peek(self._options.output)
-    people.arrange(self._index, self._store, self._cloaker, rows)
+    people.arrange(
+      self._index, self._store, self._cloaker, rows, mapping=everywhere
+    )
     yield from ()
 
   def cloak(
@@ -201,6 +205,83 @@ class _Engine:
       if isinstance(item, Exception):
         raise item
       yield item
+
+
+class _Hand:
+  """Does a part of what one process has to do, on another machine."""
+
+  def __init__(self, function: Callable[[grouping.Block], grouping.Block]):
+    _take_cores()
+    self._function = function
+
+  def do(self, block: grouping.Block) -> grouping.Block:
+    """Applies the function to a block."""
+    return self._function(block)
+
+
+def everywhere(
+  function: Callable[[grouping.Block], grouping.Block],
+  blocks: Iterator[grouping.Block],
+) -> Iterator[grouping.Block]:
+  """`map` on all machines of the cluster that this process is connected to.
+
+  The workers there are idle meanwhile, but hold their machines' cores, so that
+  none are asked for. What a lost machine was doing, Ray has another one do.
+
+  Args:
+    function: sent to each machine once.
+    blocks: each is sent to whichever machine has nothing to do.
+
+  Yields:
+    What the function makes of each, in the order in which they are done.
+  """
+  import ray
+  from ray import util
+
+  shared = ray.put(function)
+  hand = ray.remote(num_cpus=0, max_restarts=_MOST_DEATHS, max_task_retries=-1)(
+    _Hand
+  )
+  _, machines = _machines(ray)
+  pool = util.ActorPool(
+    [
+      hand.options(
+        scheduling_strategy=_on(machine["NodeID"], soft=True)
+      ).remote(shared)
+      for machine in machines
+    ]
+  )
+  for block in blocks:
+    if not pool.has_free():
+      yield pool.get_next_unordered()
+    pool.submit(lambda actor, given: actor.do.remote(given), block)
+  while pool.has_next():
+    yield pool.get_next_unordered()
+
+
+def _take_cores() -> None:
+  """Lets this process search on all cores of its machine.
+
+  Ray leaves one to whoever asks for none.
+  """
+  import ray
+
+  here = ray.get_runtime_context().get_node_id()
+  [cores] = [
+    node["Resources"].get("CPU", 0)
+    for node in ray.nodes()
+    if node["NodeID"] == here
+  ]
+  grouping.use_cores(max(1, int(cores)))
+
+
+def _on(node: str, *, soft: bool) -> Any:
+  """Says on which machine something is to run, and if it may on another."""
+  from ray.util import scheduling_strategies
+
+  return scheduling_strategies.NodeAffinitySchedulingStrategy(
+    node_id=node, soft=soft
+  )
 
 
 def cloak_archive(
@@ -288,6 +369,20 @@ def _reach(address: str | None) -> None:
   host, _, port = (address or "").rpartition(":")
   if host and port.isdigit():
     socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _machines(ray: Any) -> tuple[str, list[dict[str, Any]]]:
+  """What kind of device does the work, and the living machines that have it."""
+  nodes = [node for node in ray.nodes() if node["Alive"]]
+  kind = next(
+    (
+      kind
+      for kind in ("GPU", "TPU")
+      if any(node["Resources"].get(kind) for node in nodes)
+    ),
+    "CPU",
+  )
+  return kind, [n for n in nodes if n["Resources"].get(kind, 0) >= 1]
 
 
 class _Pool:
@@ -442,19 +537,11 @@ class _Pool:
 
   def _look(self) -> None:
     """Starts workers on machines that have joined, or lost theirs."""
-    nodes = [node for node in self._ray.nodes() if node["Alive"]]
-    self._kind = next(
-      (
-        kind
-        for kind in ("GPU", "TPU")
-        if any(node["Resources"].get(kind) for node in nodes)
-      ),
-      "CPU",
-    )
+    self._kind, nodes = _machines(self._ray)
     there = {(worker.node, worker.slot) for worker in self._workers}
     for node in nodes:
-      has = node["Resources"].get(self._kind, 0)
-      if has < 1 or self._deaths[node["NodeID"]] >= _MOST_DEATHS:
+      has = node["Resources"][self._kind]
+      if self._deaths[node["NodeID"]] >= _MOST_DEATHS:
         continue
       slots = int(has) if self._kind == "GPU" else 1
       for slot in range(slots):
@@ -463,18 +550,13 @@ class _Pool:
 
   def _start(self, node: str, slot: int, has: float) -> _Worker:
     """A worker with a GPU, all TPU chips of a machine, or all its cores."""
-    from ray.util import scheduling_strategies
-
     kinds: dict[str, dict[str, Any]] = {
       "GPU": {"num_gpus": 1, "num_cpus": 0},
       "TPU": {"resources": {"TPU": has}, "num_cpus": 0},
       "CPU": {"num_cpus": has},
     }
     actor = self._engine.options(
-      scheduling_strategy=scheduling_strategies.NodeAffinitySchedulingStrategy(
-        node_id=node, soft=False
-      ),
-      **kinds[self._kind],
+      scheduling_strategy=_on(node, soft=False), **kinds[self._kind]
     ).remote(self._options)
     return _Worker(
       node=node, slot=slot, actor=actor, starting=actor.prepare.remote()
