@@ -240,6 +240,10 @@ def _read(store: storage.Store, name: str) -> pa.Table:
       f"{store.address}/{index_lib.FOLDER} cannot be read:"
       f" {files.reason(error)}"
     ) from error
+  except types.FawkesError as error:
+    raise types.FawkesError(
+      f"{store.address}/{name} is {error}: `fawkes-jax index` makes it anew"
+    ) from error
 
 
 class People:

@@ -57,6 +57,27 @@ class _Surveyed:
   unknown: set[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Warning:
+  """What the user should know."""
+
+  message: str
+
+
+_Told = outcomes.Outcome | _Surveyed | _Warning
+
+
+class _Telling(outcomes.Watcher):
+  """Hands on what is to be told to the user."""
+
+  def __init__(self, tell: Callable[[_Warning], None]):
+    self._tell = tell
+
+  def warned(self, message: str) -> None:
+    """See `Watcher`."""
+    self._tell(_Warning(message))
+
+
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _Task:
   """What one worker does for some files.
@@ -105,6 +126,7 @@ class _Engine:
   def __init__(self, options: CloakOptions):
     self._options = options
     self._people: people.People | None = None
+    self._warnings: list[_Warning] = []
 
   def prepare(self) -> None:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
@@ -113,12 +135,12 @@ class _Engine:
     self._choice = choosing.of(self._options, self._cloaker)
     self._store = stores.open_store(self._options.output)
     self._index = pipeline.open_index(
-      self._options, self._store, outcomes.Watcher()
+      self._options, self._store, _Telling(self._warnings.append)
     )
 
   def survey(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields what becomes of files that need no cloak, then the rest."""
 
     def act(run: phases.Phases) -> _Surveyed:
@@ -129,7 +151,7 @@ class _Engine:
 
   def look_again(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Looks at finished photos; yields nothing."""
 
     def act(run: phases.Phases) -> None:
@@ -140,7 +162,7 @@ class _Engine:
 
   def arrange(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Finds out who is who; yields nothing."""
     _take_cores()
     self._index.refresh()
@@ -154,7 +176,7 @@ class _Engine:
 
   def cloak(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields the outcome of each file as soon as it is known."""
 
     def act(run: phases.Phases) -> None:
@@ -172,10 +194,11 @@ class _Engine:
     self,
     act: Callable[[phases.Phases], _Surveyed | None],
     known: dict[str, manifest.Row],
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields what a phase tells, as soon as it does."""
-    told: queue.Queue[outcomes.Outcome | _Surveyed | Exception | None]
-    told = queue.Queue()
+    told: queue.Queue[_Told | Exception | None] = queue.Queue()
+    while self._warnings:
+      told.put(self._warnings.pop())
 
     def run() -> None:
       options = self._options
@@ -190,7 +213,7 @@ class _Engine:
               known.get,
               pool,
               told.put,
-              outcomes.Watcher(),
+              _Telling(told.put),
               choice=self._choice,
             )
           )
@@ -319,7 +342,7 @@ def cloak_archive(
     _connected(options) as ray,
   ):
     settle = pipeline.recording(record, counts, watcher)
-    pool = _Pool(ray, options, record.rows.get, settle)
+    pool = _Pool(ray, options, record.rows.get, settle, watcher)
     pool.run("survey", scan.scan(options.input))
     record.sync()
     if pool.left:
@@ -399,6 +422,7 @@ class _Pool:
     options: CloakOptions,
     known: Callable[[str], manifest.Row | None],
     settle: Callable[[outcomes.Outcome], None],
+    watcher: outcomes.Watcher,
   ):
     self._ray = ray
     self._options = options
@@ -408,6 +432,8 @@ class _Pool:
     self._sources: Iterator[SourceFile] = iter(())
     self._known = known
     self._settle = settle
+    self._watcher = watcher
+    self._warned: set[_Warning] = set()
     self._again: collections.deque[_Task] = collections.deque()
     self._workers: list[_Worker] = []
     self._engine = ray.remote(_Engine)
@@ -484,6 +510,10 @@ class _Pool:
     if isinstance(outcome, _Surveyed):
       self.left |= outcome.left
       self.unknown |= outcome.unknown
+    elif isinstance(outcome, _Warning):
+      if outcome not in self._warned:  # Several workers notice the same.
+        self._warned.add(outcome)
+        self._watcher.warned(outcome.message)
     elif outcome.row.path not in task.settled:
       task.settled.add(outcome.row.path)
       self._settle(outcome)
