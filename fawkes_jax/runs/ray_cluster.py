@@ -172,6 +172,7 @@ class _Engine:
     people.arrange(
       self._index, self._store, self._cloaker, rows, mapping=everywhere
     )
+    self._index.tidy()
     yield from ()
 
   def cloak(

@@ -12,7 +12,7 @@ import pytest
 import servers
 from PIL import Image
 
-from fawkes_jax.archive import manifest
+from fawkes_jax.archive import index, manifest
 from fawkes_jax.faces import grouping
 from fawkes_jax.runs import ray_cluster
 
@@ -191,7 +191,10 @@ def say(command, *flags):
 def test_names_and_likely_faces_are_known_on_a_cluster(
   small_astronaut, tmp_path
 ):
-  """Somebody who has a name, on two photos, and a face without a chin."""
+  """Somebody who has a name, on two photos, and a face without a chin.
+
+  What was seen of them is damaged, which a worker notices.
+  """
   source, alone, output = (tmp_path / name for name in ("in", "one", "out"))
   source.mkdir()
   Image.fromarray(small_astronaut).save(source / "a.png")
@@ -204,6 +207,8 @@ def test_names_and_likely_faces_are_known_on_a_cluster(
   say("index", f"--input={source}", f"--output={alone}", *flags)
   say("people", f"--output={alone}", "--name=0=anna")
   shutil.copytree(alone, output)
+  [shard] = (output / index.FOLDER).glob("faces-*")
+  shard.write_bytes(shard.read_bytes()[:-9])
   rule = ("--min_face_pixels=60", "--spare=anna")
   say("cloak", *chaos.FLAGS, f"--input={source}", f"--output={alone}", *rule)
   with cluster(1) as nodes:
@@ -211,6 +216,8 @@ def test_names_and_likely_faces_are_known_on_a_cluster(
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
   assert "2 spared" in said
+  damaged = f"{index.FOLDER}/{shard.name} is damaged: its photos are looked at"
+  assert said.count(damaged) == 1
   assert "hidden.png: no face was found, but one is likely" in said
   [decision] = chaos.rows_of(output)["a.png"]["decisions"]
   assert (decision["nearest"], decision["cloak"]) == ("anna", False)
