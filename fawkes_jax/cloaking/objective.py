@@ -72,6 +72,10 @@ class Goal:
 
 OWN_GOAL = Goal()
 
+# How long the gradient of each extractor is made: about as long as it is by
+# itself at the beginning, at which the penalty on the budget begins with 1.
+_SAY = 3e-3
+
 
 def away_from_own(own_weight: float) -> Loss:
   """The package's own loss: to the target, and away from the person.
@@ -127,8 +131,12 @@ def attack(
 ) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:
   """How far a face still is from its target, and how near to its identity.
 
-  The mean of the loss over the extractors. Each extractor sees its own random
-  view of a crop that is turned for all.
+  The mean of the loss over the extractors, which have an equal say in where it
+  falls: by itself the gradient of one may be several times as long as that of
+  another, and most of the budget would go into what only that one sees. Each
+  extractor sees its own random view of a crop that is turned for all. Half of
+  the views are mirrored: a recogniser knows a face in its mirror image by other
+  weights, so that each stands for two.
 
   Args:
     image: the changed crop, values in 0..255.
@@ -140,8 +148,9 @@ def attack(
     loss: static; None for `away_from_own`.
 
   Returns:
-    The loss, 0..2 where it is `away_from_own`, and that of each extractor,
-    which has no gradient.
+    The loss, 0..2 where it is `away_from_own`, whose gradient is the mean of
+    those of the extractors, scaled to the same length; and the loss of each
+    extractor, which has no gradient.
   """
   loss = loss or away_from_own(options.own_weight)
   spread = options.jitter * jax.random.truncated_normal(
@@ -164,6 +173,9 @@ def attack(
       zoom=jnp.exp(views.ZOOM_SPREAD * spread[i, 2]),
       blur=1 + options.blur * softness,
     )
+    if options.jitter:
+      mirrored = jax.random.bernoulli(jax.random.fold_in(own_key, 2))
+      view = jnp.where(mirrored, view[:, ::-1], view)
     raw = extractor.apply(variables[extractor.name]["weights"], view[None])[0]
     features = normalised(raw, variables[extractor.name]["centre"])
     return loss(
@@ -186,8 +198,8 @@ def _sum_in_turn(
 
   The gradient of each is taken at once, before the next one's value, so that
   nothing of it is kept for a backward pass. What is returned has the sum's
-  value and its gradient, and no further derivatives; beside it the value of
-  each.
+  value, the sum of the gradients, each of length `_SAY`, and no further
+  derivatives; beside it the value of each.
   """
   still = jax.lax.stop_gradient(x)
   values, slope = [], jnp.zeros_like(x)
@@ -196,7 +208,8 @@ def _sum_in_turn(
     # to XLA, which orders by data alone, and adds nothing to a pixel.
     here, gradient = jax.value_and_grad(f)(still + 1e-30 * slope)
     values.append(here)
-    slope = slope + gradient
+    length = jnp.sqrt(jnp.vdot(gradient, gradient))
+    slope = slope + _SAY / jnp.maximum(length, 1e-12) * gradient
   each = jnp.stack(values)
   return each.sum() + jnp.vdot(slope, x - still), each
 

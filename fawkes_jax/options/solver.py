@@ -53,6 +53,7 @@ class SolverOptions(
     " spread between recognisers",
     rules.within(0, 4),
     default=1.0,
+    more="Half of the views are mirrored, too, unless this is 0",
   )
   jpeg: float = option(
     "random JPEG quantisation in each step, times the photo's tables",

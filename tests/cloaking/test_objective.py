@@ -97,7 +97,7 @@ def test_random_views(attack, problems):
 
 @pytest.mark.slow
 def test_gradient_of_several_extractors(recognition, cloaker, problems):
-  """The mean of what each extractor alone asks for."""
+  """The mean of what each extractor alone asks for, each with an equal say."""
   [first] = recognition.extractors
   rng = np.random.default_rng(0)
   second = dataclasses.replace(first, name="second")
@@ -123,6 +123,8 @@ def test_gradient_of_several_extractors(recognition, cloaker, problems):
   alone = [slope(image, (e,), variables) for e in (first, second)]
   np.testing.assert_allclose(each, [v for (v, _), _ in alone], atol=1e-6)
   assert value == pytest.approx(float(each.mean()), abs=1e-6)
+  lengths = [np.linalg.norm(g) for _, g in alone]
+  np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
   expected = np.mean([g for _, g in alone], axis=0)
   np.testing.assert_allclose(
     gradient, expected, atol=1e-5 * np.abs(expected).max()
