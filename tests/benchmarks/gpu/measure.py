@@ -86,7 +86,7 @@ class Scale:
 
 TINY = Scale(
   compared=2,
-  solver=("--steps=2",),
+  solver=("--steps=2", "--surrogates=dlib_resnet"),
   batches="2",
   default_batches="2",
   profiled=2,
