@@ -56,6 +56,7 @@ class Scale:
   """How much is done; the defaults are for one large accelerator.
 
   Attributes:
+    carried: the largest number of carried photos that are used.
     compared: photos that are cloaked in three ways.
     solver: flags of whatever runs the solver.
     batches: faces solved at once, for dlib's network alone.
@@ -70,6 +71,7 @@ class Scale:
     patience: what limits in seconds are multiplied by.
   """
 
+  carried: int = 1_000_000
   compared: int = 32
   solver: tuple[str, ...] = ()
   batches: str = "64,256,1024,4096"
@@ -85,8 +87,9 @@ class Scale:
 
 
 TINY = Scale(
+  carried=40,
   compared=2,
-  solver=("--steps=2", "--surrogates=dlib_resnet"),
+  solver=("--steps=6", "--surrogates=dlib_resnet"),
   batches="2",
   default_batches="2",
   profiled=2,
@@ -166,7 +169,8 @@ def commands(
   steps: list[str], scale: Scale, work: pathlib.Path, pytorch: str
 ) -> Iterator[Command]:
   """What the steps consist of; what they need is made when they are due."""
-  photos, few, large = FOLDER / "photos", work / "few", work / "large"
+  photos, few, large = work / "photos", work / "few", work / "large"
+  some_of(FOLDER / "photos", scale.carried, photos)
 
   def cloak(
     name: str, source: pathlib.Path, seconds: float, *flags: str, **environment

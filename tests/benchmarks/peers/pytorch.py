@@ -44,7 +44,9 @@ def banded(size):
 
 
 def padded(x, shape):
-  """With zeros after the end of each axis."""
+  """With zeros after the end of each axis, where they are missing."""
+  if list(x.shape) == shape:
+    return x
   _, channels, rows, columns = (
     s - p for s, p in zip(shape, x.shape, strict=True)
   )
