@@ -2,8 +2,9 @@
 
     python pytorch.py TASK.npz eager|compile float32|bfloat16
 
-See `serving` for how it is asked. bfloat16 is for the network alone. Freed
-memory is kept, as we keep it: page faults cost PyTorch as much.
+See `serving` for how it is asked. bfloat16 is for the network alone, whose
+weights are cast once. Freed memory is kept, as we keep it: page faults cost
+PyTorch as much.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch.nn import functional
 MEMORY = pathlib.Path(__file__).parents[3] / "fawkes_jax" / "xla" / "memory.py"
 HOW, PRECISION = sys.argv[2:4]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KIND = getattr(torch, PRECISION)
 DOWN = {3, 7, 10, 13}
 KINDS = "kernel", "bias"
 WINDOW, SIGMA = 11, 1.5
@@ -31,8 +33,20 @@ def put(x):
   return torch.from_numpy(np.ascontiguousarray(x)).to(DEVICE)
 
 
+def banded(size):
+  """The window's mean along an axis as a product; float32 [size, size - 10]."""
+  offsets = np.arange(WINDOW) - WINDOW // 2
+  window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
+  matrix = np.zeros((size, size - WINDOW + 1), np.float32)
+  for i, column in enumerate(matrix.T):
+    column[i : i + WINDOW] = window / window.sum()
+  return matrix
+
+
 def padded(x, shape):
-  """With zeros after the end of each axis."""
+  """With zeros after the end of each axis, where they are missing."""
+  if list(x.shape) == shape:
+    return x
   _, channels, rows, columns = (
     s - p for s, p in zip(shape, x.shape, strict=True)
   )
@@ -46,20 +60,19 @@ def prepare(task):
   for name, value in task.items():
     if name.endswith("kernel") and value.ndim == 4:
       value = put(value.transpose(3, 2, 0, 1))
-      weights[name] = value.to(memory_format=torch.channels_last)
-    elif name.endswith(("kernel", "bias")):
-      weights[name] = put(value)
-  offsets = np.arange(WINDOW) - WINDOW // 2
-  window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
-  window = put((window / window.sum()).astype(np.float32))
+      weights[name] = value.to(KIND, memory_format=torch.channels_last)
+    elif name.endswith("bias"):
+      weights[name] = put(value).to(KIND)
+  embedding = put(task["embedding/kernel"])
+  bands = put(banded(task["faces"].shape[1]))
   original = put(task["faces"].transpose(0, 3, 1, 2))
-  original = original.to(memory_format=torch.channels_last)
   mean_pixel = put(task["mean_pixel"]).view(1, 3, 1, 1)
   centre, target = put(task["centre"]), put(task["target"])
   rho = float(task["rho"])
 
   def network(x):
     x = (x - mean_pixel) / 256
+    x = x.to(KIND, memory_format=torch.channels_last)
     x = functional.conv2d(
       x, weights["stem/kernel"], weights["stem/bias"], stride=2
     )
@@ -75,13 +88,10 @@ def prepare(task):
         x = functional.avg_pool2d(x, 2)
       shape = [max(p, q) for p, q in zip(x.shape, y.shape, strict=True)]
       x = functional.relu(padded(x, shape) + padded(y, shape))
-    return x.float().mean((2, 3)) @ weights["embedding/kernel"]
+    return x.float().mean((2, 3)) @ embedding
 
   def filtered(x):
-    flat = x.reshape(-1, 1, *x.shape[2:])
-    flat = functional.conv2d(flat, window.view(1, 1, -1, 1))
-    flat = functional.conv2d(flat, window.view(1, 1, 1, -1))
-    return flat.reshape(*x.shape[:2], *flat.shape[2:])
+    return bands.mT @ (x @ bands)
 
   mean = filtered(original)
   variance = (filtered(original * original) - mean * mean).clamp(min=0)
@@ -98,11 +108,7 @@ def prepare(task):
   def losses(change, penalty):
     candidate = torch.minimum(torch.maximum(change, -original), 255 - original)
     candidate = candidate + (candidate.round() - candidate).detach()
-    with torch.autocast(
-      DEVICE, torch.bfloat16, enabled=PRECISION == "bfloat16"
-    ):
-      raw = network(original + candidate)
-    features = raw - centre
+    features = network(original + candidate) - centre
     features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-6)
     attack = 1 - (features * target).sum(1)
     unlike = dssim(candidate)
