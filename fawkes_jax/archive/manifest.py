@@ -190,12 +190,17 @@ class Manifest:
     self._appender = self._new_appender()
 
   def close(self) -> None:
-    """Makes the rows last and lets other processes in."""
-    try:
-      self.sync()
-    finally:
-      self._appender.close()
-      self._stack.close()
+    """Makes the rows last and lets other processes in.
+
+    Raises:
+      types.FawkesError: the manifest cannot be written.
+    """
+    with self._stack:
+      try:
+        with contextlib.closing(self._appender):
+          self._appender.sync()
+      except OSError as error:
+        raise self._failure(error) from error
 
   def _new_appender(self) -> storage.Appender:
     """For a generation after all that are there."""

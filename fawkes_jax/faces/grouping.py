@@ -7,10 +7,13 @@ linkage is reducible: what joins when all mutual neighbours join at once is what
 joins when one pair after the other does (Bruynooghe 1977, Müllner 2011), so
 that a few rounds over arrays do it. The mean over all pairs needs no pairs, as
 it is the product of two sums.
+
+The search for neighbours takes most of the time, and knows nothing but its
+index: it is done for some faces at a time, by whatever maps it.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,9 +34,16 @@ _CELLS = 12
 _LARGEST_CODE = 512
 _LONG_CODES = 400_000
 _ROWS = 65_536
+_SEARCHED = 16_384
+"""For so many faces neighbours are searched at once."""
 _DIGITS = 1e-5
 
 Pairs = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]
+Block = tuple[int, np.ndarray]
+"""Some rows of many, and the place of the first."""
+Map = Callable[[Callable[[Block], Block], Iterator[Block]], Iterable[Block]]
+"""Gives what a function makes of each block, in any order: `map`, or what does
+so on several machines. The function can be pickled."""
 
 
 class Coder:
@@ -83,6 +93,7 @@ def groups(
   photos: Int64[np.ndarray, " n"],
   *,
   threshold: float,
+  mapping: Map = map,
 ) -> Int64[np.ndarray, " n"]:
   """Finds out which faces are of the same person.
 
@@ -94,6 +105,7 @@ def groups(
     photos: which photo each is in.
     threshold: the least mean cosine between the faces of two groups that are
       of one person.
+    mapping: does the searches; the result does not depend on where.
 
   Returns:
     The person of each face, numbered in the order of their first faces.
@@ -105,7 +117,7 @@ def groups(
   while True:
     # People with many photos are too far from one another to be neighbours
     # of neighbours at first.
-    joined = _join(sums, counts, apart, threshold)
+    joined = _join(sums, counts, apart, threshold, mapping)
     if (joined == np.arange(len(joined))).all():
       break
     kept, new = np.unique(joined, return_inverse=True)
@@ -121,6 +133,7 @@ def _join(
   counts: Float32[np.ndarray, " n"],
   apart: Pairs,
   threshold: float,
+  mapping: Map,
 ) -> Int64[np.ndarray, " n"]:
   """Joins mutual nearest neighbours until none are near enough.
 
@@ -129,13 +142,14 @@ def _join(
     counts: of faces, likewise.
     apart: groups that must not be joined.
     threshold: see `groups`.
+    mapping: likewise.
 
   Returns:
     For each group the first of those that it has joined.
   """
   total = len(sums)
   leader = np.arange(total)
-  left, right = _neighbours(sums, counts)
+  left, right = _neighbours(sums, counts, mapping)
   likeness = _likeness(sums, counts, left, right)
   while True:
     near = np.flatnonzero(likeness >= threshold)
@@ -179,8 +193,42 @@ def _mutual(
   return np.flatnonzero((best[left] == rank) & (best[right] == rank))
 
 
+class _Search:
+  """Finds the nearest of an index; can be pickled without a copy of it."""
+
+  def __init__(self, index: Any, count: int):
+    """Searches nothing yet.
+
+    Args:
+      index: of faiss.
+      count: how many of the nearest are to be found.
+    """
+    self._index = index
+    self._count = count
+
+  def __call__(self, block: Block) -> Block:
+    """The places of the nearest of each row, -1 where there is none."""
+    start, vectors = block
+    return start, self._index.search(vectors, self._count)[1].astype(np.int32)
+
+  def __reduce__(self) -> tuple:
+    """See `pickle`; faiss would make a string of the index."""
+    return _found_again, (faiss.serialize_index(self._index), self._count)
+
+
+def _found_again(index: np.ndarray, count: int) -> _Search:
+  return _Search(faiss.deserialize_index(index), count)
+
+
+def use_cores(count: int) -> None:
+  """Lets the searches of this thread use so many cores."""
+  faiss.omp_set_num_threads(count)
+
+
 def _neighbours(
-  sums: Float32[np.ndarray, "n c"], counts: Float32[np.ndarray, " n"]
+  sums: Float32[np.ndarray, "n c"],
+  counts: Float32[np.ndarray, " n"],
+  mapping: Map,
 ) -> Pairs:
   """Pairs of groups whose means are neighbours."""
   total, length = sums.shape
@@ -207,18 +255,28 @@ def _neighbours(
     index.train(_means(sums, counts, np.sort(some)))
   for start in range(0, total, _ROWS):
     index.add(_means(sums, counts, slice(start, start + _ROWS)))
+  search = _Search(index, min(_NEIGHBOURS + 1, total))
+  del index
+  if total <= _SEARCHED:
+    mapping = map  # It is one block, and done as soon here as elsewhere.
   lefts, rights = [], []
-  for start in range(0, total, _ROWS):
-    part = _means(sums, counts, slice(start, start + _ROWS))
-    _, found = index.search(part, min(_NEIGHBOURS + 1, total))
-    own = np.repeat(np.arange(start, start + len(part)), found.shape[1])
+  for start, found in mapping(search, _blocks(sums, counts)):
+    own = np.repeat(
+      np.arange(start, start + len(found), dtype=np.int32), found.shape[1]
+    )
     other = found.ravel()
     there = (other >= 0) & (other != own)
     own, other = own[there], other[there]
-    lefts.append(np.minimum(own, other).astype(np.int32))
-    rights.append(np.maximum(own, other).astype(np.int32))
-  del index
+    lefts.append(np.minimum(own, other))
+    rights.append(np.maximum(own, other))
+  del search
   return _unique(np.concatenate(lefts), np.concatenate(rights), total)
+
+
+def _blocks(sums: np.ndarray, counts: np.ndarray) -> Iterator[Block]:
+  """The means of some groups at a time."""
+  for start in range(0, len(sums), _SEARCHED):
+    yield start, _means(sums, counts, slice(start, start + _SEARCHED))
 
 
 def _means(

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,20 @@ class Choice:
         Shown(name=name, mean=everybody.mean(who), named=True) for who in own
       ]
     return Choice(shown, protect=self._protect, unsure=self._unsure)
+
+  def absent(self, everybody: people_lib.People) -> Iterator[str]:
+    """Says, in words, which folders show somebody who is not in the archive."""
+    flag = "protect" if self._protect else "spare"
+    for one in self._shown:
+      if not one.named:
+        _, likeness = everybody.nearest(
+          {name: mean[None] for name, mean in one.mean.items()}
+        )
+        if (most := float(likeness[0])) < UNLIKE:
+          yield (
+            f"--{flag}: nobody in the archive is like the person in {one.name};"
+            f" the cosine is at most {most:.2f} and must be {UNLIKE} at least"
+          )
 
   def apply(self, job: saving.Job) -> saving.Job:
     """A photo with the faces that are to be cloaked.

@@ -44,6 +44,8 @@ def arrange(
   store: storage.Store,
   cloaker: cloaker_lib.Cloaker,
   rows: manifest.Rows,
+  *,
+  mapping: grouping.Map = map,
 ) -> None:
   """Finds out who is who in an archive, and writes it down.
 
@@ -52,6 +54,7 @@ def arrange(
     store: the output folder.
     cloaker: of the run.
     rows: of the manifest; a person keeps the target that its photos have.
+    mapping: does the searches of `grouping.groups`.
 
   Raises:
     FawkesError: the folder cannot be used.
@@ -62,7 +65,10 @@ def arrange(
   whose = np.repeat(np.arange(len(photos)), counts)
   # Grouping uses the vectors up, as there is no room for two of each.
   labels = grouping.groups(
-    _codes(index, cloaker, total), whose, threshold=cloaker_lib.SAME_PERSON
+    _codes(index, cloaker, total),
+    whose,
+    threshold=cloaker_lib.SAME_PERSON,
+    mapping=mapping,
   )
   vectors = _codes(index, cloaker, total)
   chosen = _differing(vectors, labels)
@@ -233,6 +239,10 @@ def _read(store: storage.Store, name: str) -> pa.Table:
     raise types.FawkesError(
       f"{store.address}/{index_lib.FOLDER} cannot be read:"
       f" {files.reason(error)}"
+    ) from error
+  except types.FawkesError as error:
+    raise types.FawkesError(
+      f"{store.address}/{name} is {error}: `fawkes-jax index` makes it anew"
     ) from error
 
 

@@ -173,6 +173,8 @@ class Phases:
     choice = self._choice
     if choice is not None and self.left:
       choice = choice.among(everybody)
+      for message in choice.absent(everybody):
+        self._watcher.warned(message)
     try:
       with background.Background(
         self._cloaker.executor, self._watcher.warned, self._watcher.prepares

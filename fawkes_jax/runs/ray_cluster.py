@@ -5,7 +5,8 @@ on each accelerator holds the compiled engine, takes some files at a time, reads
 and writes the photos itself, and sends rows back as soon as they are known.
 When a worker is lost, what it had not finished goes to another one; when a
 machine joins, it gets workers. All files are surveyed before the first is
-cloaked, see `phases`.
+cloaked, see `phases`. In between one worker finds out who is who, and has the
+machines of all search for neighbours.
 """
 
 import collections
@@ -24,7 +25,7 @@ from typing import Any
 from fawkes_jax import types
 from fawkes_jax.archive import manifest, membership, scan, stores
 from fawkes_jax.archive.source import SourceFile
-from fawkes_jax.faces import cloaker
+from fawkes_jax.faces import cloaker, grouping
 from fawkes_jax.options import CloakOptions
 from fawkes_jax.runs import (
   choosing,
@@ -54,6 +55,27 @@ class _Surveyed:
 
   left: set[str]
   unknown: set[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Warning:
+  """What the user should know."""
+
+  message: str
+
+
+_Told = outcomes.Outcome | _Surveyed | _Warning
+
+
+class _Telling(outcomes.Watcher):
+  """Hands on what is to be told to the user."""
+
+  def __init__(self, tell: Callable[[_Warning], None]):
+    self._tell = tell
+
+  def warned(self, message: str) -> None:
+    """See `Watcher`."""
+    self._tell(_Warning(message))
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -104,6 +126,7 @@ class _Engine:
   def __init__(self, options: CloakOptions):
     self._options = options
     self._people: people.People | None = None
+    self._warnings: list[_Warning] = []
 
   def prepare(self) -> None:
     """Loads and compiles. Raises FawkesError, unlike a constructor."""
@@ -112,12 +135,12 @@ class _Engine:
     self._choice = choosing.of(self._options, self._cloaker)
     self._store = stores.open_store(self._options.output)
     self._index = pipeline.open_index(
-      self._options, self._store, outcomes.Watcher()
+      self._options, self._store, _Telling(self._warnings.append)
     )
 
   def survey(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields what becomes of files that need no cloak, then the rest."""
 
     def act(run: phases.Phases) -> _Surveyed:
@@ -128,7 +151,7 @@ class _Engine:
 
   def look_again(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Looks at finished photos; yields nothing."""
 
     def act(run: phases.Phases) -> None:
@@ -139,18 +162,22 @@ class _Engine:
 
   def arrange(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Finds out who is who; yields nothing."""
+    _take_cores()
     self._index.refresh()
     rows = manifest.Rows()
     with contextlib.suppress(types.FawkesError):  # There is no manifest yet.
       rows, _, _ = manifest.peek(self._options.output)
-    people.arrange(self._index, self._store, self._cloaker, rows)
+    people.arrange(
+      self._index, self._store, self._cloaker, rows, mapping=everywhere
+    )
+    self._index.tidy()
     yield from ()
 
   def cloak(
     self, sources: list[SourceFile], known: dict[str, manifest.Row]
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields the outcome of each file as soon as it is known."""
 
     def act(run: phases.Phases) -> None:
@@ -168,10 +195,11 @@ class _Engine:
     self,
     act: Callable[[phases.Phases], _Surveyed | None],
     known: dict[str, manifest.Row],
-  ) -> Iterator[outcomes.Outcome | _Surveyed]:
+  ) -> Iterator[_Told]:
     """Yields what a phase tells, as soon as it does."""
-    told: queue.Queue[outcomes.Outcome | _Surveyed | Exception | None]
-    told = queue.Queue()
+    told: queue.Queue[_Told | Exception | None] = queue.Queue()
+    while self._warnings:
+      told.put(self._warnings.pop())
 
     def run() -> None:
       options = self._options
@@ -186,7 +214,7 @@ class _Engine:
               known.get,
               pool,
               told.put,
-              outcomes.Watcher(),
+              _Telling(told.put),
               choice=self._choice,
             )
           )
@@ -201,6 +229,83 @@ class _Engine:
       if isinstance(item, Exception):
         raise item
       yield item
+
+
+class _Hand:
+  """Does a part of what one process has to do, on another machine."""
+
+  def __init__(self, function: Callable[[grouping.Block], grouping.Block]):
+    _take_cores()
+    self._function = function
+
+  def do(self, block: grouping.Block) -> grouping.Block:
+    """Applies the function to a block."""
+    return self._function(block)
+
+
+def everywhere(
+  function: Callable[[grouping.Block], grouping.Block],
+  blocks: Iterator[grouping.Block],
+) -> Iterator[grouping.Block]:
+  """`map` on all machines of the cluster that this process is connected to.
+
+  The workers there are idle meanwhile, but hold their machines' cores, so that
+  none are asked for. What a lost machine was doing, Ray has another one do.
+
+  Args:
+    function: sent to each machine once.
+    blocks: each is sent to whichever machine has nothing to do.
+
+  Yields:
+    What the function makes of each, in the order in which they are done.
+  """
+  import ray
+  from ray import util
+
+  shared = ray.put(function)
+  hand = ray.remote(num_cpus=0, max_restarts=_MOST_DEATHS, max_task_retries=-1)(
+    _Hand
+  )
+  _, machines = _machines(ray)
+  pool = util.ActorPool(
+    [
+      hand.options(
+        scheduling_strategy=_on(machine["NodeID"], soft=True)
+      ).remote(shared)
+      for machine in machines
+    ]
+  )
+  for block in blocks:
+    if not pool.has_free():
+      yield pool.get_next_unordered()
+    pool.submit(lambda actor, given: actor.do.remote(given), block)
+  while pool.has_next():
+    yield pool.get_next_unordered()
+
+
+def _take_cores() -> None:
+  """Lets this process search on all cores of its machine.
+
+  Ray leaves one to whoever asks for none.
+  """
+  import ray
+
+  here = ray.get_runtime_context().get_node_id()
+  [cores] = [
+    node["Resources"].get("CPU", 0)
+    for node in ray.nodes()
+    if node["NodeID"] == here
+  ]
+  grouping.use_cores(max(1, int(cores)))
+
+
+def _on(node: str, *, soft: bool) -> Any:
+  """Says on which machine something is to run, and if it may on another."""
+  from ray.util import scheduling_strategies
+
+  return scheduling_strategies.NodeAffinitySchedulingStrategy(
+    node_id=node, soft=soft
+  )
 
 
 def cloak_archive(
@@ -238,7 +343,7 @@ def cloak_archive(
     _connected(options) as ray,
   ):
     settle = pipeline.recording(record, counts, watcher)
-    pool = _Pool(ray, options, record.rows.get, settle)
+    pool = _Pool(ray, options, record.rows.get, settle, watcher)
     pool.run("survey", scan.scan(options.input))
     record.sync()
     if pool.left:
@@ -290,6 +395,20 @@ def _reach(address: str | None) -> None:
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
+def _machines(ray: Any) -> tuple[str, list[dict[str, Any]]]:
+  """What kind of device does the work, and the living machines that have it."""
+  nodes = [node for node in ray.nodes() if node["Alive"]]
+  kind = next(
+    (
+      kind
+      for kind in ("GPU", "TPU")
+      if any(node["Resources"].get(kind) for node in nodes)
+    ),
+    "CPU",
+  )
+  return kind, [n for n in nodes if n["Resources"].get(kind, 0) >= 1]
+
+
 class _Pool:
   """The workers of a cluster, and what they do.
 
@@ -304,6 +423,7 @@ class _Pool:
     options: CloakOptions,
     known: Callable[[str], manifest.Row | None],
     settle: Callable[[outcomes.Outcome], None],
+    watcher: outcomes.Watcher,
   ):
     self._ray = ray
     self._options = options
@@ -313,6 +433,8 @@ class _Pool:
     self._sources: Iterator[SourceFile] = iter(())
     self._known = known
     self._settle = settle
+    self._watcher = watcher
+    self._warned: set[_Warning] = set()
     self._again: collections.deque[_Task] = collections.deque()
     self._workers: list[_Worker] = []
     self._engine = ray.remote(_Engine)
@@ -389,6 +511,10 @@ class _Pool:
     if isinstance(outcome, _Surveyed):
       self.left |= outcome.left
       self.unknown |= outcome.unknown
+    elif isinstance(outcome, _Warning):
+      if outcome not in self._warned:  # Several workers notice the same.
+        self._warned.add(outcome)
+        self._watcher.warned(outcome.message)
     elif outcome.row.path not in task.settled:
       task.settled.add(outcome.row.path)
       self._settle(outcome)
@@ -442,19 +568,11 @@ class _Pool:
 
   def _look(self) -> None:
     """Starts workers on machines that have joined, or lost theirs."""
-    nodes = [node for node in self._ray.nodes() if node["Alive"]]
-    self._kind = next(
-      (
-        kind
-        for kind in ("GPU", "TPU")
-        if any(node["Resources"].get(kind) for node in nodes)
-      ),
-      "CPU",
-    )
+    self._kind, nodes = _machines(self._ray)
     there = {(worker.node, worker.slot) for worker in self._workers}
     for node in nodes:
-      has = node["Resources"].get(self._kind, 0)
-      if has < 1 or self._deaths[node["NodeID"]] >= _MOST_DEATHS:
+      has = node["Resources"][self._kind]
+      if self._deaths[node["NodeID"]] >= _MOST_DEATHS:
         continue
       slots = int(has) if self._kind == "GPU" else 1
       for slot in range(slots):
@@ -463,18 +581,13 @@ class _Pool:
 
   def _start(self, node: str, slot: int, has: float) -> _Worker:
     """A worker with a GPU, all TPU chips of a machine, or all its cores."""
-    from ray.util import scheduling_strategies
-
     kinds: dict[str, dict[str, Any]] = {
       "GPU": {"num_gpus": 1, "num_cpus": 0},
       "TPU": {"resources": {"TPU": has}, "num_cpus": 0},
       "CPU": {"num_cpus": has},
     }
     actor = self._engine.options(
-      scheduling_strategy=scheduling_strategies.NodeAffinitySchedulingStrategy(
-        node_id=node, soft=False
-      ),
-      **kinds[self._kind],
+      scheduling_strategy=_on(node, soft=False), **kinds[self._kind]
     ).remote(self._options)
     return _Worker(
       node=node, slot=slot, actor=actor, starting=actor.prepare.remote()

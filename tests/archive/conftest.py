@@ -1,6 +1,8 @@
 """Folders of every kind of store."""
 
+import contextlib
 import itertools
+import resource
 
 import pytest
 
@@ -25,3 +27,22 @@ def address(request, tmp_path):
     case _:
       # A file system whose files appear while they are written.
       return f"local://{tmp_path}/the folder"
+
+
+@pytest.fixture
+def full_disk():
+  """To be entered: then no file can be larger than some bytes.
+
+  A full disk's little sister, which needs no privileges.
+  """
+
+  @contextlib.contextmanager
+  def limited():
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+      yield
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+  return limited()

@@ -155,6 +155,21 @@ def test_an_index_of_another_version_is_named_and_not_used(store, monkeypatch):
   assert len(again) == 0
 
 
+def test_nothing_is_lost_when_the_disk_is_full(store, full_disk):
+  before = written(store, seen(1, 2))
+  photo = seen(2, 100)
+  before.add(photo)
+  with full_disk, pytest.raises(types.FawkesError, match="File too large"):
+    before.sync()
+  assert len(store.names(index.FOLDER)) == 1
+  assert len(index.Index(store, config="c")) == 1
+  assert photo.sha256 in before
+  before.sync()
+  again = index.Index(store, config="c")
+  assert len(again) == 2
+  same(again.get(photo.sha256), photo)
+
+
 def test_a_shard_that_is_gone_meanwhile_is_named(store):
   one = written(store, seen(1, 2))
   [name] = shards(store)

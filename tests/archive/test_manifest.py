@@ -324,6 +324,18 @@ def test_why_unfinished(tmp_path):
     assert why("c") is None
 
 
+def test_a_full_disk_is_named_and_others_can_go_on(tmp_path, full_disk):
+  record = manifest.Manifest(tmp_path)
+  long = row(reason="x" * 2000)
+  with full_disk:
+    for act in (lambda: record.append(long), record.close):
+      with pytest.raises(types.FawkesError, match="File too large"):
+        act()
+  with manifest.Manifest(tmp_path) as record:
+    record.append(long)
+    assert paths(record) == ["a.jpg"]
+
+
 def test_results_that_come_while_others_work_are_not_foreign(tmp_path):
   """Whoever has written them may be gone without a row of them."""
   (tmp_path / "before.png").write_bytes(b"")

@@ -1,14 +1,16 @@
 r"""Measures what it costs to know the people of a large archive.
 
     python tests/benchmarks/million.py --output=FOLDER [--faces=1000000] \
-      [--people=200000] [--numbers=128] [--noise=.7]
+      [--people=200000] [--numbers=128] [--noise=.7] [--ray_address=auto]
 
 The faces are made up: embeddings of so many numbers, drawn around a centre for
 each person, from which they are as far as --noise, in lengths of the centre;
 one face a photo. Prints for each phase, which is a process of its own, its wall
 and CPU seconds and its peak memory; then the bytes on the disk, and of all
 pairs of faces in a group how many are of one person (precision), and of all
-pairs of one person how many are in a group (recall).
+pairs of one person how many are in a group (recall). On a Ray cluster the
+figures are those of the process that groups; the search for neighbours, which
+it leaves to others, is said beside them.
 """
 
 import argparse
@@ -32,6 +34,7 @@ def main() -> None:
   parser.add_argument("--people", type=int, default=200_000)
   parser.add_argument("--numbers", type=int, default=128)
   parser.add_argument("--noise", type=float, default=0.7)
+  parser.add_argument("--ray_address")
   given = parser.parse_args()
   print(
     f"{given.faces} faces of {given.people} people, {given.numbers} numbers"
@@ -126,8 +129,41 @@ def arrange(given):
       return groups(*faces, **details)
 
   grouping.groups = timed
-  with measured("people, means and targets"):
-    people.arrange(one, store, cloaker(given), manifest.Rows())
+  searched = []
+  with (
+    spread(given.ray_address, searched) as mapping,
+    measured("people, means and targets"),
+  ):
+    people.arrange(one, store, cloaker(given), manifest.Rows(), mapping=mapping)
+  if searched:
+    print(f"  searches on other machines: {sum(searched):.0f} CPU s")
+
+
+@contextlib.contextmanager
+def spread(address, searched):
+  """What does searches; CPU seconds of those that others do are noted."""
+  if address is None:
+    yield map
+    return
+  import ray
+
+  from fawkes_jax.runs import ray_cluster
+
+  def mapping(function, blocks):
+    def timed(block):
+      began = time.process_time()
+      start, found = function(block)
+      return start, (found, time.process_time() - began)
+
+    for start, (found, seconds) in ray_cluster.everywhere(timed, blocks):
+      searched.append(seconds)
+      yield start, found
+
+  ray.init(address=address, log_to_driver=False)
+  try:
+    yield mapping
+  finally:
+    ray.shutdown()
 
 
 def read(given):

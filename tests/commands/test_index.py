@@ -175,6 +175,19 @@ def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
     assert 0.2 < rows.get("hidden.png").likely["score"] < 0.5
 
 
+def test_people_that_cannot_be_read_are_named(archive, tmp_path):
+  output = tmp_path / "out"
+  places = (f"--input={archive}", f"--output={output}")
+  run("index", *places, *FLAGS)
+  path = output / index.FOLDER / "people-faces.parquet"
+  path.write_bytes(path.read_bytes()[:-9])
+  ended = run("people", *places)
+  assert ended.code == 2
+  assert f"{path} is damaged: `fawkes-jax index` makes it anew" in ended.errors
+  assert run("index", *places, *FLAGS).code == 0
+  assert "person 0: 2 photos" in run("people", *places).said
+
+
 def test_people_that_nobody_has_looked_for(tmp_path):
   ended = run("people", f"--output={tmp_path}")
   assert ended.code != 0

@@ -208,6 +208,28 @@ def test_a_reference_photo_of_two_people_is_named(
     choosing.of(given, cloaker)
 
 
+@pytest.mark.slow
+def test_who_is_shown_and_not_in_the_archive_is_named(
+  cloaker, folder, data_dir
+):
+  """Of two who are meant, one; the other's photo is cloaked."""
+  stranger = next((data_dir / "lfw" / "Abdullah_Gul").iterdir())
+  (folder / "all" / "ben").mkdir(parents=True)
+  shutil.copy(stranger, folder / "all" / "ben")
+  shutil.move(folder / "anna", folder / "all" / "anna")
+  warned = []
+  tally = outcomes.Tally()
+  tally.warned = warned.append
+  given = options(cloaker, folder, protect=(str(folder / "all"),))
+  pipeline.cloak_archive(given, tally, cloaker=cloaker)
+  assert tally.counts["cloaked"] == 1
+  [said] = warned
+  assert said.startswith(
+    "--protect: nobody in the archive is like the person in"
+    f" {folder}/all/ben; the cosine is at most "
+  )
+
+
 def test_both_at_once_are_refused():
   with pytest.raises(types.FawkesError, match="spare must be left out"):
     CloakOptions(input="a", output="b", protect=("c",), spare=("d",))

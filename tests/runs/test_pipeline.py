@@ -728,6 +728,23 @@ def test_no_space_left(photos, tmp_path):
   assert written["wall.png"] == (photos / "wall.png").read_bytes()
 
 
+def test_no_space_left_for_what_is_seen_of_faces(photos, tmp_path):
+  """The run ends with the reason; with more space the same one goes on."""
+  source, output = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  shutil.copy(photos / "grey.jpg", source)
+  with tiny_disk(output, "4k"):
+    result = cloak(source, output)
+    more = ["mount", "-o", "remount,size=1m", output]
+    subprocess.run(more, capture_output=True, check=True)
+    again = cloak(source, output)
+    rows = rows_of(output)
+  assert result.code == 2
+  assert ".manifest/index cannot be used: No space left" in result.errors
+  assert again.code == 0
+  assert rows["grey.jpg"]["status"] == "cloaked"
+
+
 def test_a_single_photo(photos, tmp_path):
   result = cloak(photos / "wall.png", tmp_path / "out")
   assert result.code == 0

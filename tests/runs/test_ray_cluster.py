@@ -1,15 +1,20 @@
 """A Ray cluster of several nodes on this machine, of which one is killed."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import chaos
+import numpy as np
 import pytest
 import servers
+from PIL import Image
 
-from fawkes_jax.archive import manifest
+from fawkes_jax.archive import index, manifest
+from fawkes_jax.faces import grouping
+from fawkes_jax.runs import ray_cluster
 
 servers.need("ray")
 
@@ -116,6 +121,107 @@ def test_a_machine_that_joins_gets_work(undisturbed, tmp_path, wait_for):
     said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
   same(expected, output)
+
+
+@contextlib.contextmanager
+def connected(nodes):
+  """Ray, connected to a cluster."""
+  import ray
+
+  ray.init(address=nodes.address, logging_level="ERROR", log_to_driver=False)
+  try:
+    yield ray
+  finally:
+    ray.shutdown()
+
+
+@pytest.mark.cluster
+def test_who_is_who_is_the_same_when_a_machine_is_lost(monkeypatch):
+  """All machines search for neighbours, until one of them is killed."""
+  random = np.random.default_rng(0)
+  who = random.integers(400, size=4000)
+  faces = random.normal(size=(400, 64))[who] + random.normal(size=(4000, 64))
+  faces = (faces / np.linalg.norm(faces, axis=1)[:, None]).astype(np.float32)
+  photos = np.arange(4000)
+  monkeypatch.setattr(grouping, "_EXACT", 100)
+  monkeypatch.setattr(grouping, "_SEARCHED", 50)
+  alone = grouping.groups(faces.copy(), photos, threshold=0.3)
+  assert 400 <= len(set(alone.tolist())) < 1000
+  machines = set()
+
+  def mapping(function, blocks):
+    def search(block):
+      import time
+
+      import ray
+
+      time.sleep(0.1)  # As long as there is work, both machines come to it.
+      start, found = function(block)
+      return start, (found, ray.get_runtime_context().get_node_id())
+
+    for start, (found, machine) in ray_cluster.everywhere(search, blocks):
+      if len(machines) < 2:
+        machines.add(machine)
+        if len(machines) == 2:
+          nodes.tell("kill")
+      yield start, found
+
+  with cluster(2) as nodes, connected(nodes):
+    together = grouping.groups(
+      faces.copy(), photos, threshold=0.3, mapping=mapping
+    )
+  assert len(machines) == 2
+  np.testing.assert_array_equal(together, alone)
+
+
+def say(command, *flags):
+  """Runs a subcommand that ends well."""
+  ended = subprocess.run(
+    [sys.executable, "-m", "fawkes_jax", command, *flags],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.cluster
+def test_names_and_likely_faces_are_known_on_a_cluster(
+  small_astronaut, tmp_path
+):
+  """Somebody who has a name, on two photos, and a face without a chin.
+
+  What was seen of them is damaged, which a worker notices.
+  """
+  source, alone, output = (tmp_path / name for name in ("in", "one", "out"))
+  source.mkdir()
+  Image.fromarray(small_astronaut).save(source / "a.png")
+  Image.fromarray(small_astronaut[:, ::-1]).save(source / "b.png")
+  hidden = small_astronaut.copy()
+  hidden[134:] = 90
+  Image.fromarray(hidden).save(source / "hidden.png")
+  looks = ("--surrogates=dlib_resnet", "--crop_size=160", "--batch_size=2")
+  flags = ("--min_face_pixels=60", *looks)
+  say("index", f"--input={source}", f"--output={alone}", *flags)
+  say("people", f"--output={alone}", "--name=0=anna")
+  shutil.copytree(alone, output)
+  [shard] = (output / index.FOLDER).glob("faces-*")
+  shard.write_bytes(shard.read_bytes()[:-9])
+  rule = ("--min_face_pixels=60", "--spare=anna")
+  say("cloak", *chaos.FLAGS, f"--input={source}", f"--output={alone}", *rule)
+  with cluster(1) as nodes:
+    process = start(source, output, f"--ray_address={nodes.address}", *rule)
+    said, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, said
+  assert "2 spared" in said
+  damaged = f"{index.FOLDER}/{shard.name} is damaged: its photos are looked at"
+  assert said.count(damaged) == 1
+  assert "hidden.png: no face was found, but one is likely" in said
+  [decision] = chaos.rows_of(output)["a.png"]["decisions"]
+  assert (decision["nearest"], decision["cloak"]) == ("anna", False)
+  same(alone, output)
 
 
 @pytest.mark.cluster
