@@ -72,9 +72,10 @@ class Goal:
 
 OWN_GOAL = Goal()
 
-# How long the gradient of each extractor is made: about as long as it is by
-# itself at the beginning, at which the penalty on the budget begins with 1.
-_SAY = 3e-3
+# How long the gradient of each extractor is made. Several times as long as it
+# is by itself, so that the penalty, whose multiplier begins with 1, does not
+# keep the first steps from using the budget up.
+_SAY = 1e-2
 
 
 def away_from_own(own_weight: float) -> Loss:

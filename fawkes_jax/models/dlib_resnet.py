@@ -47,6 +47,8 @@ def _average_pool(x: jax.Array) -> jax.Array:
 
 def _padded_sum(x: jax.Array, y: jax.Array) -> jax.Array:
   """Adds two tensors, zero-padding each to the larger of both shapes."""
+  if x.shape == y.shape:
+    return x + y
   shape = [max(sizes) for sizes in zip(x.shape, y.shape, strict=True)]
   x, y = (
     jnp.pad(

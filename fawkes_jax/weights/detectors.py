@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -128,6 +126,20 @@ def save(variables: dict[str, Any], path: Path, *, threshold: float) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], float]:
   """What `save` has written."""
+  flat, about = _content(path)
+  # The package's own file has the shapes that all have. To trace the network
+  # for them would take a second of the time in which a run begins.
+  own, _ = _content(builtin.checkpoint(_OWN_FILE))
+  if _DETECTOR not in about or _shapes(flat) != _shapes(own):
+    raise _unusable("a file that fawkes-jax train_detector has written", path)
+  if not all(np.isfinite(array).all() for array in flat.values()):
+    raise _unusable("a file of finite weights", path)
+  nested = flax.traverse_util.unflatten_dict(flat, sep="/")
+  return nested, float(about["threshold"])
+
+
+def _content(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """The arrays of a file, flat, and what it says about itself."""
   if not path.is_file():
     raise _unusable("a file that exists", path)
   try:
@@ -141,22 +153,8 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
     raise _unusable(
       "a complete safetensors file", f"{path}: {error}"
     ) from error
-  expected = flax.traverse_util.flatten_dict(
-    dict(
-      jax.eval_shape(
-        yunet.YuNet().init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
-      )
-    ),
-    sep="/",
-  )
-  shapes = {key: array.shape for key, array in flat.items()}
-  if _DETECTOR not in about or shapes != {
-    key: leaf.shape for key, leaf in expected.items()
-  }:
-    raise _unusable("a file that fawkes-jax train_detector has written", path)
-  if not all(np.isfinite(array).all() for array in flat.values()):
-    raise _unusable("a file of finite weights", path)
-  nested = flax.traverse_util.unflatten_dict(flat, sep="/")
-  return nested, float(about["threshold"])
+  return flat, about
+
+
+def _shapes(flat: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+  return {key: array.shape for key, array in flat.items()}
