@@ -123,7 +123,8 @@ def test_cloaks_are_compared_face_by_face(tmp_path):
 
 def test_results_are_few_and_small(tmp_path, monkeypatch):
   work, output = tmp_path / "work", tmp_path / "output"
-  for name in "rows/all/manifest.jsonl", "rows/all/a.jpg", "trace/b.pb":
+  names = "rows/all/manifest.jsonl", "rows/all/a.jpg", "trace/b.pb"
+  for name in *names, "trained/a.md", "trained/state/a.safetensors":
     (work / name).parent.mkdir(parents=True, exist_ok=True)
     (work / name).write_bytes(bytes(range(256)) * 64)
   output.mkdir()
@@ -131,7 +132,11 @@ def test_results_are_few_and_small(tmp_path, monkeypatch):
   assert measure.keep(work, output) == {}
   with tarfile.open(output / "rows.tar.gz") as file:
     assert file.getnames() == ["rows/all/manifest.jsonl"]
+  with tarfile.open(output / "trained.tar.gz") as file:
+    assert file.getnames() == ["trained/a.md"]
   monkeypatch.setattr(measure, "LARGEST", 300)
-  assert set(measure.keep(work, output)) == {"rows.tar.gz", "trace.tar.gz"}
+  assert set(measure.keep(work, output)) == {
+    *("rows.tar.gz", "trace.tar.gz", "trained.tar.gz")
+  }
   assert (output / "log.txt").read_text().endswith("begun\n")
   assert all(path.stat().st_size <= 300 for path in output.iterdir())

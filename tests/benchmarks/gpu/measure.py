@@ -46,6 +46,13 @@ LARGEST = 2**24
 STEPS = ("cloak", "solver", "profile", "train", "pipeline", "peers", "host")
 FAWKES = (sys.executable, "-m", "fawkes_jax")
 KINDS = ("float32", "bfloat16")
+KEPT = {
+  "rows": "**/manifest.jsonl",
+  "tables": "**/*",
+  "trace": "**/*",
+  "trained": "*",  # Without the folder of the training's state.
+}
+"""Of what commands write, by folder."""
 _END = {None: "ended at its limit", 0: "done"}
 _SHOWN = 2000
 """Characters of the log that are shown of a command that has failed."""
@@ -82,7 +89,7 @@ class Scale:
   large: int = 64
   size: tuple[int, int] = (4000, 3000)
   training: tuple[str, ...] = ("--minutes=1.5", "--batch_size=128")
-  peers: tuple[str, ...] = ("--faces=8,64,256", "--rounds=3")
+  peers: tuple[str, ...] = ("--faces=8,256", "--rounds=3")
   patience: float = 1
 
 
@@ -354,16 +361,13 @@ def _figures(output: pathlib.Path) -> dict[tuple[str, str, int], float]:
 
 
 def keep(work: pathlib.Path, output: pathlib.Path) -> dict[str, int]:
-  """Puts what was written into tar files; sizes of those that are too large.
-
-  Of cloaked photos only the rows are kept.
-  """
+  """Puts what was written into tar files; sizes of those that are too large."""
   too_large = {}
-  for name in "rows", "tables", "trace", "trained":
+  for name, which in KEPT.items():
     path = output / f"{name}.tar.gz"
     with tarfile.open(path, "w:gz") as file:
-      for entry in sorted((work / name).rglob("*")):
-        if entry.is_file() and (name != "rows" or entry.suffix == ".jsonl"):
+      for entry in sorted((work / name).glob(which)):
+        if entry.is_file():
           file.add(entry, entry.relative_to(work))
     if (size := path.stat().st_size) > LARGEST:
       too_large[path.name] = size
