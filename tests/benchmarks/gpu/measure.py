@@ -12,7 +12,8 @@ that the most valuable steps come first:
     solver     `fawkes-jax benchmark --parts=solver`: the default ensemble, and
                dlib's network alone
     profile    a trace of the default ensemble in bfloat16
-    train      a student of dlib's network
+    train      a student of dlib's network, or what --training says; recognisers
+               that were packed as files teach under these files' names
     pipeline   `fawkes-jax benchmark`: photos as they are, and of 12 megapixels
     peers      the solver beside PyTorch's, see `against_peers.py`
     host       `fawkes-jax benchmark --parts=host`
@@ -29,6 +30,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import statistics
@@ -135,6 +137,7 @@ def main() -> None:
   parser.add_argument("--steps", default=",".join(STEPS))
   parser.add_argument("--minutes", type=float, default=9, help="for all")
   parser.add_argument("--pytorch", default=sys.executable, help="its Python")
+  parser.add_argument("--training", help="flags of fawkes-jax train, in quotes")
   parser.add_argument("--tiny", action="store_true")
   arguments = parser.parse_args()
   steps = arguments.steps.split(",")
@@ -142,6 +145,9 @@ def main() -> None:
     parser.error(f"--steps must be of {', '.join(STEPS)}, got {unknown}")
   end = time.monotonic() + 60 * arguments.minutes
   scale = TINY if arguments.tiny else Scale()
+  if arguments.training is not None:
+    training = tuple(shlex.split(arguments.training))
+    scale = dataclasses.replace(scale, training=training)
   output = arguments.output.resolve()
   output.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory() as folder:
@@ -234,7 +240,7 @@ def commands(
       case "train":
         words = "train", f"--data={photos}", f"--output={work / 'trained'}"
         yield Command(
-          name="train", seconds=240, words=(*FAWKES, *words, *scale.training)
+          name="train", seconds=540, words=(*FAWKES, *words, *scale.training)
         )
       case "pipeline":
         parts = "detector,codecs,pipeline"
@@ -250,6 +256,8 @@ def commands(
           name="peers",
           seconds=150,
           words=(sys.executable, *words, *scale.peers),
+          # Two of them use the accelerator's memory.
+          environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         )
       case "host":
         yield benchmark("host", 240, "host")
