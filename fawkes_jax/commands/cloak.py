@@ -46,11 +46,11 @@ _SAME_KIND = {
 _LINE_EVERY = 10.0
 
 
-# Measured in mode mid, see docs/protection.md, "With free recognisers".
+# Measured in mode mid, see docs/protection.md, "What a plain install gives".
 _MORE = (
-  "  more networks protect better: the strongest recogniser that we tested knew"
-  " 60 % of PNG photos in mode mid, 54 % with three of the nine networks of"
-  " --surrogates=free; `fawkes-jax weights fetch free` gets them"
+  "  the strongest recogniser that we tested still knew 54 to 58 % of PNG"
+  " photos in mode mid: `fawkes-jax weights fetch free` gets more networks to"
+  " cloak against, for --surrogates=free"
 )
 
 
