@@ -25,7 +25,7 @@ Loss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 The first three are float32 [d] and normalised, see `normalised`: of the changed
 face, of its person, and of the target. The key is for randomness, another one
 for each step and extractor. The result is a float32 scalar, and lower is
-better.
+better; a factor changes nothing, as gradients are scaled to one length.
 """
 
 Budget = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

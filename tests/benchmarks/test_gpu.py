@@ -1,5 +1,7 @@
 """What is packed for a machine without network, and how it is measured."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import sys
@@ -81,20 +83,29 @@ def test_the_checkout_is_counted_without_what_git_ignores():
   assert not any(name.startswith("build/") for name in names)
 
 
-def test_a_command_is_ended_at_its_limit_with_what_it_has_started(tmp_path):
-  alive = tmp_path / "alive"
-  child = f"import time; time.sleep(2); open({str(alive)!r}, 'w')"
-  parent = f"import subprocess, sys; print('begun', flush=True);\
-subprocess.run([sys.executable, '-c', {child!r}])"
+def test_a_command_is_ended_at_its_limit_with_what_it_has_started(
+  tmp_path, wait_for
+):
+  held = tmp_path / "held"
+  child = f"import fcntl, time; file = open({str(held)!r}, 'w')\n\
+fcntl.flock(file, fcntl.LOCK_EX); print('begun', flush=True); time.sleep(600)"
+  parent = f"import subprocess, sys; subprocess.run(\
+[sys.executable, '-c', {child!r}])"
   command = measure.Command(
-    name="slow", seconds=1, words=(sys.executable, "-c", parent)
+    name="slow", seconds=5, words=(sys.executable, "-c", parent)
   )
   began = time.monotonic()
-  ended = measure.run(command, 1, {}, tmp_path)
-  assert ended["exit code"] is None and time.monotonic() - began < 2
-  time.sleep(2)
-  assert not alive.exists()
+  ended = measure.run(command, 5, {}, tmp_path)
+  assert ended["exit code"] is None and time.monotonic() - began < 600
   assert "begun" in (tmp_path / "log.txt").read_text()
+
+  def released():
+    with open(held) as file, contextlib.suppress(BlockingIOError):
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    return False
+
+  wait_for(released, "the child is ended")
 
 
 def test_cloaks_are_compared_face_by_face(tmp_path):
