@@ -64,9 +64,16 @@ def read_all(
     faces: how photos are decoded.
 
   Raises:
-    FawkesError: a source cannot be read.
+    FawkesError: a source cannot be read, or has no photo.
   """
-  sources = [read(part, faces) for part in data.split(",")]
+  parts = data.split(",")
+  sources = [read(part, faces) for part in parts]
+  for part, (listed, _) in zip(parts, sources, strict=True):
+    if not listed:
+      raise types.FawkesError(
+        "--data must hold photos, in a folder for each identity (links to"
+        f" folders are not followed); there are none in {part}"
+      )
   if len(sources) == 1:
     return sources[0]
   photos = [photo for listed, _ in sources for photo in listed]

@@ -171,6 +171,16 @@ def test_one_identity_is_refused(folder, finding, tmp_path):
     data.load_faces(_options(folder, tmp_path))
 
 
+def test_a_source_of_several_without_photos_is_refused(
+  folder, finding, tmp_path
+):
+  linked = tmp_path / "linked"
+  linked.mkdir()
+  (linked / "Ann").symlink_to(folder / "Ann")
+  with pytest.raises(types.FawkesError, match=f"none in {linked}"):
+    data.load_faces(_options(f"{folder},{linked}", tmp_path))
+
+
 @pytest.mark.parametrize("name", ["nowhere", "file"])
 def test_what_is_no_folder_is_refused(name, tmp_path):
   (tmp_path / "file").write_text("")
