@@ -80,7 +80,11 @@ def make_photos(folder: pathlib.Path, count: int) -> None:
 
 
 def start(source, output, number, count, environment, log, *flags, moment=None):
-  """A process; it dies at a moment of `MOMENTS`, if one is given."""
+  """A process; it dies at a moment of `MOMENTS`, if one is given.
+
+  XLA compiles as for users: what one process has compiled, the others load.
+  """
+  ours = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   program = ("-m", "fawkes_jax")
   if moment is not None:
     program = (pathlib.Path(__file__).parent / "dying.py", *moment)
@@ -91,7 +95,7 @@ def start(source, output, number, count, environment, log, *flags, moment=None):
   ]
   return subprocess.Popen(
     command,
-    env=os.environ | environment,
+    env=ours | environment,
     stdout=log,
     stderr=subprocess.STDOUT,
   )
