@@ -79,12 +79,16 @@ def make_photos(folder: pathlib.Path, count: int) -> None:
     image.save(path, quality=85)
 
 
-def start(source, output, number, count, environment, log, *flags, moment=None):
-  """A process; it dies at a moment of `MOMENTS`, if one is given.
+def as_for_users() -> dict[str, str]:
+  """The environment, in which XLA optimises what it compiles.
 
-  XLA compiles as for users: what one process has compiled, the others load.
+  That pays where one process compiles and many load it.
   """
-  ours = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
+def start(source, output, number, count, environment, log, *flags, moment=None):
+  """A process; it dies at a moment of `MOMENTS`, if one is given."""
   program = ("-m", "fawkes_jax")
   if moment is not None:
     program = (pathlib.Path(__file__).parent / "dying.py", *moment)
@@ -95,7 +99,7 @@ def start(source, output, number, count, environment, log, *flags, moment=None):
   ]
   return subprocess.Popen(
     command,
-    env=ours | environment,
+    env=as_for_users() | environment,
     stdout=log,
     stderr=subprocess.STDOUT,
   )
