@@ -79,6 +79,14 @@ def make_photos(folder: pathlib.Path, count: int) -> None:
     image.save(path, quality=85)
 
 
+def as_for_users() -> dict[str, str]:
+  """The environment, in which XLA optimises what it compiles.
+
+  That pays where one process compiles and many load it.
+  """
+  return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
 def start(source, output, number, count, environment, log, *flags, moment=None):
   """A process; it dies at a moment of `MOMENTS`, if one is given."""
   program = ("-m", "fawkes_jax")
@@ -91,7 +99,7 @@ def start(source, output, number, count, environment, log, *flags, moment=None):
   ]
   return subprocess.Popen(
     command,
-    env=os.environ | environment,
+    env=as_for_users() | environment,
     stdout=log,
     stderr=subprocess.STDOUT,
   )

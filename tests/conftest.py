@@ -13,10 +13,27 @@ import servers
 import skimage.data
 
 _PROGRAMS = "FAWKES_JAX_TEST_PROGRAMS"
+_QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
+# What takes longest begins first, so that all workers of pytest-xdist end at
+# about the same time (--dist=loadfile --no-loadscope-reorder).
+_LONG = (
+  "runs/test_ray_cluster.py",
+  "archive/test_membership.py",
+  "engine/test_executor.py",
+  "runs/test_pipeline.py",
+  "training/test_loop.py",
+  "models/test_mmod.py",
+  "commands/test_faults.py",
+)
 
 
 def pytest_configure(config):
-  """Makes the folder of compiled programs; workers of pytest-xdist share it."""
+  """Makes the folder of compiled programs; workers of pytest-xdist share it.
+
+  Most programs run for a shorter time than XLA takes to optimise them. Whoever
+  wants to test them as users have them sets XLA_FLAGS, be it to "".
+  """
+  os.environ.setdefault("XLA_FLAGS", _QUICKLY_COMPILED)
   if not hasattr(config, "workerinput"):
     os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="fawkes_jax-programs-")
 
@@ -27,7 +44,10 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-  """What starts processes or clusters is slow."""
+  """What starts processes or clusters is slow; what is long comes first."""
+  here = pathlib.Path(__file__).parent
+  turns = {here / name: turn for turn, name in enumerate(_LONG)}
+  items.sort(key=lambda item: turns.get(item.path, len(turns)))
   for item in items:
     if item.get_closest_marker("processes") or item.get_closest_marker(
       "cluster"

@@ -57,6 +57,7 @@ def cluster(workers):
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     text=True,
+    env=chaos.as_for_users(),
   ) as process:
     nodes = Nodes(process)
     for _ in range(workers):
@@ -72,7 +73,11 @@ def start(source, output, *flags):
     *(f"--input={source}", f"--output={output}", "--engine=ray", *flags),
   ]
   return subprocess.Popen(
-    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env=chaos.as_for_users(),
   )
 
 
@@ -183,6 +188,7 @@ def say(command, *flags):
     text=True,
     timeout=300,
     check=False,
+    env=chaos.as_for_users(),
   )
   assert ended.returncode == 0, ended.stdout
 
