@@ -48,7 +48,7 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md, "What a plain install gives".
 _MORE = (
-  "  the strongest recogniser that we tested still knew 46 to 52 % of PNG"
+  "  the strongest recogniser that we tested still knew 44 to 52 % of PNG"
   " photos in mode mid: `fawkes-jax weights fetch free` gets more networks to"
   " cloak against, for --surrogates=free"
 )
