@@ -34,6 +34,10 @@ from fawkes_jax.options import SolverOptions
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.95
 
+# What remains of Adam's mean of gradients in a step; its usual 0.9 is slower
+# than the few steps allow (docs/cloaking.md).
+_MOMENTUM = 0.8
+
 # How much of the running mean of an extractor's loss remains in a step, asked
 # or not. Each step sees other views, so one loss says more of the views than of
 # the candidate.
@@ -199,6 +203,8 @@ def step(
     state.change
   )
   update, adam = _adam(options).update(gradient, state.adam)
+  if goal.budget is None:
+    update = ssim.room(state.moments) * update
   # DSSIM grows like the square of the change.
   shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
   change = _bounded(shrink * state.change + update, options)
@@ -271,4 +277,4 @@ def _candidate(change: jax.Array, problem: Problem) -> jax.Array:
 
 def _adam(options: SolverOptions) -> optax.GradientTransformation:
   schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
-  return optax.adam(schedule)
+  return optax.adam(schedule, b1=_MOMENTUM)

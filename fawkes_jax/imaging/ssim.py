@@ -101,6 +101,29 @@ def dssim(
   return 0.5 * jnp.sum(known.weights * (1 - luminance * structure))
 
 
+def room(known: Moments) -> Float32[Array, "height width 3"]:
+  """Where an image has room for changes, and in which channel.
+
+  DSSIM divides the square of a small change by about `2 * variance + C2`:
+  structure hides what a smooth place shows. Changes as large as the square
+  root of that would cost the same everywhere; these factors are its fourth
+  root, half of the way from changes of one size (docs/cloaking.md).
+
+  Args:
+    known: `moments` of the image.
+
+  Returns:
+    Factors for steps of descent, at least 0, whose mean is 1 over the windows
+    that count.
+  """
+  factors = jnp.sqrt(jnp.sqrt(2 * known.variance + _C2))
+  counts = known.weights > 0
+  total = jnp.sum(factors.mean(axis=0) * counts)
+  factors = factors * jnp.sum(counts) / jnp.maximum(total, 1e-6)
+  half = (WINDOW // 2, WINDOW // 2)
+  return jnp.pad(factors, ((0, 0), half, half), mode="edge").transpose(2, 1, 0)
+
+
 @jax.jit
 def measure(
   original: Float32[Array, "height width 3"],

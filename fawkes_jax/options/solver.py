@@ -28,7 +28,7 @@ class SolverOptions(
   learning_rate: float = option(
     "first step size, in units of 0..255",
     rules.within(0, 255, open_low=True),
-    default=2.0,
+    default=3.0,
     more="It is Adam's, and decays to zero along a cosine",
   )
   linf: float = option(

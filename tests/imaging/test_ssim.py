@@ -142,3 +142,30 @@ def test_the_smallest_image(astronaut):
   ours = dssim(original, change, even((11, 11)))
   theirs = dm_pix.ssim(original, original + change, max_val=255.0)
   assert ours == pytest.approx((1 - float(theirs)) / 2, abs=4e-6)
+
+
+def test_there_is_more_room_where_there_is_structure(astronaut):
+  """The mean step is as long as without."""
+  original, _ = pair(astronaut)
+  original[:, :32] = original[:, :32].mean(axis=(0, 1))
+  known = ssim.moments(jnp.asarray(original), even(original.shape[:2]))
+  room = np.asarray(ssim.room(known))
+  assert room.shape == original.shape
+  half = ssim.WINDOW // 2
+  assert room[half:-half, half:-half].mean() == pytest.approx(1, abs=1e-5)
+  assert room[:, :20].max() < 0.7 * room[:, 44:].mean()
+  assert room[:, :20].max() < room[:, 44:].min()
+
+
+def test_steps_of_the_same_cost_go_further_with_room(astronaut):
+  """A change in signs, all alike or with room, scaled to the same DSSIM."""
+  original, _ = pair(astronaut)
+  weights = even(original.shape[:2])
+  known = ssim.moments(jnp.asarray(original), jnp.asarray(weights))
+  signs = np.sign(np.random.default_rng(1).normal(size=original.shape))
+  sums = []
+  for change in (signs, signs * np.asarray(ssim.room(known))):
+    change = change.astype(np.float32)
+    cost = dssim(original, change, weights)
+    sums.append(np.abs(change).sum() / np.sqrt(cost))
+  assert sums[1] > 1.02 * sums[0]
