@@ -32,7 +32,7 @@ from fawkes_jax.options import SolverOptions
 # The penalty's multiplier grows by the first factor in a step over the budget
 # and shrinks by the second in one within it.
 _PENALTY_UP = 1.15
-_PENALTY_DOWN = 0.95
+_PENALTY_DOWN = 0.88
 
 # What remains of Adam's mean of gradients in a step; its usual 0.9 is slower
 # than the few steps allow (docs/cloaking.md).
