@@ -38,6 +38,10 @@ _PENALTY_DOWN = 0.88
 # than the few steps allow (docs/cloaking.md).
 _MOMENTUM = 0.8
 
+# Fewer steps than the first begin with a shorter one, by at most the second.
+_LONG = 60
+_SHORTEST = 2 / 3
+
 # How much of the running mean of an extractor's loss remains in a step, asked
 # or not. Each step sees other views, so one loss says more of the views than of
 # the candidate.
@@ -276,5 +280,7 @@ def _candidate(change: jax.Array, problem: Problem) -> jax.Array:
 
 
 def _adam(options: SolverOptions) -> optax.GradientTransformation:
-  schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
+  # What few steps change must be within the budget early.
+  rate = options.learning_rate * min(1, max(_SHORTEST, options.steps / _LONG))
+  schedule = optax.cosine_decay_schedule(rate, options.steps)
   return optax.adam(schedule, b1=_MOMENTUM)

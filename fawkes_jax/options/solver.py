@@ -29,7 +29,8 @@ class SolverOptions(
     "first step size, in units of 0..255",
     rules.within(0, 255, open_low=True),
     default=3.0,
-    more="It is Adam's, and decays to zero along a cosine",
+    more="It is Adam's, and decays to zero along a cosine; fewer than 60 steps"
+    " begin with a shorter one, at least two thirds of it",
   )
   linf: float = option(
     "largest change of a pixel's channel, in units of 0..255",
