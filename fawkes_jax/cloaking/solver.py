@@ -38,8 +38,8 @@ _PENALTY_DOWN = 0.88
 # than the few steps allow (docs/cloaking.md).
 _MOMENTUM = 0.8
 
-# With fewer than so many steps the first one is shorter, but at least this share
-# of the learning rate.
+# With fewer than so many steps the first one is shorter, but at least this
+# share of the learning rate.
 _LONG = 60
 _SHORTEST = 2 / 3
 
