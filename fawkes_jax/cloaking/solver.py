@@ -38,6 +38,19 @@ _PENALTY_DOWN = 0.88
 # than the few steps allow (docs/cloaking.md).
 _MOMENTUM = 0.8
 
+# Where the gradient is smaller than this, steps are shorter; as long as it is
+# made (`objective.attack`), it is about so large at a pixel.
+_SMALL = 2e-5
+
+# Beside its pixels the brightness of a face changes in blocks of so many, with
+# this share of the learning rate. DSSIM hardly sees such shading.
+_BLOCK = 8
+_SHADING = 0.5
+
+# The gradient is taken where the change would be with this share of the
+# learning rate more in the direction of the next steps.
+_AHEAD = 0.25
+
 # With fewer than so many steps the first one is shorter, but at least this
 # share of the learning rate.
 _LONG = 60
@@ -144,7 +157,7 @@ def start(problem: Problem, options: SolverOptions) -> State:
     problem=problem,
     moments=ssim.moments(problem.original, problem.weights),
     change=zero,
-    adam=_adam(options).init(zero),
+    adam=_adam(options).init(_scales(zero)),
     penalty=jnp.float32(1),
     losses=jnp.full(len(problem.own), jnp.nan, jnp.float32),
     best_change=zero,
@@ -181,6 +194,10 @@ def step(
   strength = options.jpeg * jax.random.uniform(strength_key)
   tables = jnp.maximum(strength * problem.tables, 1)
   grid = jax.random.randint(grid_key, (2,), 0, 16)
+  room = ssim.room(state.moments) if goal.budget is None else jnp.float32(1)
+  downhill = -room * jnp.sign(state.adam[0].mu["pixels"])
+  far = _AHEAD * options.learning_rate
+  ahead = far * downhill * problem.coverage[..., None]
 
   def loss(change):
     candidate = _candidate(change, problem)
@@ -188,7 +205,7 @@ def step(
       views.quantise(candidate, tables, grid) if options.jpeg else candidate
     )
     attack, each = objective.attack(
-      problem.original + saved,
+      problem.original + saved + ahead,
       problem,
       variables,
       extractors,
@@ -207,9 +224,9 @@ def step(
   gradient, (each, dssim, candidate) = jax.grad(loss, has_aux=True)(
     state.change
   )
-  update, adam = _adam(options).update(gradient, state.adam)
-  if goal.budget is None:
-    update = ssim.room(state.moments) * update
+  moved, adam = _adam(options).update(_scales(gradient), state.adam)
+  shading = jax.image.resize(moved["shading"], gradient.shape[:2], "linear")
+  update = room * moved["pixels"] + _SHADING * shading[..., None]
   # DSSIM grows like the square of the change.
   shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
   change = _bounded(shrink * state.change + update, options)
@@ -256,6 +273,13 @@ def finished(state: State, options: SolverOptions) -> Bool[Array, ""]:
   return done
 
 
+def _scales(gradient: jax.Array) -> dict[str, jax.Array]:
+  """What Adam moves: each pixel's channels, and the brightness of blocks."""
+  blocks = gradient.shape[0] // _BLOCK
+  grey = gradient.mean(axis=-1).reshape(blocks, _BLOCK, blocks, _BLOCK)
+  return {"pixels": gradient, "shading": grey.sum(axis=(1, 3))}
+
+
 def _bounded(change: jax.Array, options: SolverOptions) -> jax.Array:
   """The change with what is too large for a pixel, or too colourful, cut off.
 
@@ -284,4 +308,4 @@ def _adam(options: SolverOptions) -> optax.GradientTransformation:
   # What few steps change must be within the budget early.
   rate = options.learning_rate * min(1, max(_SHORTEST, options.steps / _LONG))
   schedule = optax.cosine_decay_schedule(rate, options.steps)
-  return optax.adam(schedule, b1=_MOMENTUM)
+  return optax.adam(schedule, b1=_MOMENTUM, eps=_SMALL)
