@@ -98,6 +98,10 @@ def train(options: TrainOptions, *, console: rich.console.Console) -> Result:
   return _Loop(options, taught, way(options, taught, mesh), mesh, console).run()
 
 
+# Errors are relative to what is wanted: about 1 where nothing was learned.
+_EXPLODED = 1e4
+
+
 class _Loop:
   """One run: batches go to what learns, and what it learned to a file."""
 
@@ -141,12 +145,12 @@ class _Loop:
       now = time.monotonic()
       lines.add(values, step=step, seconds=now - begun, rate=moment.rate)
       if now - saved > 60 * self._options.report_minutes:
-        self._checkpoint.save(state, step, now - begun)
+        self._save(state, values, step, now - begun)
         self._say(self._measuring.measure(state).text())
         saved = time.monotonic()
         lines.restart()
     batches.close()
-    return self._end(state, step, time.monotonic() - begun)
+    return self._end(state, values, step, time.monotonic() - begun)
 
   def _begin(self) -> tuple[State, int, float]:
     """The state to start with, steps done and seconds used."""
@@ -169,11 +173,34 @@ class _Loop:
       )
     return mesh_lib.replicate(self._mesh, state), step, seconds
 
-  def _end(self, state: State, step: int, seconds: float) -> Result:
+  def _save(
+    self,
+    state: State,
+    values: dict[str, jax.Array],
+    step: int,
+    seconds: float,
+  ) -> None:
+    """Saves a state, unless its loss has exploded: the one before is better."""
+    for name, value in values.items():
+      if abs(value) > _EXPLODED:
+        raise types.FawkesError(
+          "--learning_rate must be small enough for the loss to fall, got"
+          f" {self._options.learning_rate:g}: {name} is {float(value):.1e}"
+          f" after {step} steps"
+        )
+    self._checkpoint.save(state, step, seconds)
+
+  def _end(
+    self,
+    state: State,
+    values: dict[str, jax.Array],
+    step: int,
+    seconds: float,
+  ) -> Result:
     """Measures and saves what was reached."""
+    self._save(state, values, step, seconds)
     measured = self._measuring.measure(state)
     self._say(measured.text())
-    self._checkpoint.save(state, step, seconds)
     network, student = self._learning.network, state.student()
     embedding_size = network.embedding_size(student)
     self._console.print(f"{step} steps in {seconds / 60:.1f} minutes")

@@ -306,6 +306,21 @@ def test_diverging_weights_are_never_saved(options, console, monkeypatch):
     loop.train(options(steps=2), console=console)
 
 
+def test_a_loss_that_explodes_ends_the_run(options, console, monkeypatch):
+  real = batches.Batches.draw
+
+  def broken(self, step):
+    batch = real(self, step)
+    batch.targets["projection"][:] = 1e9
+    return batch
+
+  monkeypatch.setattr(batches.Batches, "draw", broken)
+  run = options(steps=2)
+  with pytest.raises(types.FawkesError, match="--learning_rate .* 2 steps"):
+    loop.train(run, console=console)
+  assert not list(run.output.rglob("state.safetensors"))
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
