@@ -316,7 +316,7 @@ def test_a_loss_that_explodes_ends_the_run(options, console, monkeypatch):
 
   monkeypatch.setattr(batches.Batches, "draw", broken)
   run = options(steps=2)
-  with pytest.raises(types.FawkesError, match="--learning_rate .* 2 steps"):
+  with pytest.raises(types.FawkesError, match=r"--learning_rate .* 2 steps"):
     loop.train(run, console=console)
   assert not list(run.output.rglob("state.safetensors"))
 
