@@ -30,9 +30,7 @@ def same(folder, output):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(
-  ("count", "distributed"), [(2, False), (4, False), (2, True), (4, True)]
-)
+@pytest.mark.parametrize(("count", "distributed"), [(4, False), (2, True)])
 def test_the_same_bytes_as_one_process(
   undisturbed, tmp_path, count, distributed
 ):
