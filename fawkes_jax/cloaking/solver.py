@@ -97,7 +97,7 @@ class State(NamedTuple):
     problem: the face.
     moments: the moments of the original, for the DSSIM.
     change: float32 [size, size, 3], the free variable.
-    adam: the optimiser's state.
+    adam: the optimiser's state, for what `_scales` gives.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
     losses: float32 [extractors], the running mean of each one's loss over the
       steps that asked it, by sorted names; NaN where none has.
@@ -195,7 +195,8 @@ def step(
   tables = jnp.maximum(strength * problem.tables, 1)
   grid = jax.random.randint(grid_key, (2,), 0, 16)
   room = ssim.room(state.moments) if goal.budget is None else jnp.float32(1)
-  downhill = -room * jnp.sign(state.adam[0].mu["pixels"])
+  momentum = optax.tree_utils.tree_get(state.adam, "mu")
+  downhill = -room * jnp.sign(momentum["pixels"])
   far = _AHEAD * options.learning_rate
   ahead = far * downhill * problem.coverage[..., None]
 
