@@ -171,31 +171,19 @@ def read_names(path: Path) -> frozenset[str]:
   return frozenset(line for line in _lines(path, "holdout") if line)
 
 
-def read_pairs(
-  path: Path, faces: Faces, rows: Int[np.ndarray, " k"]
-) -> Int[np.ndarray, "p 3"]:
+def read_pairs(path: Path) -> list[tuple[bool, str, str]]:
   """Reads pairs of photos to verify.
 
   Args:
     path: lines of 1 (same person) or 0, a tab, a photo, a tab, a photo;
       photos end in IDENTITY/NAME.
-    faces: among which the photos are looked up.
-    rows: crops that may be used; other pairs are left out.
 
   Returns:
-    The answer and two indices of crops a row.
+    For each pair whether it is of one person, and both photos, IDENTITY/NAME.
 
   Raises:
     FawkesError: the file cannot be read, or a line is malformed.
   """
-  allowed = set(rows.tolist())
-  at = {
-    f"{faces.names[identity]}/{photo}": i
-    for i, (identity, photo) in enumerate(
-      zip(faces.identities, faces.photos, strict=True)
-    )
-    if i in allowed
-  }
   pairs = []
   for number, line in enumerate(_lines(path, "pairs"), start=1):
     if not line:
@@ -206,10 +194,40 @@ def read_pairs(
         f"--pairs={path} must have lines of 0 or 1, tab, photo, tab, photo;"
         f" line {number} is {line!r}"
       )
-    found = [at.get("/".join(name.split("/")[-2:])) for name in names]
-    if None not in found:
-      pairs.append([int(answer), *found])
-  return np.array(pairs, np.int64).reshape(-1, 3)
+    one, other = ("/".join(name.split("/")[-2:]) for name in names)
+    pairs.append((answer == "1", one, other))
+  return pairs
+
+
+def pairs_of_crops(
+  pairs: Sequence[tuple[bool, str, str]],
+  faces: Faces,
+  rows: Int[np.ndarray, " k"],
+) -> Int[np.ndarray, "p 3"]:
+  """The pairs of photos that crops may be used of.
+
+  Args:
+    pairs: of `read_pairs`.
+    faces: among which the photos are looked up.
+    rows: crops that may be used; other pairs are left out.
+
+  Returns:
+    1 for the same person, or 0, and two indices of crops a row.
+  """
+  allowed = set(rows.tolist())
+  at = {
+    f"{faces.names[identity]}/{photo}": i
+    for i, (identity, photo) in enumerate(
+      zip(faces.identities, faces.photos, strict=True)
+    )
+    if i in allowed
+  }
+  found = [
+    [int(same), at[one], at[other]]
+    for same, one, other in pairs
+    if one in at and other in at
+  ]
+  return np.array(found, np.int64).reshape(-1, 3)
 
 
 def _lines(path: Path, flag: str) -> list[str]:

@@ -12,6 +12,7 @@ from fawkes_jax import types
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.options import TWIN, TrainOptions
 from fawkes_jax.training import data, teachers
+from fawkes_jax.weights import variables
 
 FITTED = 2048
 """Crops that the mean of a teacher who looks at every view is taken over, and
@@ -29,6 +30,7 @@ class Material:
     targets: by teacher, its embeddings of the crops plain and mirrored around
       their mean, of length one.
     centres: by teacher, that mean.
+    pairs: of photos to verify, see `data.read_pairs`.
   """
 
   faces: data.Faces
@@ -36,6 +38,7 @@ class Material:
   teachers: list[teachers.Teacher]
   targets: dict[str, Float32[np.ndarray, "2 n d"]]
   centres: dict[str, Float32[np.ndarray, " d"]]
+  pairs: list[tuple[bool, str, str]]
 
   def looking(self, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """The teachers' networks, to look at images that are new.
@@ -70,10 +73,14 @@ def load(options: TrainOptions, *, console: rich.console.Console) -> Material:
     The material.
 
   Raises:
-    FawkesError: the data or a teacher cannot be used.
+    FawkesError: a file, the data or a teacher cannot be used.
   """
-  faces = data.load_faces(options, console=console)
+  # What cannot be read is said before the work, not after it.
   names = data.read_names(options.holdout) if options.holdout else frozenset()
+  pairs = data.read_pairs(options.pairs) if options.pairs else []
+  if options.initial is not None:
+    variables.load(options.initial)
+  faces = data.load_faces(options, console=console)
   split = data.split(faces, options, frozenset(names))
   known = _known(options, split)
   rows = np.concatenate([known, split.validation])
@@ -95,6 +102,7 @@ def load(options: TrainOptions, *, console: rich.console.Console) -> Material:
     teachers=taught,
     targets=targets,
     centres=centres,
+    pairs=pairs,
   )
 
 

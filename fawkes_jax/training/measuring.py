@@ -47,11 +47,7 @@ class Measuring:
     material: Material,
     learning: Learning,
   ):
-    """Chooses the pairs.
-
-    Raises:
-      FawkesError: the file of --pairs cannot be used.
-    """
+    """Chooses the pairs."""
     self._material = material
     self._learning = learning
     faces, split = material.faces, material.split
@@ -62,7 +58,9 @@ class Measuring:
       )
     }
     if options.pairs:
-      self._pairs["file"] = data.read_pairs(options.pairs, faces, self._rows)
+      self._pairs["file"] = data.pairs_of_crops(
+        material.pairs, faces, self._rows
+      )
 
   def measure(self, state: State) -> Measured:
     """Measures the averaged student of a state."""
