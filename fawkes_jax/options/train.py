@@ -85,8 +85,7 @@ class TrainOptions(Options):
     rules.within(0, 64),
     default=0.0,
     more="It is an L-infinity bound of changes of the student's input, reached"
-    " after a third of the run. Of such changes a twin learns the embedding"
-    " alone, which is for one that has learned before",
+    " after a third of the run",
     rare=True,
   )
   adversarial_steps: int = option(
@@ -196,9 +195,13 @@ class TrainOptions(Options):
     rules.require(
       self,
       "student",
-      f"{TWIN} with one teacher, and without {{relations}} and {{identities}}",
+      f"{TWIN} with one teacher, and without {{relations}}, {{identities}} and"
+      " {adversarial}",
       self.student != TWIN
-      or (len(self.teachers) == 1 and not (self.relations or self.identities)),
+      or (
+        len(self.teachers) == 1
+        and not (self.relations or self.identities or self.adversarial)
+      ),
     )
 
   @property

@@ -11,7 +11,7 @@ def worsened(
   images: Float32[Array, "n size size 3"],
   loss: Callable[[Float32[Array, "n size size 3"]], Float32[Array, ""]],
   *,
-  bound: Float32[Array, "..."],
+  bound: Float32[Array, ""],
   steps: int,
   key: PRNGKeyArray,
 ) -> Float32[Array, "n size size 3"]:
@@ -23,7 +23,7 @@ def worsened(
   Args:
     images: RGB in 0..255.
     loss: of images.
-    bound: the L-infinity bound of the change, of all or [n, 1, 1, 1] of each.
+    bound: the L-infinity bound of the change.
     steps: of gradient ascent.
     key: the key of the start.
 

@@ -26,19 +26,13 @@ def _twin(options: TrainOptions) -> str:
     began = (
       f"the weights of `{reports.shown(options.initial)}` (an earlier run)"
     )
-  how = "all blocks learned together."
-  if options.adversarial:
-    how = (
-      "the embedding was learned, of faces that were changed by up to"
-      f" {options.adversarial:g} grey levels so that it erred the most, while"
-      " the teacher looked at the face as it is."
-    )
+  how = "All blocks learned together."
   if options.share_apart:
     how = (
       f"In the first {options.share_apart:.0%} of the run each block learned"
-      f" what the teacher's block makes of the teacher's features; then {how}"
+      " what the teacher's block makes of the teacher's features; then all"
+      " learned together."
     )
-  how = how[0].upper() + how[1:]
   return (
     f"The student has the teacher's architecture and began with {began}. {how}"
     " The cosine is that of both embeddings around the teacher's mean."

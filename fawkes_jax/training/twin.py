@@ -1,10 +1,4 @@
-"""A student of its teacher's architecture, which learns block by block.
-
-What it has learned can be made steady: within small changes of a face it goes
-on to say what the teacher says of the face as it is. Cloaks computed against
-a network that is a little steady carry over to networks of other kinds ("A
-Little Robustness Goes a Long Way", Springer et al., 2021).
-"""
+"""A student of its teacher's architecture, which learns block by block."""
 
 from typing import Any
 
@@ -15,7 +9,7 @@ import numpy as np
 from fawkes_jax import types
 from fawkes_jax.models import architectures
 from fawkes_jax.options import TWIN, TrainOptions
-from fawkes_jax.training import adversarial, blocks, cloaks, losses
+from fawkes_jax.training import blocks, cloaks, losses
 from fawkes_jax.training.batches import Batches
 from fawkes_jax.training.lesson import Lesson
 from fawkes_jax.training.material import Material
@@ -29,8 +23,6 @@ class Twin:
   """See `Learning`: each block does what the teacher's block does.
 
   They learn apart at first, then together; with --apart=0 together at once.
-  With --adversarial it learns the embedding alone instead, of faces that are
-  changed a little so that it errs the most.
   """
 
   def __init__(
@@ -67,7 +59,6 @@ class Twin:
       whole=True,
     )
     self._apart = compiler.jit(self._advance_apart, donate_argnums=0)
-    self._steady = compiler.jit(self._advance_steady, donate_argnums=0)
 
   def drawn(self) -> dict[str, Any]:
     """See `Learning`."""
@@ -82,15 +73,12 @@ class Twin:
   ) -> tuple[State, dict[str, jax.Array]]:
     """See `Learning`: blocks apart at first, then together."""
     apart = self._options.share_apart
+    if moment.progress >= apart:
+      share = blocks.share(moment.progress, apart)
+      batch = batch | {"share": jnp.float32(share)}
+      return self._together(state, batch, self._looking, moment)
     rate, step = jnp.float32(moment.rate), jnp.uint32(moment.step)
-    if moment.progress < apart:
-      return self._apart(state, batch, self._looking, rate, step)
-    if self._options.adversarial:
-      bound = jnp.float32(moment.bound)
-      return self._steady(state, batch, self._looking, rate, bound, step)
-    share = blocks.share(moment.progress, apart)
-    batch = batch | {"share": jnp.float32(share)}
-    return self._together(state, batch, self._looking, moment)
+    return self._apart(state, batch, self._looking, rate, step)
 
   def predicted(
     self, params: dict[str, Any], teacher: str, embeddings: np.ndarray
@@ -124,52 +112,6 @@ class Twin:
       rate=rate,
       ema=options.ema,
       step=draw,
-    )
-
-  def _advance_steady(
-    self,
-    state: State,
-    batch: dict[str, Any],
-    looking: dict[str, Any],
-    rate: jax.Array,
-    bound: jax.Array,
-    step: jax.Array,
-  ) -> tuple[State, dict[str, jax.Array]]:
-    """One step on changed faces, each within its own part of the bound."""
-    options, network = self._options, self.network
-    key = jax.random.fold_in(jax.random.key(options.seed), step)
-    moving, choosing, changing = jax.random.split(key, 3)
-    crops = batch["images"].astype(jnp.float32)
-    images = cloaks.moved(crops, network.template, network.size, moving)
-    known = looking[self._teacher]
-    wanted = losses.normalised(
-      network.module.apply(known["weights"], images) - known["centre"]
-    )
-
-    def error(params, images):
-      made = network.module.apply({"params": params["student"]}, images)
-      made = losses.normalised(made - known["centre"])
-      return 1 - (made * wanted).sum(axis=-1)
-
-    changed = adversarial.worsened(
-      images,
-      lambda images: error(state.params, images).sum(),
-      bound=bound * jax.random.uniform(choosing, (len(images), 1, 1, 1)),
-      steps=options.adversarial_steps,
-      key=changing,
-    )
-
-    def loss(params, stats, images):
-      value = error(params, images).mean()
-      return value, ({"embedding": value}, stats)
-
-    return state.advanced(
-      loss,
-      changed,
-      optimiser=self.optimiser,
-      rate=rate,
-      ema=options.ema,
-      step=step,
     )
 
   def _loss(
