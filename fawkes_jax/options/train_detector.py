@@ -38,6 +38,11 @@ class TrainDetectorOptions(Options):
     rare=True,
   )
   name: str = option("of the files written", default="detector")
+  initial: str | None = option(
+    "detector to start from: own, or a file of an earlier training",
+    default=None,
+    shown="random weights",
+  )
   minutes: float = training.minutes()
   steps: int | None = training.steps()
   batch_size: int = option(
@@ -57,10 +62,11 @@ class TrainDetectorOptions(Options):
     more="It is reached after the warm-up",
     rare=True,
   )
-  apart: float = option(
+  apart: float | None = option(
     "share of the run in which blocks learn apart",
     rules.within(0, 1),
-    default=0.5,
+    default=None,
+    shown="0.5; 0 with --initial",
     rare=True,
   )
   ema: float = option(
@@ -78,3 +84,10 @@ class TrainDetectorOptions(Options):
   seed: int = option(
     "of everything that is random", rules.within(0, 2**31 - 1), default=0
   )
+
+  @property
+  def share_apart(self) -> float:
+    """The share of the run in which blocks learn apart, as random ones must."""
+    if self.apart is not None:
+      return self.apart
+    return 0.5 if self.initial is None else 0.0

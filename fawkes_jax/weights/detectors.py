@@ -17,7 +17,11 @@ import safetensors.numpy
 from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.models import yunet
-from fawkes_jax.options import FaceOptions, OptionError
+from fawkes_jax.options import (
+  FaceOptions,
+  OptionError,
+  TrainDetectorOptions,
+)
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
 
@@ -82,6 +86,24 @@ def _from_file(path: Path, name: str) -> yunet.Detector:
     threshold=threshold,
     most_side=yunet.TWIN_MOST_SIDE,
   )
+
+
+def load_twin(name: str) -> dict[str, Any]:
+  """The variables of a detector that `fawkes-jax train_detector` has trained.
+
+  Args:
+    name: `OWN`, or the path of its file.
+
+  Raises:
+    FawkesError: the file is missing or damaged, or another one.
+  """
+  path = builtin.checkpoint(_OWN_FILE) if name == OWN else Path(name)
+  try:
+    return _read(path)[0]
+  except OptionError as error:
+    raise OptionError(
+      TrainDetectorOptions, "initial", error.rule, error.value
+    ) from error
 
 
 def load_yunet() -> dict[str, Any]:

@@ -19,6 +19,16 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
   """
   weights = sum(leaf.size for leaf in jax.tree.leaves(result.variables))
   command = reports.command("train_detector", options, untold=("data_note",))
+  began = "random weights"
+  if options.initial is not None:
+    began = f"the weights of `{reports.shown(options.initial)}`"
+  how = "All blocks learned together."
+  if options.share_apart:
+    how = (
+      f"In the first {options.share_apart:.0%} of the run each block learned"
+      " apart what YuNet's block makes of YuNet's features, then all of them"
+      " together."
+    )
   return "\n".join(
     [
       f"# {options.name}",
@@ -39,9 +49,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       "## Teacher",
       "",
       "YuNet (Apache-2.0, github.com/ShiqiYu/libfacedetection.train), whose"
-      " architecture it has. It began with random weights; in the first"
-      f" {options.apart:.0%} of the run each block learned apart what YuNet's"
-      " block makes of YuNet's features, then all of them together.",
+      f" architecture it has. It began with {began}. {how}",
       "",
       "## Training",
       "",

@@ -61,14 +61,17 @@ class Loop:
   def __init__(
     self, options: TrainDetectorOptions, console: rich.console.Console
   ):
-    """Reads the tables, and draws the weights.
+    """Reads the tables, and draws or reads the weights.
 
     Raises:
-      FawkesError: data, teacher or output cannot be used.
+      FawkesError: data, teacher, weights or output cannot be used.
     """
     self._options, self._console = options, console
     state_lib.prepare(options)
     self._teacher = detectors.load_yunet()
+    initial = None
+    if options.initial is not None:
+      initial = detectors.load_twin(options.initial)
     self._photos = annotations.photos(options.data)
     self._singles = [
       single
@@ -82,11 +85,13 @@ class Loop:
       seed=options.seed,
     )
     first = self._studio.draw(0, options.batch_size)
-    self._drawn, sizes = _BLOCKS.fresh(
+    self._first, sizes = _BLOCKS.fresh(
       self._teacher,
       jnp.asarray(first, jnp.float32),
       jax.random.key(options.seed),
     )
+    if initial is not None:
+      self._first = initial
     self._optimiser = blocks.optimiser(sizes)
     self._checkpoint = Checkpoint(
       options, data=str(len(self._photos)), teachers=[options.teacher]
@@ -116,9 +121,9 @@ class Loop:
           batch,
           self._teacher,
           jnp.float32(self._rate(step, progress)),
-          jnp.float32(blocks.share(progress, options.apart)),
+          jnp.float32(blocks.share(progress, options.share_apart)),
           jnp.uint32(step),
-          apart=progress < options.apart,
+          apart=progress < options.share_apart,
         )
         step += 1
         for name, value in parts.items():
@@ -146,7 +151,7 @@ class Loop:
     )
 
   def _begin(self) -> tuple[State, int, float]:
-    state = State.begin({"student": self._drawn["params"]}, {}, self._optimiser)
+    state = State.begin({"student": self._first["params"]}, {}, self._optimiser)
     if not self._checkpoint.path.exists():
       return state, 0, 0.0
     state, step, seconds = self._checkpoint.restore(state)
