@@ -226,12 +226,17 @@ class Faces(NamedTuple):
 
 
 def decode(
-  grids: Sequence[Grid], *, threshold: float, overlap: float
+  grids: Sequence[Grid],
+  likely: Sequence[Float32[np.ndarray, "n rows columns"]],
+  *,
+  threshold: float,
+  overlap: float,
 ) -> list[Faces]:
   """Reads the faces out of grids.
 
   Args:
     grids: what a network says of a batch of images.
+    likely: the `likelihood` of each grid's scores.
     threshold: the least likelihood of a face.
     overlap: of boxes whose intersection is more than this part of their union,
       the likeliest remains.
@@ -239,7 +244,6 @@ def decode(
   Returns:
     The faces of each image.
   """
-  likely = [np.asarray(likelihood(grid.scores)) for grid in grids]
   boxes, points = (
     [np.asarray(getattr(grid, name)) for grid in grids]
     for name in ("boxes", "points")
@@ -347,8 +351,15 @@ def convert(network: folding.Layers) -> dict[str, Any]:
 
 @functools.cache
 def _program() -> jax.stages.Wrapped:
-  """Looks for faces in images."""
-  return compiler.jit(YuNet().apply)
+  """Looks for faces in images: gives grids, and how likely each place is."""
+
+  def look(
+    variables: Any, images: UInt8[Array, "n h w 3"]
+  ) -> tuple[list[Grid], list[jax.Array]]:
+    grids: Any = YuNet().apply(variables, images)
+    return grids, [likelihood(grid.scores) for grid in grids]
+
+  return compiler.jit(look)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -443,10 +454,12 @@ class Detector(types.Detector):
         for i, place in zip(chunk, canvas, strict=True):
           height, width = images[i].shape[:2]
           place[:height, :width] = images[i]
-        grids = jax.device_get(_program()(variables, jax.device_put(canvas)))
+        grids, likely = jax.device_get(
+          _program()(variables, jax.device_put(canvas))
+        )
         # What is less likely does not suppress what is likelier.
         least = min(self.doubt, self.threshold)
-        read = decode(grids, threshold=least, overlap=self.overlap)
+        read = decode(grids, likely, threshold=least, overlap=self.overlap)
         found.update(zip(chunk, read, strict=True))
     return [found[i] for i in range(len(images))]
 

@@ -24,6 +24,9 @@ from fawkes_jax import types
 _LEAST, _ENOUGH = 1_500_000_000, 4_000_000_000
 """Bytes of address space: one small photo takes the one (measured on a CPU with
 compiled programs; with less XLA ends the process), any run the other."""
+_SHORT = 0.1
+"""Seconds: what took longer to compile is kept. JAX's own limit of one second
+leaves out the detector's programs, one for each size of its canvases."""
 _NVIDIA = "/dev/nvidiactl"
 """Is there where the driver of an NVIDIA GPU is."""
 _DAMAGED = "Error reading persistent compilation cache entry for '([^']+)'"
@@ -131,6 +134,8 @@ def keep_programs(folder: Path) -> None:
     if not folder.is_dir():
       return
   jax.config.update("jax_compilation_cache_dir", str(folder))
+  limit = "jax_persistent_cache_min_compile_time_secs"
+  jax.config.update(limit, min(_SHORT, getattr(jax.config, limit)))
   warnings.filterwarnings("ignore", message=_UNWRITTEN)
   warnings.filterwarnings("always", message=_DAMAGED)
   shown = warnings.showwarning

@@ -19,6 +19,14 @@ from fawkes_jax.runs import ray_cluster
 servers.need("ray")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _not_nice():
+  """Ray's workers give way to other tests by default, and wait for minutes."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("RAY_worker_niceness", "0")
+    yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
   """Photos, and what becomes of them without a cluster."""

@@ -63,6 +63,19 @@ def programs(folder):
 
 
 @pytest.mark.slow
+def test_the_detector_is_compiled_once_for_all_runs(tmp_path):
+  script = (
+    "import pathlib, sys, numpy\n"
+    "from fawkes_jax.weights import detectors\n"
+    "from fawkes_jax.xla import compiler\n"
+    "compiler.keep_programs(pathlib.Path(sys.argv[1]))\n"
+    "detectors.load_detector().look([numpy.zeros((99, 99, 3), 'uint8')])\n"
+  )
+  subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+  assert list(tmp_path.glob("jit_look-*"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])
 def test_a_damaged_program_is_compiled_anew_once_and_quietly(tmp_path, damage):
   assert run(PROGRAM, tmp_path) == ("2.0\n", "")
