@@ -138,7 +138,8 @@ def test_slots_that_fit(many):
   assert 3 <= solve.slots <= 6
   assert f"of the devices: {solve.slots} from now on" in warnings[-1]
   assert sorted(found) == sorted(solutions) == [0, 1, 2, 3, 4]
-  assert sum(one.change.any() for one in solutions.values()) >= 4
+  # So few steps find no candidate within the budget for each.
+  assert sum(one.change.any() for one in solutions.values()) >= 3
   for index, solution in solutions.items():
     assert nearly_same(found[index].change, solution.change)
 
