@@ -40,14 +40,7 @@ class TrainOptions(Options):
     shown="random ones",
     more="They are of the same architecture, as a training writes them",
   )
-  apart: float | None = option(
-    "share of the run in which a twin's blocks learn apart",
-    rules.within(0, 1),
-    default=None,
-    shown="0.5; 0 with --initial",
-    more="Then they learn together, each given what the ones before have made",
-    rare=True,
-  )
+  apart: float | None = training.apart()
   minutes: float = training.minutes()
   steps: int | None = training.steps()
   batch_size: int = option(
@@ -219,9 +212,7 @@ class TrainOptions(Options):
 
     Random blocks need that; what an earlier run has taught can do without.
     """
-    if self.apart is not None:
-      return self.apart
-    return 0.5 if self.initial is None else 0.0
+    return training.share_apart(self.apart, self.initial)
 
   @property
   def model_name(self) -> str:

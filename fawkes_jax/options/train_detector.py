@@ -62,13 +62,7 @@ class TrainDetectorOptions(Options):
     more="It is reached after the warm-up",
     rare=True,
   )
-  apart: float | None = option(
-    "share of the run in which blocks learn apart",
-    rules.within(0, 1),
-    default=None,
-    shown="0.5; 0 with --initial",
-    rare=True,
-  )
+  apart: float | None = training.apart()
   ema: float = option(
     "how much of the averaged weights remains in each step",
     rules.within(0, 0.99999),
@@ -88,6 +82,4 @@ class TrainDetectorOptions(Options):
   @property
   def share_apart(self) -> float:
     """The share of the run in which blocks learn apart, as random ones must."""
-    if self.apart is not None:
-      return self.apart
-    return 0.5 if self.initial is None else 0.0
+    return training.share_apart(self.apart, self.initial)

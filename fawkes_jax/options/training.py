@@ -47,3 +47,29 @@ def steps() -> Any:
     more="The learning rate falls towards the last step, without one towards"
     " the end of the minutes",
   )
+
+
+def apart() -> Any:
+  """How long a twin's blocks learn apart."""
+  return option(
+    "share of the run in which a twin's blocks learn apart",
+    rules.within(0, 1),
+    default=None,
+    shown="0.5; 0 with --initial",
+    more="Then they learn together, each given what the ones before have made",
+    rare=True,
+  )
+
+
+def share_apart(apart: float | None, initial: object) -> float:
+  """The share of the run in which a twin's blocks learn apart.
+
+  Random blocks need that; what an earlier run has taught can do without.
+
+  Args:
+    apart: the option.
+    initial: the option, None for random blocks.
+  """
+  if apart is not None:
+    return apart
+  return 0.5 if initial is None else 0.0

@@ -17,11 +17,7 @@ import safetensors.numpy
 from fawkes_jax import types
 from fawkes_jax.archive import files
 from fawkes_jax.models import yunet
-from fawkes_jax.options import (
-  FaceOptions,
-  OptionError,
-  TrainDetectorOptions,
-)
+from fawkes_jax.options import FaceOptions, OptionError, TrainDetectorOptions
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
 

@@ -6,7 +6,6 @@ from PIL import Image
 
 from fawkes_jax import types
 from fawkes_jax.imaging import geometry
-from fawkes_jax.models import yunet
 from fawkes_jax.weights import builtin, detectors
 
 
@@ -116,10 +115,7 @@ def test_where_a_face_is_likely_is_told(recognition, small_astronaut):
   )
   assert likely.faces == []
   assert 0.2 < likely.likely.score < 0.5
-  box, seen = (
-    np.array(one, np.float32) for one in (likely.likely.box, (80, 62, 179, 155))
-  )
-  assert yunet.overlaps(box, seen[None])[0] > 0.7
+  np.testing.assert_allclose(likely.likely.box, (82, 70, 174, 164), atol=8)
   assert (len(sure.faces), sure.likely) == (1, None)
   assert (wall.faces, wall.likely) == ([], None)
 
