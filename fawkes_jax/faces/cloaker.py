@@ -7,7 +7,6 @@ and solves its faces with one, too, and saves them as its files ask for
 
 import dataclasses
 import hashlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,9 +36,6 @@ from fawkes_jax.weights import bank as bank_lib
 SAME_PERSON = 0.46
 """The least mean cosine between the faces of two groups that are of one person,
 of centred embeddings; docs/cloaking.md has the measurement."""
-
-# DSSIM is measured on a part of a crop that is a multiple of this.
-_PART = 32
 
 # Images in which faces are looked for at once.
 _WAVE = 16
@@ -291,16 +287,9 @@ class Cloaker:
       A function of the crop as it is now; it gives the DSSIM, or what replaces
       it.
     """
+    measure: Any = self._goal.budget or ssim.measure
     original, weights = face.crop, face.weights
-    if self._goal.budget is not None:
-      budget: Any = self._goal.budget
-      return lambda crop: float(budget(original, crop, weights))
-    # Beyond the face's own part of the crop nothing counts; a program for each
-    # of a few sizes.
-    most = math.ceil((face.alignment.side + ssim.WINDOW // 2) / _PART) * _PART
-    part = np.s_[:most, :most]
-    original, weights = original[part], weights[part]
-    return lambda crop: float(ssim.measure(original, crop[part], weights))
+    return lambda crop: float(measure(original, crop, weights))
 
   def normalised(
     self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]
