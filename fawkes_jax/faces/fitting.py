@@ -10,9 +10,12 @@ from fawkes_jax.engine import executor
 
 # Saving costs or adds a little: the change is scaled until what is saved is
 # between this fraction of what it aims at and the budget, in so many tries.
-_BUDGET_BAND = 0.95
+_BUDGET_BAND = 0.99
 MAX_TRIES = 5
-AIM = 0.985
+AIM = 0.995
+# From one try to the next, the square of a scale changes by no more than this.
+_LIMITS = 0.1, 1.5**2
+_TINY = 1e-6
 # A face whose embeddings keep this cosine, as the mean over the extractors, is
 # known nearly as well as before; docs/cloaking.md has the measurement.
 _NEARLY_THE_SAME = 0.95
@@ -38,7 +41,9 @@ def fit(
 
   Resampling and quantisation take some of a change away or add to it, so each
   change is scaled by its own factor; to nothing where what carries it (lossy
-  WebP, HEIC) uses up a very small budget.
+  WebP, HEIC) uses up a very small budget. What is measured grows with the
+  square of the scale, from what rounding costs by itself; at first by what the
+  solver measured, then by what two tries tell.
 
   Args:
     attempt: carries the changes, times a scale for each face, and measures.
@@ -53,24 +58,53 @@ def fit(
   wanted = np.where(solved > 0.8 * rho, AIM * rho, solved)
   scales = np.ones(len(solutions))
   best, most = None, -1.0
+  before = np.zeros((2, len(solutions)))  # What rounding costs, at scale 0.
   for tried in range(1, 4 * MAX_TRIES):
     result = attempt(scales)
     dssim = np.asarray(result.dssim)
     over = dssim > rho
     if not over.any() and dssim.sum() > most:
       best, most = result, float(dssim.sum())
-    settled = (dssim >= _BUDGET_BAND * wanted).all()
+    settled = not over.any() and (dssim >= _BUDGET_BAND * wanted).all()
     if best is not None and (tried >= MAX_TRIES or settled):
       return best
-    # Whoever goes over the budget aims lower, in the end at nothing.
-    wanted = np.where(
-      over, (AIM if tried < MAX_TRIES else 0.5) * wanted, wanted
-    )
+    # Whoever goes over the budget again aims lower, in the end at nothing.
+    lower = (1.0 if tried == 1 else AIM) if tried < MAX_TRIES else 0.5
+    wanted = np.where(over, lower * wanted, wanted)
     wanted = np.where(wanted > 0.05 * rho, wanted, 0)
-    ratio = np.sqrt(wanted / np.maximum(dssim, 1e-6))
-    scales = np.clip(scales * np.clip(ratio, 0, 1.5), 0, 2)
+    squares = scales**2
+    if tried == 1:
+      before[0] = np.maximum(dssim - solved, 0)
+    growth = _growth(dssim, squares, before)
+    before = np.array([dssim, squares])
+    ratio = 1 + (wanted - dssim) / (growth * np.maximum(squares, _TINY))
+    ratio = np.sqrt(np.clip(ratio, *_LIMITS))
+    scales = np.clip(np.where(wanted > 0, scales * ratio, 0), 0, 2)
   # What carries it costs more than the budget allows: no change at all.
   return attempt(np.zeros(len(solutions)))
+
+
+def _growth(
+  dssim: Float[np.ndarray, " n"],
+  squares: Float[np.ndarray, " n"],
+  before: Float[np.ndarray, "2 n"],
+) -> Float[np.ndarray, " n"]:
+  """How fast what is measured grows with the squares of scales.
+
+  Args:
+    dssim: what is measured, or another budget's measure.
+    squares: of the scales.
+    before: both in another try.
+
+  Returns:
+    By face; where the tries are too near to each other to tell anything but
+    rounding, as if nothing were measured at scale 0.
+  """
+  whole = np.maximum(dssim, _TINY) / np.maximum(squares, _TINY)
+  rise, run = np.array([dssim, squares]) - before
+  useful = (np.abs(run) > 0.01 * squares) & (rise * run > 0)
+  found = rise / np.where(useful, run, 1)
+  return np.where(useful, np.minimum(found, 2 * whole), whole)
 
 
 def why_unprotected(
