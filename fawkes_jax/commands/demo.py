@@ -87,7 +87,7 @@ def _likeness(
   [[face, *_]] = known.recognition.finder.find([before])
   crops = [geometry.extract(p, face.alignment) for p in (before, after)]
   embeddings = known.normalised(
-    known.embed([crop.astype(np.uint8) for crop in crops])
+    known.embed([np.rint(crop).astype(np.uint8) for crop in crops])
   )
   return {name: float(e[0] @ e[1]) for name, e in embeddings.items()}
 

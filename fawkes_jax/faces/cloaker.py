@@ -276,20 +276,22 @@ class Cloaker:
     }
 
   def cost(
-    self, face: finder.AlignedFace
+    self,
+    face: finder.AlignedFace,
+    original: Float32[np.ndarray, "size size 3"],
   ) -> Callable[[Float32[np.ndarray, "size size 3"]], float]:
     """What changes of a face cost of the budget.
 
     Args:
-      face: as it was.
+      face: known in the photo.
+      original: its crop from the photo as it was.
 
     Returns:
       A function of the crop as it is now; it gives the DSSIM, or what replaces
       it.
     """
     measure: Any = self._goal.budget or ssim.measure
-    original, weights = face.crop, face.weights
-    return lambda crop: float(measure(original, crop, weights))
+    return lambda crop: float(measure(original, crop, face.weights))
 
   def normalised(
     self, embeddings: Mapping[str, Float32[np.ndarray, "n d"]]
@@ -434,7 +436,9 @@ class Cloaker:
             box=face.box,
             person=int(persons[number]),
             target=names[number],
-            dssim=float(ssim.measure(face.crop, one.crops[i], face.weights)),
+            dssim=float(
+              ssim.measure(one.before[i], one.crops[i], face.weights)
+            ),
             cost=float(one.dssim[i]),
             cosine=cosine,
             steps=solution.steps,
@@ -487,7 +491,8 @@ class Cloaker:
     """Changes an image so that no face exceeds the budget."""
     linf = np.float32(self.options.solver.linf)
     height, width = picture.pixels.shape[:2]
-    cost = [self.cost(face) for face in faces]
+    before = [face.cut(picture.pixels) for face in faces]
+    cost = [self.cost(*one) for one in zip(faces, before, strict=True)]
 
     def attempt(scales: np.ndarray) -> _Attempt:
       patches = []
@@ -504,10 +509,14 @@ class Cloaker:
         left, top, right, bottom = patch.box
         part = pixels[top:bottom, left:right]
         part[...] = np.clip(np.rint(part + patch.change), 0, 255)
-      crops = [_again(face, pixels) for face in faces]
+      crops = [face.cut(pixels) for face in faces]
       costs = [of(crop) for of, crop in zip(cost, crops, strict=True)]
       return _Attempt(
-        pixels=pixels, crops=crops, dssim=np.array(costs), scales=scales
+        pixels=pixels,
+        before=before,
+        crops=crops,
+        dssim=np.array(costs),
+        scales=scales,
       )
 
     if not faces:
@@ -521,12 +530,14 @@ class _Attempt:
 
   Attributes:
     pixels: uint8 [height, width, 3].
-    crops: the crops of its faces.
+    before: the crops of its faces as they were.
+    crops: as they are now.
     dssim: of each face, or what another budget measures.
     scales: the scales of the changes, by face.
   """
 
   pixels: np.ndarray
+  before: list[np.ndarray]
   crops: list[np.ndarray]
   dssim: np.ndarray
   scales: np.ndarray
@@ -572,12 +583,6 @@ def random_problem(
     target=dict(target),
     seed=np.uint32(0),
   )
-
-
-def _again(face: finder.AlignedFace, pixels: np.ndarray) -> np.ndarray:
-  """The crop of a known face from another version of its image."""
-  crop = geometry.extract(pixels, face.alignment).astype(np.uint8)
-  return dataclasses.replace(face, pixels=crop).crop
 
 
 def _persons(

@@ -48,7 +48,7 @@ class AlignedFace:
     *,
     corner: tuple[int, int] = (0, 0),
   ) -> Float32[np.ndarray, "size size 3"]:
-    """The crop from another version of the photo.
+    """The crop from a version of the photo, in 0..255, not rounded.
 
     Args:
       pixels: the photo, or a part of it that has `area`.
@@ -59,7 +59,7 @@ class AlignedFace:
 
   @property
   def crop(self) -> Float32[np.ndarray, "size size 3"]:
-    """The aligned crop, RGB in 0..255."""
+    """The aligned crop, RGB, whole numbers in 0..255."""
     return _padded(self.pixels, self.size)
 
   @property
@@ -181,7 +181,7 @@ class Finder:
       alignment=alignment,
       shape=shape,
       size=self.crop_size,
-      pixels=crop.astype(np.uint8),
+      pixels=np.rint(crop).astype(np.uint8),
     )
 
   def _looked(self, photo: np.ndarray, found: types.Detections) -> Look:

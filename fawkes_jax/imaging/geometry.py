@@ -230,7 +230,8 @@ def extract(
     corner: x and y of the part's first pixel in the photo.
 
   Returns:
-    The crop, whole numbers in 0..255.
+    The crop, in 0..255, not rounded: rounding would count as a change where
+    crops are compared.
   """
   alignment = alignment.seen_from(*corner)
   left, top, right, bottom = reach(pixels.shape[:2], alignment)
@@ -383,7 +384,7 @@ def _sample(
   data = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
   # In floating point: of bytes, Pillow's transform drops the fractions.
   channels = [channel.convert("F") for channel in image.split()]
-  return np.rint(np.clip(_transform(channels, (side, side), data), 0, 255))
+  return np.clip(_transform(channels, (side, side), data), 0, 255)
 
 
 def _transform(

@@ -276,9 +276,12 @@ class Fitting:
       max_pixels=options.max_pixels,
     )
     self._areas = [face.area for face in job.faces]
-    self._costs = [cloaker.cost(face) for face in job.faces]
     self._largest = [float(np.abs(s.change).max()) for s in self._solutions]
     self._before = self._draft.preview((), self._areas)
+    crops = self._crops(self._before)
+    self._costs = [
+      cloaker.cost(*one) for one in zip(job.faces, crops, strict=True)
+    ]
     self._pasted: dict[int, types.Patch] = {}
 
   def best(self) -> tuple[Attempt, tuple[dict, ...]]:
@@ -368,13 +371,7 @@ class Fitting:
     self, scales: np.ndarray, finer: int, parts: list[np.ndarray]
   ) -> Attempt:
     """An attempt, measured on what the faces' areas are decoded to."""
-    faces = self._job.faces
-    crops = np.stack(
-      [
-        face.cut(part, corner=area[:2])
-        for face, part, area in zip(faces, parts, self._areas, strict=True)
-      ]
-    )
+    crops = np.stack(self._crops(parts))
     dssim = [cost(crop) for cost, crop in zip(self._costs, crops, strict=True)]
     return Attempt(
       finer=finer,
@@ -392,6 +389,15 @@ class Fitting:
         default=1.0,
       ),
     )
+
+  def _crops(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+    """The faces' crops from what their areas are decoded to."""
+    return [
+      face.cut(part, corner=area[:2])
+      for face, part, area in zip(
+        self._job.faces, parts, self._areas, strict=True
+      )
+    ]
 
   def _patches(self, scales: np.ndarray) -> list[types.Patch]:
     """The changes, each times its scale and none of a pixel above `linf`."""

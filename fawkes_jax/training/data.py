@@ -317,7 +317,7 @@ def largest_face(
       origin=whole.origin + (axis - whole.axis) * half, axis=axis, side=size
     ),
   )
-  return np.clip(np.rint(crop), 0, 255).astype(np.uint8)
+  return np.rint(crop).astype(np.uint8)
 
 
 def face_at(
@@ -343,7 +343,7 @@ def face_at(
   except ValueError as error:
     raise types.PhotoError(str(error)) from error
   crop = geometry.extract(pixels, alignment)
-  return np.clip(np.rint(crop), 0, 255).astype(np.uint8)
+  return np.rint(crop).astype(np.uint8)
 
 
 def _read(folder: Path, digest: str) -> Faces:

@@ -284,8 +284,8 @@ def test_measurements_are_of_the_saved_file(
     difference = np.abs(after.astype(int) - before.astype(int))
     assert row["linf"] == difference[top:bottom, left:right].max() > 0
     _, full = skimage.metrics.structural_similarity(
-      face.crop.astype(np.uint8),
-      crop.astype(np.uint8),
+      face.cut(before),
+      crop,
       data_range=255,
       channel_axis=-1,
       gaussian_weights=True,
