@@ -139,7 +139,7 @@ class _FixedPattern:
         dssim = float(ssim.measure(original, original + change, weights))
         change *= np.sqrt(0.97 * self._rho / max(dssim, 1e-9))
       self._known[key] = executor.Solution(
-        change=change, dssim=0.97 * self._rho, steps=1
+        change=change, dssim=0.97 * self._rho, budget=self._rho, steps=1
       )
     return self._known[key]
 

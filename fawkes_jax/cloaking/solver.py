@@ -74,6 +74,7 @@ class Problem(NamedTuple):
     tables: float32 [2, 8, 8], the quantisation steps of luma and chroma that
       the face may be saved with.
     colour: float32 [], 1; 0 for a greyscale photo, whose change is grey.
+    budget: float32 [], of the DSSIM, or of what replaces it.
     own: by extractor, float32 [d]: the person's normalised embedding.
     target: by extractor, float32 [d]: the target's.
     seed: uint32 [], of this face's random views.
@@ -85,6 +86,7 @@ class Problem(NamedTuple):
   side: Any
   tables: Any
   colour: Any
+  budget: Any
   own: Mapping[str, Any]
   target: Mapping[str, Any]
   seed: Any
@@ -219,7 +221,7 @@ def step(
     else:
       changed = problem.original + candidate
       dssim = goal.budget(problem.original, changed, problem.weights)
-    excess = jnp.maximum(dssim / options.rho - 1, 0)
+    excess = jnp.maximum(dssim / problem.budget - 1, 0)
     return attack + state.penalty * excess, (each, dssim, candidate)
 
   gradient, (each, dssim, candidate) = jax.grad(loss, has_aux=True)(
@@ -229,11 +231,11 @@ def step(
   shading = jax.image.resize(moved["shading"], gradient.shape[:2], "linear")
   update = room * moved["pixels"] + _SHADING * shading[..., None]
   # DSSIM grows like the square of the change.
-  shrink = jnp.sqrt(options.rho / jnp.maximum(dssim, options.rho))
+  shrink = jnp.sqrt(problem.budget / jnp.maximum(dssim, problem.budget))
   change = _bounded(shrink * state.change + update, options)
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
-  within = dssim <= options.rho
+  within = dssim <= problem.budget
   asked = np.array([sorted(problem.own).index(e.name) for e in extractors])
   before = state.losses[asked]
   remains = _REMAINS ** (len(problem.own) / len(extractors))

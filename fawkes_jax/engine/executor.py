@@ -52,11 +52,13 @@ class Solution:
     change: float32 [size, size, 3], whole numbers, to be added to the crop;
       zero where no change within the budget came nearer to the target.
     dssim: of the change, or what another budget measures; at most the budget.
+    budget: that it had.
     steps: how many were done.
   """
 
   change: Float32[np.ndarray, "size size 3"]
   dssim: float
+  budget: float
   steps: int
 
 
@@ -146,7 +148,8 @@ class Executor(Generic[Key]):
     def take(states, slots):
       # Whole numbers.
       change = states.best_change[slots].astype(jnp.int16)
-      return change, states.best_dssim[slots], states.steps[slots]
+      budget = states.problem.budget[slots]
+      return change, states.best_dssim[slots], budget, states.steps[slots]
 
     self._fill = mesh_lib.over_faces(fill, mesh, specs=(faces,))
     self._insert = mesh_lib.over_faces(
@@ -395,7 +398,9 @@ class Executor(Generic[Key]):
       slots = np.zeros((self._mesh.size, self._group), np.int32)
       for device, members in enumerate(group):
         slots[device, : len(members)] = np.array(members) % self._per_device
-      change, dssim, steps = map(np.asarray, self._take(states, slots.ravel()))
+      change, dssim, budget, steps = map(
+        np.asarray, self._take(states, slots.ravel())
+      )
       for device, members in enumerate(group):
         for column, index in enumerate(members):
           row = device * self._group + column
@@ -404,6 +409,7 @@ class Executor(Generic[Key]):
             Solution(
               change=change[row].astype(np.float32),
               dssim=float(dssim[row]),
+              budget=float(budget[row]),
               steps=int(steps[row]),
             ),
           )

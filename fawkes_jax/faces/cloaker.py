@@ -333,10 +333,18 @@ class Cloaker:
       side=np.float32(face.alignment.side),
       tables=_tables_in_crop(jpeg_tables, face.alignment.scale),
       colour=np.float32(not grey),
+      budget=np.float32(self._budget(face, jpeg=jpeg_tables is not None)),
       own=dict(own),
       target=dict(target),
       seed=np.uint32(seed),
     )
+
+  def _budget(self, face: finder.AlignedFace, *, jpeg: bool) -> float:
+    """What the solver may use of the budget, so that saving has the rest."""
+    rho = self.options.solver.rho
+    if self._goal.budget is not None:
+      return rho
+    return rho * fitting.share(face.alignment.scale, jpeg=jpeg)
 
   def seconds_for(self, faces: int) -> float:
     """How long so many faces take here, all steps of each, and to begin.
@@ -579,6 +587,7 @@ def random_problem(
     side=np.float32(size),
     tables=_tables_in_crop(None, 1.0),
     colour=np.float32(1),
+    budget=np.float32(MODES["mid"].rho),
     own=dict(own),
     target=dict(target),
     seed=np.uint32(0),

@@ -16,6 +16,9 @@ AIM = 0.995
 # From one try to the next, the square of a scale changes by no more than this.
 _LIMITS = 0.1, 1.5**2
 _TINY = 1e-6
+# What the solver may use: of a lossless file, and of a JPEG by the scale.
+_LOSSLESS = 0.9
+_JPEG = (1.0, 1.4), (0.72, 0.86)
 # A face whose embeddings keep this cosine, as the mean over the extractors, is
 # known nearly as well as before; docs/cloaking.md has the measurement.
 _NEARLY_THE_SAME = 0.95
@@ -54,8 +57,9 @@ def fit(
     The attempt within the budget that uses most of it.
   """
   solved = np.array([solution.dssim for solution in solutions])
-  # Use all of the budget where the solver came close to it.
-  wanted = np.where(solved > 0.8 * rho, AIM * rho, solved)
+  # Use all of the budget where the solver came close to its own.
+  given = np.array([solution.budget for solution in solutions])
+  wanted = np.where(solved > 0.8 * given, AIM * rho, solved)
   scales = np.ones(len(solutions))
   best, most = None, -1.0
   before = np.zeros((2, len(solutions)))  # What rounding costs, at scale 0.
@@ -82,6 +86,23 @@ def fit(
     scales = np.clip(np.where(wanted > 0, scales * ratio, 0), 0, 2)
   # What carries it costs more than the budget allows: no change at all.
   return attempt(np.zeros(len(solutions)))
+
+
+def share(scale: float, *, jpeg: bool) -> float:
+  """How much of the budget is the solver's; saving uses up the rest.
+
+  A cloak that is found within less of it is better than one that is scaled
+  down (docs/cloaking.md).
+
+  Args:
+    scale: pixels of the photo for one of the crop, at least about 1.
+    jpeg: whether the photo is a JPEG, whose rounding costs more the less a
+      crop is reduced.
+
+  Returns:
+    The share, 0..1.
+  """
+  return float(np.interp(scale, *_JPEG)) if jpeg else _LOSSLESS
 
 
 def _growth(

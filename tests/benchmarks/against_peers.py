@@ -60,6 +60,7 @@ class Ours:
         side=np.float32(SIZE),
         tables=np.ones((2, 8, 8), np.float32),
         colour=np.float32(1),
+        budget=np.float32(self._options.rho),
         own={"dlib_resnet": own[i]},
         target={"dlib_resnet": target[i]},
         seed=np.uint32(i),

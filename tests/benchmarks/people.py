@@ -92,6 +92,8 @@ def main() -> None:
       problem = engine.problem(
         faces[i], own=own, target=chosen[i], grey=False, seed=int(i)
       )
+      # The whole budget: nothing is saved here.
+      problem = problem._replace(budget=np.float32(solver.rho))
       problems.append((i, problem))
     solutions = dict(
       executor.Executor(

@@ -18,7 +18,7 @@ class Saved:
 
 def solution(dssim=0.99 * RHO):
   return executor.Solution(
-    change=np.ones((2, 2, 3), np.float32), dssim=dssim, steps=1
+    change=np.ones((2, 2, 3), np.float32), dssim=dssim, budget=RHO, steps=1
   )
 
 
