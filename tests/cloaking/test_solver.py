@@ -32,7 +32,7 @@ def runner(extractors, centres, options):
 
   def run(problem, *, steps=None):
     """The states before and after each step, until the face has ended."""
-    states = [begin(problem)]
+    states = [begin(problem._replace(budget=np.float32(options.rho)))]
     count = options.steps if steps is None else steps
     while len(states) <= count and (steps or not ended(states[-1])):
       states.append(step(states[-1], variables))
