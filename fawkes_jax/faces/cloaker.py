@@ -344,7 +344,7 @@ class Cloaker:
     rho = self.options.solver.rho
     if self._goal.budget is not None:
       return rho
-    return rho * fitting.share(face.alignment.scale, jpeg=jpeg)
+    return fitting.budget(rho, face.alignment.scale, jpeg=jpeg)
 
   def seconds_for(self, faces: int) -> float:
     """How long so many faces take here, all steps of each, and to begin.

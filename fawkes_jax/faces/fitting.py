@@ -16,9 +16,12 @@ AIM = 0.995
 # From one try to the next, the square of a scale changes by no more than this.
 _LIMITS = 0.1, 1.5**2
 _TINY = 1e-6
-# What the solver may use: of a lossless file, and of a JPEG by the scale.
-_LOSSLESS = 0.9
-_JPEG = (1.0, 1.4), (0.72, 0.86)
+# What saving adds to a DSSIM of `_AT`, and the power of the DSSIM with which
+# that grows: without loss, and in a JPEG by how much a crop is reduced.
+_AT = 0.0135
+_LOSSLESS = 0.00148, 0.85
+_SCALES = 1.0, 1.4
+_JPEG = (0.00473, 0.00202), (0.68, 0.45)
 # A face whose embeddings keep this cosine, as the mean over the extractors, is
 # known nearly as well as before; docs/cloaking.md has the measurement.
 _NEARLY_THE_SAME = 0.95
@@ -88,21 +91,33 @@ def fit(
   return attempt(np.zeros(len(solutions)))
 
 
-def share(scale: float, *, jpeg: bool) -> float:
-  """How much of the budget is the solver's; saving uses up the rest.
+def budget(rho: float, scale: float, *, jpeg: bool) -> float:
+  """What the solver may use of a budget; saving uses up the rest.
 
   A cloak that is found within less of it is better than one that is scaled
   down (docs/cloaking.md).
 
   Args:
+    rho: the budget.
     scale: pixels of the photo for one of the crop, at least about 1.
     jpeg: whether the photo is a JPEG, whose rounding costs more the less a
       crop is reduced.
 
   Returns:
-    The share, 0..1.
+    The solver's part, more than 0.
   """
-  return float(np.interp(scale, *_JPEG)) if jpeg else _LOSSLESS
+  added, power = _LOSSLESS
+  if jpeg:
+    added, power = (float(np.interp(scale, _SCALES, y)) for y in _JPEG)
+
+  def saved(dssim: float) -> float:
+    return dssim + added * (dssim / _AT) ** power
+
+  low, high = 0.0, rho
+  for _ in range(30):
+    middle = (low + high) / 2
+    low, high = (middle, high) if saved(middle) < rho else (low, middle)
+  return high
 
 
 def _growth(

@@ -68,3 +68,14 @@ def test_what_costs_more_than_the_budget_by_itself_is_left_out():
   used = fitting.fit(carry, [solution(), solution()], RHO).dssim / RHO
   assert used[0] == 0
   assert 0.9 < used[1] <= 1
+
+
+@pytest.mark.parametrize("rho", [0.0045, RHO, 0.0192])
+def test_the_solver_leaves_what_saving_uses_up(rho):
+  """More of a small budget, of a JPEG, and where a crop is not reduced."""
+  png = fitting.budget(rho, 1, jpeg=False) / rho
+  large = fitting.budget(rho, 2, jpeg=True) / rho
+  small = fitting.budget(rho, 1, jpeg=True) / rho
+  assert 0.3 < small < large < png < 1
+  assert small < fitting.budget(rho, 1.2, jpeg=True) / rho < large
+  assert fitting.budget(2 * rho, 1, jpeg=True) / (2 * rho) > small
