@@ -159,7 +159,7 @@ def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
   source, output = tmp_path / "in", tmp_path / "out"
   source.mkdir()
   hidden = small_astronaut.copy()
-  hidden[134:] = 90
+  hidden[130:] = 90
   Image.fromarray(hidden).save(source / "hidden.png")
   Image.new("RGB", (256, 256)).save(source / "wall.png")
   flags = (*FLAGS, "--min_face_pixels=60")

@@ -109,7 +109,7 @@ def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
 def test_where_a_face_is_likely_is_told(recognition, small_astronaut):
   """Of one without a mouth the detector is not sure."""
   hidden = small_astronaut.copy()
-  hidden[134:] = 90
+  hidden[130:] = 90
   finder = dataclasses.replace(recognition.finder, min_face_pixels=60)
   likely, sure, wall = finder.look(
     [hidden, small_astronaut, np.full_like(hidden, 90)]
