@@ -48,8 +48,8 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md, "What a plain install gives".
 _MORE = (
-  "  the strongest recogniser that we tested still knew 38 to 40 % of photos in"
-  " mode mid, and 72 to 74 % of small JPEGs: `fawkes-jax weights fetch free`"
+  "  the strongest recogniser that we tested still knew 34 to 40 % of photos in"
+  " mode mid, and 54 to 62 % of small JPEGs: `fawkes-jax weights fetch free`"
   " gets more networks to cloak against, for --surrogates=free"
 )
 
