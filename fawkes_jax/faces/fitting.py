@@ -60,9 +60,10 @@ def fit(
     The attempt within the budget that uses most of it.
   """
   solved = np.array([solution.dssim for solution in solutions])
-  # Use all of the budget where the solver came close to its own.
-  given = np.array([solution.budget for solution in solutions])
-  wanted = np.where(solved > 0.8 * given, AIM * rho, solved)
+  # Use all of the budget where the solver came close to its own, else as much
+  # of it.
+  used = solved / np.array([solution.budget for solution in solutions])
+  wanted = np.where(used > 0.8, AIM, used) * rho
   scales = np.ones(len(solutions))
   best, most = None, -1.0
   before = np.zeros((2, len(solutions)))  # What rounding costs, at scale 0.

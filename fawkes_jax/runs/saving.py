@@ -143,7 +143,8 @@ class Attempt:
     parts: of the photo, by face: what its `area` is decoded to.
     crops: of the faces.
     dssim: the DSSIM of each face, or what another budget measures.
-    weakest: the smallest scale of a face that the solver has changed.
+    weakest: the smallest scale of a face that the solver has changed, as of a
+      change that uses the whole budget.
   """
 
   finer: int
@@ -371,6 +372,7 @@ class Fitting:
     self, scales: np.ndarray, finer: int, parts: list[np.ndarray]
   ) -> Attempt:
     """An attempt, measured on what the faces' areas are decoded to."""
+    rho = self._options.solver.rho
     crops = np.stack(self._crops(parts))
     dssim = [cost(crop) for cost, crop in zip(self._costs, crops, strict=True)]
     return Attempt(
@@ -382,7 +384,7 @@ class Fitting:
       dssim=np.array(dssim),
       weakest=min(
         (
-          float(scale)
+          float(scale * np.sqrt(solution.budget / rho))
           for scale, solution in zip(scales, self._solutions, strict=True)
           if not fitting.is_nothing(solution.change)
         ),
