@@ -23,7 +23,7 @@ from fawkes_jax.archive import manifest
 
 pytestmark = pytest.mark.slow
 
-FILES = int(os.environ.get("FAWKES_JAX_FUZZ_RUN", "72"))
+FILES = int(os.environ.get("FAWKES_JAX_FUZZ_RUN", "120"))
 FLAGS = (
   *("--crop_size=64", "--batch_size=8", "--surrogates=dlib_resnet"),
   *("--min_face_pixels=50", "--steps=12", "--min_face_pixels=50"),

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import hiding
 import numpy as np
@@ -586,11 +587,9 @@ def test_failed_photos(photos, tmp_path):
 
 
 @pytest.mark.processes
-def test_terminated_and_continued(photos, done, tmp_path, wait_for):
-  """Ends in the same files as a run that nobody interrupted.
-
-  So does one that is killed (archive/test_membership.py).
-  """
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_continued(photos, done, tmp_path, how, wait_for):
+  """Ends in the same files as a run that nobody interrupted."""
   output = tmp_path / "out"
   process = subprocess.Popen(
     [
@@ -611,12 +610,19 @@ def test_terminated_and_continued(photos, done, tmp_path, wait_for):
     300,
   )
   assert process.poll() is None
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(how)
   _, errors = process.communicate()
-  assert process.returncode == 143
-  assert "terminated; the same command continues" in errors
-  assert not list(output.rglob(".fawkes-jax-*"))
-  before = tree(output)
+  if how == signal.SIGTERM:
+    assert process.returncode == 143
+    assert "terminated; the same command continues" in errors
+    assert not list(output.rglob(".fawkes-jax-*"))
+  else:
+    assert process.returncode == -how
+  before = {
+    name: value
+    for name, value in tree(output).items()
+    if not Path(name).name.startswith(".fawkes-jax-")
+  }
   assert before
   (part,) = parts()
   for line in part.read_bytes().splitlines(keepends=True):
