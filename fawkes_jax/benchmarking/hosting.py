@@ -107,8 +107,7 @@ class _FixedPattern:
 
   slots = recognition.CPU_FACES
 
-  def __init__(self, rho: float):
-    self._rho = rho
+  def __init__(self) -> None:
     self._known: dict[bytes, executor.Solution] = {}
 
   def solve(
@@ -123,12 +122,12 @@ class _FixedPattern:
       if stopped():
         return
       if item is not None:
-        yield item[0], self.solution(item[1].original, item[1].weights)
+        yield item[0], self.solution(item[1])
 
-  def solution(
-    self, original: np.ndarray, weights: np.ndarray
-  ) -> executor.Solution:
+  def solution(self, problem: solver.Problem) -> executor.Solution:
     """The pattern, as strong as the budget allows."""
+    original, weights = problem.original, problem.weights
+    goal = 0.97 * float(problem.budget)
     key = original[::8, ::8].tobytes()
     if key not in self._known:
       place = np.arange(len(original))
@@ -137,9 +136,9 @@ class _FixedPattern:
       change = np.repeat(change, 3, axis=2).astype(np.float32)
       for _ in range(3):
         dssim = float(ssim.measure(original, original + change, weights))
-        change *= np.sqrt(0.97 * self._rho / max(dssim, 1e-9))
+        change *= np.sqrt(goal / max(dssim, 1e-9))
       self._known[key] = executor.Solution(
-        change=change, dssim=0.97 * self._rho, budget=self._rho, steps=1
+        change=change, dssim=goal, budget=float(problem.budget), steps=1
       )
     return self._known[key]
 
@@ -152,7 +151,7 @@ def without_devices(options: CloakOptions) -> cloaker_lib.Cloaker:
   known: Any = _KnownBoxes(networks.finder.detector)
   networks.finder = dataclasses.replace(networks.finder, detector=known)
   networks.embedder = _DrawnEmbeddings(names)  # type: ignore[assignment]
-  loaded.executor = _FixedPattern(options.solver.rho)  # type: ignore[assignment]
+  loaded.executor = _FixedPattern()  # type: ignore[assignment]
   rng = np.random.default_rng(0)
   loaded.centres = {n: np.zeros(_EMBEDDING, np.float32) for n in names}
   loaded.candidates = loaded.normalised(
@@ -330,6 +329,18 @@ def _job(
   photo = recognition.decode(data, loaded.options)
   faces = loaded.recognition.finder.find([photo.pixels])[0]
   raw = loaded.recognition.embed(faces)
+  own = loaded.normalised(raw)
+  problems = [
+    loaded.problem(
+      face,
+      own={name: e[i] for name, e in own.items()},
+      target=0,
+      grey=photo.grey,
+      seed=0,
+      jpeg_tables=photo.jpeg_tables,
+    )
+    for i, face in enumerate(faces)
+  ]
   return saving.Job(
     source=source,
     sha256=hashlib.sha256(data).hexdigest(),
@@ -338,12 +349,12 @@ def _job(
     smallest_face=loaded.recognition.finder.smallest(photo.pixels),
     faces=faces,
     raw=raw,
-    own=loaded.normalised(raw),
+    own=own,
     numbers=list(range(len(faces))),
     target_names=["pattern"] * len(faces),
     solutions={
-      i: loaded.executor.solution(face.crop, face.weights)  # type: ignore[attr-defined]
-      for i, face in enumerate(faces)
+      i: loaded.executor.solution(problem)  # type: ignore[attr-defined]
+      for i, problem in enumerate(problems)
     },
   )
 
