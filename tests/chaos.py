@@ -40,7 +40,7 @@ import skimage.data
 from PIL import Image
 
 FLAGS = (
-  *("--surrogates=dlib_resnet", "--steps=4", "--patience=0"),
+  *("--surrogates=dlib_resnet", "--steps=4"),
   *("--crop_size=160", "--batch_size=2", "--threads=2"),
 )
 

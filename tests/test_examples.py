@@ -22,7 +22,7 @@ def example(name):
 
 def options(**solver):
   return fawkes_jax.CloakerOptions(
-    solver=fawkes_jax.SolverOptions(steps=24, patience=0, **solver),
+    solver=fawkes_jax.SolverOptions(steps=24, **solver),
     extractors=("dlib_resnet",),
     crop_size=64,
     batch_size=1,

@@ -129,7 +129,7 @@ def attack(
   options: SolverOptions,
   key: jax.Array,
   loss: Loss | None = None,
-) -> tuple[Float32[Array, ""], Float32[Array, " n"]]:
+) -> Float32[Array, ""]:
   """How far a face still is from its target, and how near to its identity.
 
   The mean of the loss over the extractors, which have an equal say in where it
@@ -150,8 +150,7 @@ def attack(
 
   Returns:
     The loss, 0..2 where it is `away_from_own`, whose gradient is the mean of
-    those of the extractors, scaled to the same length; and the loss of each
-    extractor, which has no gradient.
+    those of the extractors, scaled to the same length.
   """
   loss = loss or away_from_own(options.own_weight)
   spread = options.jitter * jax.random.truncated_normal(
@@ -186,33 +185,32 @@ def attack(
       jax.random.fold_in(own_key, 1),
     )
 
-  total, each = _sum_in_turn(
+  total = _sum_in_turn(
     [functools.partial(one, i) for i in range(len(extractors))], image
   )
-  return total / len(extractors), each
+  return total / len(extractors)
 
 
 def _sum_in_turn(
   functions: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+) -> jax.Array:
   """The sum of functions of x, which needs the memory of one at a time.
 
   The gradient of each is taken at once, before the next one's value, so that
   nothing of it is kept for a backward pass. What is returned has the sum's
   value, the sum of the gradients, each of length `_SAY`, and no further
-  derivatives; beside it the value of each.
+  derivatives.
   """
   still = jax.lax.stop_gradient(x)
-  values, slope = [], jnp.zeros_like(x)
+  value, slope = jnp.float32(0), jnp.zeros_like(x)
   for f in functions:
     # Nothing may begin before the last one's gradient is there. This says so
     # to XLA, which orders by data alone, and adds nothing to a pixel.
     here, gradient = jax.value_and_grad(f)(still + 1e-30 * slope)
-    values.append(here)
+    value = value + here
     length = jnp.sqrt(jnp.vdot(gradient, gradient))
     slope = slope + _SAY / jnp.maximum(length, 1e-12) * gradient
-  each = jnp.stack(values)
-  return each.sum() + jnp.vdot(slope, x - still), each
+  return value + jnp.vdot(slope, x - still)
 
 
 def _check(name: str, function: Callable[..., Any], *arguments: Any) -> None:

@@ -3,8 +3,9 @@
 The Fawkes paper's optimisation (Shan et al. 2020, section 4.3, equation 4):
 move the face's features towards a dissimilar target under a budget of
 structural dissimilarity (DSSIM). Here with Adam; a candidate over the budget
-is penalised and also shrunk back to it; the best result within the budget,
-judged by a running mean of the loss, is kept in the state.
+is penalised and also shrunk back to it. Steps get shorter to the end, and the
+last candidate within the budget is the result: a loss says more of its step's
+random views than of the candidate, so the best one by that is a worse one.
 
 Extractors take turns: a step asks some of them, and the next step others
 (`turns`), so that more of them cost no more time. Many networks that are asked
@@ -20,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
@@ -33,6 +33,10 @@ from fawkes_jax.options import SolverOptions
 # and shrinks by the second in one within it.
 _PENALTY_UP = 1.15
 _PENALTY_DOWN = 0.88
+
+# With which powers of a change what is measured of it may grow.
+_POWERS = 0.5, 8.0
+_TINY = 1e-12
 
 # What remains of Adam's mean of gradients in a step; its usual 0.9 is slower
 # than the few steps allow (docs/cloaking.md).
@@ -55,11 +59,6 @@ _AHEAD = 0.25
 # share of the learning rate.
 _LONG = 60
 _SHORTEST = 2 / 3
-
-# How much of the running mean of an extractor's loss remains in a step, asked
-# or not. Each step sees other views, so one loss says more of the views than of
-# the candidate.
-_REMAINS = 0.8
 
 
 class Problem(NamedTuple):
@@ -101,18 +100,10 @@ class State(NamedTuple):
     change: float32 [size, size, 3], the free variable.
     adam: the optimiser's state, for what `_scales` gives.
     penalty: float32 [], multiplier of the penalty on DSSIM over the budget.
-    losses: float32 [extractors], the running mean of each one's loss over the
-      steps that asked it, by sorted names; NaN where none has.
-    best_change: float32 [size, size, 3], the best candidate within the
-      budget, in whole numbers; zero until there is one.
-    best_loss: float32 [], the mean of `losses` then; infinite until there is
-      one.
-    best_dssim: float32 [], its DSSIM, or what another budget measures.
+    result: float32 [size, size, 3], the last candidate within the budget, in
+      whole numbers; zero until there is one.
+    result_dssim: float32 [], its DSSIM, or what another budget measures.
     steps: int32 [], steps done.
-    gain_step: int32 [], the step of the last improvement that counted, or of
-      the last before there was a candidate within the budget; and since then
-      a step later for each one over the budget.
-    gain_loss: float32 [], the mean of `losses` then.
   """
 
   problem: Problem
@@ -120,13 +111,9 @@ class State(NamedTuple):
   change: jax.Array
   adam: Any
   penalty: jax.Array
-  losses: jax.Array
-  best_change: jax.Array
-  best_loss: jax.Array
-  best_dssim: jax.Array
+  result: jax.Array
+  result_dssim: jax.Array
   steps: jax.Array
-  gain_step: jax.Array
-  gain_loss: jax.Array
 
 
 _Named = TypeVar("_Named")
@@ -161,13 +148,9 @@ def start(problem: Problem, options: SolverOptions) -> State:
     change=zero,
     adam=_adam(options).init(_scales(zero)),
     penalty=jnp.float32(1),
-    losses=jnp.full(len(problem.own), jnp.nan, jnp.float32),
-    best_change=zero,
-    best_loss=jnp.float32(jnp.inf),
-    best_dssim=jnp.float32(0),
+    result=zero,
+    result_dssim=jnp.float32(0),
     steps=jnp.int32(0),
-    gain_step=jnp.int32(0),
-    gain_loss=jnp.float32(jnp.inf),
   )
 
 
@@ -202,12 +185,12 @@ def step(
   far = _AHEAD * options.learning_rate
   ahead = far * downhill * problem.coverage[..., None]
 
-  def loss(change):
+  def attack(change):
     candidate = _candidate(change, problem)
     saved = (
       views.quantise(candidate, tables, grid) if options.jpeg else candidate
     )
-    attack, each = objective.attack(
+    return objective.attack(
       problem.original + saved + ahead,
       problem,
       variables,
@@ -216,64 +199,48 @@ def step(
       key,
       goal.loss,
     )
+
+  def measure(change):
+    candidate = _candidate(change, problem)
     if goal.budget is None:
       dssim = ssim.dssim(problem.original, candidate, state.moments)
     else:
       changed = problem.original + candidate
       dssim = goal.budget(problem.original, changed, problem.weights)
-    excess = jnp.maximum(dssim / problem.budget - 1, 0)
-    return attack + state.penalty * excess, (each, dssim, candidate)
+    return dssim, candidate
 
-  gradient, (each, dssim, candidate) = jax.grad(loss, has_aux=True)(
-    state.change
-  )
+  measured, outward = jax.value_and_grad(measure, has_aux=True)(state.change)
+  dssim, candidate = measured
+  within = dssim <= problem.budget
+  penalty = jnp.where(within, 0, state.penalty / problem.budget)
+  gradient = jax.grad(attack)(state.change) + penalty * outward
   moved, adam = _adam(options).update(_scales(gradient), state.adam)
   shading = jax.image.resize(moved["shading"], gradient.shape[:2], "linear")
   update = room * moved["pixels"] + _SHADING * shading[..., None]
-  # DSSIM grows like the square of the change.
-  shrink = jnp.sqrt(problem.budget / jnp.maximum(dssim, problem.budget))
+  # DSSIM grows like the square of the change; what replaces it, by Euler's
+  # theorem, like this power.
+  power = jnp.vdot(outward, state.change) / jnp.maximum(dssim, _TINY)
+  allowed = problem.budget / jnp.maximum(dssim, problem.budget)
+  shrink = allowed ** (1 / jnp.clip(power, *_POWERS))
   change = _bounded(shrink * state.change + update, options)
   # A face that has ended keeps its result, however long its batch goes on.
   live = ~finished(state, options)
-  within = dssim <= problem.budget
-  asked = np.array([sorted(problem.own).index(e.name) for e in extractors])
-  before = state.losses[asked]
-  remains = _REMAINS ** (len(problem.own) / len(extractors))
-  fresh = jnp.isnan(before)
-  losses = state.losses.at[asked].set(
-    jnp.where(fresh, each, remains * before + (1 - remains) * each)
-  )
-  mean = jnp.nanmean(losses)
-  # One that was never asked before makes the mean another.
-  better = live & within & ((mean < state.best_loss) | fresh.any())
-  gain = better & ((mean < 0.99 * state.gain_loss) | fresh.any())
-  found = jnp.isfinite(state.best_loss)
+  newer = live & within
   return State(
     problem=problem,
     moments=state.moments,
     change=change,
     adam=adam,
     penalty=state.penalty * jnp.where(within, _PENALTY_DOWN, _PENALTY_UP),
-    losses=losses,
-    best_change=jnp.where(better, candidate, state.best_change),
-    best_loss=jnp.where(better, mean, state.best_loss),
-    best_dssim=jnp.where(better, dssim, state.best_dssim),
+    result=jnp.where(newer, candidate, state.result),
+    result_dssim=jnp.where(newer, dssim, state.result_dssim),
     steps=state.steps + live,
-    # Steps over the budget could gain nothing, and do not count: the first of
-    # a small budget are, and what was found before them is nearly nothing.
-    gain_step=jnp.where(
-      gain | ~found, state.steps, state.gain_step + (live & ~within)
-    ),
-    gain_loss=jnp.where(gain, mean, state.gain_loss),
   )
 
 
 def finished(state: State, options: SolverOptions) -> Bool[Array, ""]:
   """Whether the face needs no further step."""
-  done = state.steps >= options.steps
-  if options.patience:
-    done |= state.steps - state.gain_step > options.patience
-  return done
+  return state.steps >= options.steps
 
 
 def _scales(gradient: jax.Array) -> dict[str, jax.Array]:

@@ -147,9 +147,9 @@ class Executor(Generic[Key]):
 
     def take(states, slots):
       # Whole numbers.
-      change = states.best_change[slots].astype(jnp.int16)
+      change = states.result[slots].astype(jnp.int16)
       budget = states.problem.budget[slots]
-      return change, states.best_dssim[slots], budget, states.steps[slots]
+      return change, states.result_dssim[slots], budget, states.steps[slots]
 
     self._fill = mesh_lib.over_faces(fill, mesh, specs=(faces,))
     self._insert = mesh_lib.over_faces(

@@ -80,12 +80,6 @@ class SolverOptions(
     rules.within(0, 1000),
     default=3,
   )
-  patience: int = option(
-    "stop a face after this many steps without a gain of 1%; 0: never",
-    rules.within(0, 100_000),
-    default=15,
-    more="A gain is of the loss, in a step within the budget",
-  )
   precision: str = option(
     "type in which recognisers compute: float32, bfloat16, or auto for"
     " bfloat16 on accelerators",

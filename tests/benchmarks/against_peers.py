@@ -87,7 +87,7 @@ class Ours:
     states = self._start(stacked)
     for _ in range(steps):
       states = self._step(states, self._variables)
-    change = np.asarray(states.best_change)
+    change = np.asarray(states.result)
     ended = time.perf_counter(), time.process_time()
     seconds = [b - a for a, b in zip(started, ended, strict=True)]
     return stacked.original + change, seconds
@@ -102,7 +102,6 @@ def options(steps):
     jitter=0,
     jpeg=0,
     blur=0,
-    patience=0,
     chroma=255,
   )
 

@@ -3,9 +3,9 @@
     python tests/benchmarks/convergence.py --data=LFW [--faces=16]
 
 LFW is a folder of identities. Prints, for each mode and number of steps, the
-means over faces (of the solver's result, before it is saved) of the steps that
-were done, the DSSIM, and for each extractor the cosine to the original and to
-the target; the last row of a mode is with its own patience.
+means over faces (of the solver's result, before it is saved) of the DSSIM, and
+for each extractor of the cosine to the original and to the target; the last row
+of a mode is with its own number of steps.
 """
 
 import argparse
@@ -60,11 +60,11 @@ def main() -> None:
     for i, face in enumerate(faces)
   ]
   print(f"{len(faces)} faces, {jax.default_backend()}")
-  print("mode steps patience | steps done, DSSIM, cosine to own, target")
+  print("mode steps | DSSIM, cosine to own, target")
   for mode, preset in MODES.items():
-    runs = [(int(n), 0) for n in arguments.steps.split(",")]
-    for steps, patience in [*runs, (preset.steps, preset.patience)]:
-      solver = dataclasses.replace(preset, steps=steps, patience=patience)
+    runs = [int(n) for n in arguments.steps.split(",")]
+    for steps in [*runs, preset.steps]:
+      solver = dataclasses.replace(preset, steps=steps)
       solve = executor.Executor(
         engine.recognition.extractors,
         engine.centres,
@@ -79,17 +79,14 @@ def main() -> None:
       )
       after = engine.recognition.embedder.embed(crops, recognition.sides(faces))
       new = engine.normalised(after)
-      figures = [
-        np.mean([s.steps for s in solutions.values()]),
-        np.mean([s.dssim for s in solutions.values()]),
-      ]
+      figures = [np.mean([s.dssim for s in solutions.values()])]
       for name in options.extractors:
         target = np.stack([p.target[name] for _, p in problems])
         figures.append((new[name] * own[name]).sum(axis=1).mean())
         figures.append((new[name] * target).sum(axis=1).mean())
-      cosines = " ".join(f"{x:+.3f}" for x in figures[2:])
-      shown = f"{figures[0]:6.1f} {figures[1]:.4f} {cosines}"
-      print(f"{mode:5} {steps:4} {patience:3} | {shown}", flush=True)
+      cosines = " ".join(f"{x:+.3f}" for x in figures[1:])
+      shown = f"{figures[0]:.4f} {cosines}"
+      print(f"{mode:5} {steps:4} | {shown}", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ def cloak(places, *flags):
     ("--linf=0", "--linf must be in [1, 255], got 0"),
     ("--own_weight=-1", "--own_weight must be in [0, 100], got -1"),
     ("--jitter=5", "--jitter must be in [0, 4], got 5"),
-    ("--patience=-1", "--patience must be in [0, 100000], got -1"),
     ("--seed=-1", "--seed must be in [0,"),
     ("--crop_size=2000", "--crop_size must be in [64, 1024], got 2000"),
     ("--crop_size=100", "--crop_size must be a multiple of 16, got 100"),

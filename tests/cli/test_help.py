@@ -15,7 +15,7 @@ HELP = {
     *("--strip_location", "--dry_run", "--surrogates", "--min_face_pixels"),
     *("--crop_size", "--max_pixels", "--batch_size", "--threads", "--rho"),
     *("--steps", "--learning_rate", "--linf", "--own_weight", "--jitter"),
-    *("--patience", "--seed"),
+    "--seed",
   ),
   ("report",): ("--input", "--output", "--file", "--no_faces"),
   ("bank",): ("--input", "--output", "--min_photos", "--identities"),

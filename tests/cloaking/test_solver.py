@@ -13,10 +13,10 @@ from fawkes_jax.imaging import geometry, ssim, views
 from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
 
-OPTIONS = SolverOptions(steps=12, rho=0.006, linf=9, patience=0, own_weight=1.0)
+OPTIONS = SolverOptions(steps=12, rho=0.006, linf=9, own_weight=1.0)
 
 
-def runner(extractors, centres, options):
+def runner(extractors, centres, options, goal=objective.OWN_GOAL):
   """A function that solves one face, compiled once."""
   variables = {
     e.name: {"weights": e.variables, "centre": centres[e.name]}
@@ -25,7 +25,7 @@ def runner(extractors, centres, options):
 
   @jax.jit
   def step(state, variables):
-    return solver.step(state, variables, extractors, options)
+    return solver.step(state, variables, extractors, options, goal)
 
   begin = jax.jit(lambda p: solver.start(p, options))
   ended = jax.jit(lambda s: solver.finished(s, options))
@@ -76,25 +76,22 @@ def test_a_real_face_comes_nearer_to_its_target(
   solved, problems, recognition, cloaker
 ):
   """Cosines of -0.5 and 1 became 0.2 and 0.3 when this was measured."""
-  change = solved[-1].best_change
+  change = solved[-1].result
   before = cosines(0 * change, problems[0], recognition, cloaker)
   after = cosines(change, problems[0], recognition, cloaker)
   assert after[0] > before[0] + 0.3
   assert after[1] < before[1] - 0.3
-  losses = [state.best_loss for state in solved[1:]]
-  assert losses == sorted(losses, reverse=True)
-  assert losses[-1] < losses[0] - 0.15  # A running mean; 0.23 measured.
 
 
 def test_the_budget_holds_on_whole_numbers(solved, problems):
   """Measured again on 8 bits, by two other implementations of SSIM."""
   problem, end = problems[0], solved[-1]
-  changed = np.asarray(problem.original + end.best_change)
+  changed = np.asarray(problem.original + end.result)
   eight_bits = changed.astype(np.uint8)
   np.testing.assert_array_equal(eight_bits, changed)
   again = float(ssim.measure(problem.original, changed, problem.weights))
   assert 0.5 * OPTIONS.rho < again <= OPTIONS.rho
-  assert float(end.best_dssim) == pytest.approx(again, abs=4e-6)
+  assert float(end.result_dssim) == pytest.approx(again, abs=4e-6)
   _, full = skimage.metrics.structural_similarity(
     problem.original.astype(np.uint8),
     eight_bits,
@@ -111,17 +108,17 @@ def test_the_budget_holds_on_whole_numbers(solved, problems):
   assert theirs == pytest.approx(again, abs=1e-5)
 
 
-def test_every_best_result_is_allowed(solved, problems):
+def test_every_result_is_allowed(solved, problems):
   """In every step, not only in the last one."""
   problem = problems[0]
   for state in solved:
-    change = state.best_change
+    change = state.result
     np.testing.assert_array_equal(change, np.round(change))
     assert np.abs(change).max() <= OPTIONS.linf
     assert not change[problem.coverage == 0].any()
     assert (problem.original + change).min() >= 0
     assert (problem.original + change).max() <= 255
-    assert state.best_dssim <= OPTIONS.rho
+    assert state.result_dssim <= OPTIONS.rho
   # The bound binds, so the assertion on it could fail.
   assert np.abs(solved[-1].change).max() == OPTIONS.linf
 
@@ -133,21 +130,21 @@ def test_grey_faces_get_grey_changes(solve, problems):
     original=np.broadcast_to(grey, problem.original.shape),
     colour=np.float32(0),
   )
-  change = np.asarray(solve.run(problem)[-1].best_change)
+  change = np.asarray(solve.run(problem)[-1].result)
   assert change.any()
   np.testing.assert_array_equal(change, change[..., :1].repeat(3, axis=-1))
 
 
 def test_colour_changes_are_not_grey(solved):
-  change = solved[-1].best_change
+  change = solved[-1].result
   assert np.ptp(change, axis=-1).any()
 
 
 def test_seeds(solve, solved, problems):
   again = solve.run(problems[0])[-1]
-  np.testing.assert_array_equal(again.best_change, solved[-1].best_change)
+  np.testing.assert_array_equal(again.result, solved[-1].result)
   other = solve.run(problems[0]._replace(seed=np.uint32(99)))[-1]
-  assert (np.asarray(other.best_change) != solved[-1].best_change).any()
+  assert (np.asarray(other.result) != solved[-1].result).any()
 
 
 # What follows needs no recogniser that recognises: a small network, compiled
@@ -200,54 +197,51 @@ def small_problem(astronaut, small, problems):
   )
 
 
-def small_runner(small, **options):
-  return runner(*small, dataclasses.replace(OPTIONS, jpeg=0.0, **options))
+def small_runner(small, goal=objective.OWN_GOAL, **options):
+  return runner(*small, dataclasses.replace(OPTIONS, jpeg=0.0, **options), goal)
 
 
 @pytest.mark.slow
 def test_bounds_are_flags_that_do_something(small, small_problem):
-  """A face ends as near to its target as the bounds let it."""
-  losses = []
+  """Each of them can be what holds a change."""
   for linf, rho in ((2, 0.5), (24, 0.005)):
     solve = small_runner(small, linf=linf, rho=rho, steps=20)
     end = solve.run(small_problem)[-1]
     assert end.steps == 20
-    assert end.best_dssim <= rho
-    largest = np.abs(np.asarray(end.best_change)).max()
+    assert end.result_dssim <= rho
+    largest = np.abs(np.asarray(end.result)).max()
     assert largest <= linf
     if linf == 2:
       assert largest == linf
     else:
-      assert end.best_dssim > 0.5 * rho
+      assert end.result_dssim > 0.5 * rho
       assert largest > 2
-    losses.append(float(end.best_loss))
-  assert losses[0] != losses[1]
 
 
 @pytest.mark.slow
-def test_patience_ends_early(small, small_problem):
-  """A face that already is its own target cannot gain anything."""
-  still = {"jitter": 0.0, "blur": 0.0}
-  solve = small_runner(
-    small, own_weight=0.0, steps=40, patience=3, rho=0.5, **still
-  )
-  at_home = small_problem._replace(target=small_problem.own)
-  hasty = solve.run(at_home)[-1]
-  assert 3 <= hasty.steps <= 10
-  assert not np.asarray(hasty.best_change).any()
-  # A face that gains goes on.
-  assert solve.run(small_problem)[-1].steps > hasty.steps + 3
+def test_a_small_budget_is_used(small, small_problem):
+  """Though each step is longer than the whole change may be."""
+  solve = small_runner(small, steps=40, rho=0.0008, learning_rate=8.0)
+  end = solve.run(small_problem)[-1]
+  assert np.asarray(end.result).any()
+  assert 0.5 * 0.0008 < end.result_dssim <= 0.0008
 
 
 @pytest.mark.slow
-def test_steps_over_the_budget_do_not_end_a_face(small, small_problem):
-  """The first of a small budget are; no change at all came before them."""
+@pytest.mark.parametrize("power", [1, 4])
+def test_a_budget_need_not_grow_with_the_square(small, small_problem, power):
+  """Most of it is used, and it holds."""
+
+  def budget(original, changed, weights):
+    change = (jnp.abs(changed - original) + 1e-3) / 10
+    return (weights[..., None] * change**power).sum()
+
+  rho = 0.2**power
   solve = small_runner(
-    small, steps=40, patience=3, rho=0.0008, learning_rate=8.0
+    small, goal=objective.Goal(budget=budget), rho=rho, steps=40
   )
   end = solve.run(small_problem)[-1]
-  assert np.asarray(end.best_change).any()
-  assert 0.5 * 0.0008 < end.best_dssim <= 0.0008
+  assert 0.5 * rho < end.result_dssim <= rho
 
 
 @pytest.mark.slow
@@ -256,7 +250,7 @@ def test_a_tint_is_bounded(small, small_problem):
 
   def tint(**options):
     solve = small_runner(small, linf=24, rho=0.5, steps=20, **options)
-    change = np.asarray(solve.run(small_problem)[-1].best_change)
+    change = np.asarray(solve.run(small_problem)[-1].result)
     inside = (small_problem.original > 30) & (small_problem.original < 225)
     apart = np.abs(change - change.mean(axis=-1, keepdims=True))
     return apart[inside.all(axis=-1)].max()
@@ -274,7 +268,7 @@ def test_a_finished_face_stays_as_it_is(solve, solved, problems):
   ended = [bool(solve.ended(state)) for state in states]
   assert ended == [False] * OPTIONS.steps + [True] * 4
   for state in states[OPTIONS.steps :]:
-    for name in ("best_change", "best_loss", "best_dssim"):
+    for name in ("result", "result_dssim"):
       np.testing.assert_array_equal(
         getattr(state, name), getattr(solved[-1], name)
       )

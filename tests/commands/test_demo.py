@@ -10,7 +10,7 @@ from terminal import run
 
 @pytest.mark.slow
 def test_the_demo_cloaks_a_photo_and_says_what_it_measured(tmp_path):
-  few = ("--steps=24", "--patience=0", "--crop_size=96", "--batch_size=1")
+  few = ("--steps=24", "--crop_size=96", "--batch_size=1")
   flags = (*few, "--surrogates=dlib_resnet", f"--output={tmp_path / 'demo'}")
   code, said, errors = run("demo", *flags)
   assert (code, errors) == (0, "")

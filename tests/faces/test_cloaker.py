@@ -29,7 +29,7 @@ def tiny():
 def options():
   return fawkes_jax.CloakerOptions(
     solver=fawkes_jax.SolverOptions(
-      rho=RHO, steps=60, patience=0, jitter=0, blur=0, jpeg=0
+      rho=RHO, steps=60, jitter=0, blur=0, jpeg=0
     ),
     crop_size=SIZE,
     batch_size=2,
