@@ -1,7 +1,7 @@
 """Keeps a fixed number of slots busy with faces until no face is left.
 
-A slot holds the solver's state of one face. When the face has met its
-stopping rule its result is taken out and the next face put in, without
+A slot holds the solver's state of one face. When the face has had all
+of its steps its result is taken out and the next face put in, without
 recompiling anything and without waiting for the other slots.
 
 Where extractors take turns, each group of them has a program of its own. All
@@ -50,7 +50,7 @@ class Solution:
 
   Attributes:
     change: float32 [size, size, 3], whole numbers, to be added to the crop;
-      zero where no change within the budget came nearer to the target.
+      zero where no step's change was within the budget.
     dssim: of the change, or what another budget measures; at most the budget.
     budget: that it had.
     steps: how many were done.
