@@ -48,8 +48,8 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md, "What a plain install gives".
 _MORE = (
-  "  the strongest recogniser that we tested still knew 34 to 40 % of photos in"
-  " mode mid, and 54 to 64 % of small JPEGs: `fawkes-jax weights fetch free`"
+  "  the strongest recogniser that we tested still knew 28 to 34 % of photos in"
+  " mode mid, and 54 to 66 % of small JPEGs: `fawkes-jax weights fetch free`"
   " gets more networks to cloak against, for --surrogates=free"
 )
 
