@@ -185,8 +185,7 @@ def step(
   far = _AHEAD * options.learning_rate
   ahead = far * downhill * problem.coverage[..., None]
 
-  def attack(change):
-    candidate = _candidate(change, problem)
+  def attack(candidate):
     saved = (
       views.quantise(candidate, tables, grid) if options.jpeg else candidate
     )
@@ -200,26 +199,25 @@ def step(
       goal.loss,
     )
 
-  def measure(change):
-    candidate = _candidate(change, problem)
+  def measure(candidate):
     if goal.budget is None:
-      dssim = ssim.dssim(problem.original, candidate, state.moments)
-    else:
-      changed = problem.original + candidate
-      dssim = goal.budget(problem.original, changed, problem.weights)
-    return dssim, candidate
+      return ssim.dssim(problem.original, candidate, state.moments)
+    changed = problem.original + candidate
+    return goal.budget(problem.original, changed, problem.weights)
 
-  measured, outward = jax.value_and_grad(measure, has_aux=True)(state.change)
-  dssim, candidate = measured
+  candidate, to_change = jax.vjp(
+    lambda change: _candidate(change, problem), state.change
+  )
+  dssim, outward = jax.value_and_grad(measure)(candidate)
   within = dssim <= problem.budget
   penalty = jnp.where(within, 0, state.penalty / problem.budget)
-  gradient = jax.grad(attack)(state.change) + penalty * outward
+  [gradient] = to_change(jax.grad(attack)(candidate) + penalty * outward)
   moved, adam = _adam(options).update(_scales(gradient), state.adam)
   shading = jax.image.resize(moved["shading"], gradient.shape[:2], "linear")
   update = room * moved["pixels"] + _SHADING * shading[..., None]
   # DSSIM grows like the square of the change; what replaces it, by Euler's
   # theorem, like this power.
-  power = jnp.vdot(outward, state.change) / jnp.maximum(dssim, _TINY)
+  power = jnp.vdot(outward, candidate) / jnp.maximum(dssim, _TINY)
   allowed = problem.budget / jnp.maximum(dssim, problem.budget)
   shrink = allowed ** (1 / jnp.clip(power, *_POWERS))
   change = _bounded(shrink * state.change + update, options)
