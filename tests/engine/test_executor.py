@@ -341,16 +341,18 @@ def test_extractors_take_turns(many):
   )
   problem = for_small(many[0], THREE)
   assert len(solve.compile(solve.states(problem))) == 2
-  asked = {}
-  for name in THREE:
+  asked = np.zeros((3, len(THREE)), bool)
+  for i, name in enumerate(THREE):
     # Whoever asks it gets no number.
     ill = {**problem.own, name: np.full_like(problem.own[name], np.nan)}
-    states = solve.states(problem._replace(own=ill))
-    asked[name] = []
-    for _ in range(2):
-      states = solve.advance(states)
-      asked[name].append(bool(np.isnan(states.change[0]).any()))
-  assert asked == {"a": [True, True], "b": [False, True], "c": [True, True]}
+    states = [solve.states(problem._replace(own=ill)) for _ in range(3)]
+    for step in range(3):
+      after = solve.advance(states[step])
+      asked[step, i] = np.isnan(after.change[0]).any()
+    solve.advance(solve.states(problem))  # So that the first group is next.
+  np.testing.assert_array_equal(
+    asked, [[True, False, True], [False, True, False], [True, False, True]]
+  )
 
 
 @pytest.mark.slow
