@@ -154,7 +154,7 @@ def problems(cloaker, faces):
     cloaker.problem(
       face,
       own={name: e[i] for name, e in own.items()},
-      target=i,
+      target={name: e[i] for name, e in cloaker.candidates.items()},
       grey=False,
       seed=i,
     )

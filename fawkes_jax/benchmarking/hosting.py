@@ -334,7 +334,7 @@ def _job(
     loaded.problem(
       face,
       own={name: e[i] for name, e in own.items()},
-      target=0,
+      target={name: e[0] for name, e in loaded.candidates.items()},
       grey=photo.grey,
       seed=0,
       jpeg_tables=photo.jpeg_tables,

@@ -5,13 +5,33 @@ is, of many candidate identities, the one whose images are farthest from all of
 the user's. A tracker, too, learns a person from several photos; so what a cloak
 leaves behind is the person's mean embedding, not that of one photo, which is as
 much of a pose and of the light.
+
+Where several people are cloaked together, each approaches another one of them,
+as the decoys of FoggySight do (Evtimov, Sturmfels and Kohno, PoPETs 2021): a
+tracker that has learned all of them finds a clean photo of one nearer to the
+cloaks of whoever approaches them than to their own.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+import scipy.optimize
 from jaxtyping import Float32, Int64
 
-Embeddings = dict[str, Float32[np.ndarray, "n d"]]
+Embeddings = Mapping[str, Float32[np.ndarray, "n d"]]
 """By extractor, normalised embeddings, one face or identity a row."""
+
+NOBODY = -1
+
+_MOST_ALIKE = 0.15
+"""People whose cosine is larger may be relatives, or one person: they are no
+targets for each other."""
+_DOUBLE = 0.1
+"""Twice as many photos of one as of the other weigh as much as this in cosine:
+a decoy should be as strong as those it stands in for."""
+_NEVER = 100.0
+_AT_ONCE = 256
+"""The assignment's time grows with the cube of the people."""
 
 
 def identities(
@@ -69,6 +89,48 @@ def farthest(faces: Embeddings, candidates: Embeddings) -> int:
   """
   distances = [1 - faces[name] @ candidates[name].T for name in sorted(faces)]
   return int(np.argmax(np.mean(distances, axis=0).min(axis=0)))
+
+
+def exchange(
+  means: Embeddings,
+  photos: Int64[np.ndarray, " p"],
+  standing: Mapping[int, int] | None = None,
+) -> Int64[np.ndarray, " p"]:
+  """Gives each person another one as a target, so that each is one's target.
+
+  Of all ways to do so the one with the largest sum of cosines, less what
+  different numbers of photos cost: whoever is like somebody already gets
+  nearer to them. People who are too much alike are left out. Many people are
+  divided by their numbers of photos.
+
+  Args:
+    means: of people, normalised.
+    photos: how many of each there are, at least 1.
+    standing: targets that people have already, by their indices.
+
+  Returns:
+    The index of each person's target; `NOBODY` for whom there is none.
+  """
+  chosen = np.full(len(photos), NOBODY, np.int64)
+  for person, target in (standing or {}).items():
+    chosen[person] = target
+  order = np.argsort(-photos, kind="stable")
+  who = order[chosen[order] == NOBODY]
+  whom = order[~np.isin(order, chosen)]
+  parts = max(1, -(-max(len(who), len(whom)) // _AT_ONCE))
+  for some, others in zip(
+    np.array_split(who, parts), np.array_split(whom, parts), strict=True
+  ):
+    alike = np.mean(
+      [e[some].astype(np.float32) @ e[others].T for e in means.values()], axis=0
+    )
+    ratio = np.log2(photos[some])[:, None] - np.log2(photos[others])[None]
+    cost = np.round(_DOUBLE * np.abs(ratio) - alike, 5)
+    cost[(alike > _MOST_ALIKE) | (some[:, None] == others[None])] = _NEVER
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
+    fit = cost[rows, columns] < _NEVER
+    chosen[some[rows[fit]]] = others[columns[fit]]
+  return chosen
 
 
 def _mean(embeddings: np.ndarray) -> np.ndarray:

@@ -80,6 +80,7 @@ class Cloaker:
     candidates: by extractor, normalised embeddings of the possible targets,
       one identity a row.
     target_names: what each of them is called.
+    exchanges: whether people who are cloaked together are each other's targets.
   """
 
   def __init__(
@@ -143,6 +144,7 @@ class Cloaker:
     self._goal.check(len(centre) for centre in self.centres.values())
     self._executors: dict[int, executor.Executor[Any]] = {}
     self.executor = self._executor(self.recognition.batch_size)
+    self.exchanges = options.target_dir is None and options.targets == "archive"
     if options.target_dir is None:
       self.candidates = self.normalised(bank.embeddings)
       count = len(next(iter(self.candidates.values())))
@@ -194,15 +196,16 @@ class Cloaker:
     faces = [face for some in found for face in some]
     own = self.normalised(self.recognition.embed(faces))
     persons = _persons(found, own, labels)
-    chosen = targets.choose(own, persons, self.candidates)
+    leave = targets.identities(own, persons)
+    reach, names = self._goals(own, leave, persons)
     return self._cloaked(
       pictures,
       found,
       own=own,
-      leave=targets.identities(own, persons),
-      reach={name: e[chosen] for name, e in self.candidates.items()},
+      leave=leave,
+      reach=reach,
       persons=persons,
-      names=[self.target_names[target] for target in chosen],
+      names=names,
     )
 
   def cloak_crops(
@@ -275,6 +278,40 @@ class Cloaker:
       n: np.zeros((0, len(c)), np.float32) for n, c in self.centres.items()
     }
 
+  def _goals(
+    self,
+    own: Mapping[str, Float32[np.ndarray, "n d"]],
+    means: Mapping[str, Float32[np.ndarray, "n d"]],
+    persons: Int64[np.ndarray, " n"],
+  ) -> tuple[dict[str, Float32[np.ndarray, "n d"]], list[str]]:
+    """What faces approach, and what it is called.
+
+    Args:
+      own: by extractor, their normalised embeddings.
+      means: likewise, of their people.
+      persons: whose they are.
+    """
+    chosen = targets.choose(own, persons, self.candidates)
+    people, first, index = np.unique(
+      persons, return_index=True, return_inverse=True
+    )
+    goal = np.full(len(persons), targets.NOBODY)
+    if self.exchanges:
+      goal = targets.exchange(
+        {name: e[first] for name, e in means.items()}, np.bincount(index)
+      )[index]
+    among = goal != targets.NOBODY
+    reach = {
+      name: np.where(
+        among[:, None], means[name][first[goal]], candidates[chosen]
+      )
+      for name, candidates in self.candidates.items()
+    }
+    return reach, [
+      f"person {people[goal[i]]}" if among[i] else self.target_names[chosen[i]]
+      for i in range(len(persons))
+    ]
+
   def cost(
     self,
     face: finder.AlignedFace,
@@ -304,7 +341,7 @@ class Cloaker:
     face: finder.AlignedFace,
     *,
     own: Mapping[str, Float32[np.ndarray, " d"]],
-    target: int | Mapping[str, Float32[np.ndarray, " d"]],
+    target: Mapping[str, Float32[np.ndarray, " d"]],
     grey: bool,
     seed: int,
     jpeg_tables: UInt16[np.ndarray, "2 8 8"] | None = None,
@@ -314,8 +351,7 @@ class Cloaker:
     Args:
       face: found by `recognition.finder`.
       own: by extractor, its person's normalised embedding.
-      target: index into `candidates`; or by extractor, another one's normalised
-        embedding.
+      target: likewise, of whom it approaches.
       grey: whether its photo is greyscale.
       seed: the seed of its random views, 0..2**32 - 1.
       jpeg_tables: the quantisation tables of its file; None where that is no
@@ -324,8 +360,6 @@ class Cloaker:
     Returns:
       The problem, with numpy leaves.
     """
-    if isinstance(target, int | np.integer):
-      target = {name: e[target] for name, e in self.candidates.items()}
     return solver.Problem(
       original=face.crop,
       coverage=face.coverage,

@@ -38,6 +38,15 @@ class TargetOptions(FaceOptions):
     more="None stands for the package's",
     rare=True,
   )
+  targets: str = option(
+    "whom people shall look like to a machine: archive, others who are cloaked"
+    " with them; or bank, strangers",
+    rules.one_of("archive", "bank"),
+    default="archive",
+    more="In an archive each person approaches another one whose looks are not"
+    " too much alike; whoever finds none, one of the bank",
+    rare=True,
+  )
 
 
 class CloakerOptions(TargetOptions):
@@ -274,6 +283,7 @@ class CloakOptions(IndexOptions, CloakerOptions):
       "extractors",
       "target_dir",
       "bank",
+      "targets",
       "protect",
       "spare",
       "named",

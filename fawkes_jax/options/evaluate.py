@@ -59,6 +59,12 @@ class EvaluateOptions(FaceOptions):
     default=None,
     more="None stands for the package's",
   )
+  targets: str = option(
+    "whom people shall look like to a machine: archive, others who are cloaked"
+    " with them; or bank, strangers, as if each were cloaked alone",
+    rules.one_of("archive", "bank"),
+    default="archive",
+  )
   trackers: tuple[str, ...] = option(
     "dlib, or recognisers in .onnx or .xml files",
     rules.Rule(
@@ -200,7 +206,11 @@ class EvaluateOptions(FaceOptions):
       for field in dataclasses.fields(FaceOptions)
     }
     return CloakOptions(
-      **(fields | {"bank": self.bank, "retry_failed": True} | changes),
+      **(
+        fields
+        | {"bank": self.bank, "targets": self.targets, "retry_failed": True}
+        | changes
+      ),
       input=source,
       output=output,
       solver=solver,

@@ -12,11 +12,11 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from fawkes_jax import types
 from fawkes_jax.archive import files, names, scan, stores
@@ -107,6 +107,16 @@ class Choice:
             f" the cosine is at most {most:.2f} and must be {UNLIKE} at least"
           )
 
+  def cloaked(self, everybody: people_lib.People) -> Bool[np.ndarray, " p"]:
+    """Whether each person of the archive is cloaked."""
+    return np.array(
+      [
+        self._decide(everybody.mean(who), everybody.names.get(who))["cloak"]
+        for who in range(len(everybody))
+      ],
+      bool,
+    )
+
   def apply(self, job: saving.Job) -> saving.Job:
     """A photo with the faces that are to be cloaked.
 
@@ -116,14 +126,23 @@ class Choice:
     Returns:
       The job for these faces, maybe none; all decisions are in it.
     """
-    decisions = [self._decide(job, i) for i in range(len(job.faces))]
+    decisions = [
+      {"box": list(face.box)}
+      | self._decide(
+        {name: e[i] for name, e in job.means.items()},
+        job.called[i] if job.called else None,
+      )
+      for i, face in enumerate(job.faces)
+    ]
     wanted = [i for i, decision in enumerate(decisions) if decision["cloak"]]
     return dataclasses.replace(
       saving.part(job, wanted), decisions=tuple(decisions)
     )
 
-  def _decide(self, job: saving.Job, index: int) -> dict:
-    called = job.called[index] if job.called else None
+  def _decide(
+    self, mean: Mapping[str, Float32[np.ndarray, " d"]], called: str | None
+  ) -> dict:
+    """Decides about a person by its mean, and its name if it has one."""
     # Whoever has a name is nobody of another name, however alike they are.
     shown = [
       one
@@ -131,7 +150,7 @@ class Choice:
       if called is None or not one.named or one.name == called
     ]
     likeness = [
-      float(np.mean([e[index] @ one.mean[n] for n, e in job.means.items()]))
+      float(np.mean([e @ one.mean[name] for name, e in mean.items()]))
       for one in shown
     ]
     nearest = int(np.argmax(likeness)) if shown else None
@@ -141,7 +160,6 @@ class Choice:
     # Where it is unsure, the threshold is on the side that was chosen.
     low = self._unsure == self._protect
     return {
-      "box": list(job.faces[index].box),
       "cloak": cloak,
       "nearest": called if nearest is None else shown[nearest].name,
       "likeness": None if nearest is None else cosine,

@@ -1,7 +1,8 @@
 """Whom the faces of an archive show, and whom they are cloaked against.
 
 A tracker learns a person from several photos; so all photos of a person are
-cloaked against what they have in common, and towards one target. Who is who is
+cloaked against what they have in common, and towards one target: another person
+of the archive, or where nobody suits, an identity of the bank. Who is who is
 found out once for the whole archive, by the process that leads the others, and
 written beside the index: two tables, of people and of the faces that are
 theirs.
@@ -9,11 +10,12 @@ theirs.
 
 import collections
 import dataclasses
+import typing
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from fawkes_jax import types
 from fawkes_jax.archive import files, manifest, names, storage
@@ -25,6 +27,9 @@ from fawkes_jax.models import yunet
 from fawkes_jax.runs import saving
 from fawkes_jax.runs.failures import one_photo
 
+if typing.TYPE_CHECKING:
+  from fawkes_jax.runs import choosing
+
 _SAME_PHOTO = 0.98
 """Faces that are nearer than this are one photograph, cut or saved anew."""
 _SAME_PLACE = 0.3
@@ -34,6 +39,9 @@ _MOST = 64
 _FACES = f"{index_lib.FOLDER}/people-faces.parquet"
 _PEOPLE = f"{index_lib.FOLDER}/people.parquet"
 _BLOCK = 65_536
+_AMONG = "archive/"
+_DIGITS = 16
+"""Of the digest of the photo that a target's name has."""
 
 Problem = tuple[tuple[saving.Job, int], solver.Problem]
 """Of a face of a job, by its number."""
@@ -45,6 +53,8 @@ def arrange(
   cloaker: cloaker_lib.Cloaker,
   rows: manifest.Rows,
   *,
+  config: str | None = None,
+  choice: "choosing.Choice | None" = None,
   mapping: grouping.Map = map,
 ) -> None:
   """Finds out who is who in an archive, and writes it down.
@@ -54,6 +64,9 @@ def arrange(
     store: the output folder.
     cloaker: of the run.
     rows: of the manifest; a person keeps the target that its photos have.
+    config: of the run, see `Row`: photos of other rows are cloaked anew; None
+      for all rows.
+    choice: who is cloaked, and can be another one's target; None for everybody.
     mapping: does the searches of `grouping.groups`.
 
   Raises:
@@ -74,13 +87,23 @@ def arrange(
   chosen = _differing(vectors, labels)
   goals = _goals(vectors, labels, chosen, cloaker)
   del vectors
-  for person, target in _former(index, rows, labels, counts, cloaker):
-    goals[person] = target
+  boxes = index.boxes()
+  known = Whose(
+    sha256=np.array([sha256 for sha256, _ in photos], "S64"),
+    first=np.concatenate([[0], np.cumsum(counts)]),
+    people=labels,
+    boxes=boxes,
+  )
+  former = _former(rows, known, config)
+  numbers = {name: i for i, name in enumerate(cloaker.target_names)}
+  for person, name in former.items():
+    goals[person] = numbers.get(name, goals[person])
   means = _means(index, cloaker, labels, chosen, len(goals))
   people = pa.table(
     {
       "person": np.arange(len(goals), dtype=np.int32),
       "target": goals.astype(np.int32),
+      "towards": np.full(len(goals), targets.NOBODY, np.int32),
       "photos": np.bincount(labels, minlength=len(goals)).astype(np.int32),
       "differing": np.bincount(
         labels, weights=chosen, minlength=len(goals)
@@ -93,18 +116,22 @@ def arrange(
       },
     }
   )
-  offsets = np.concatenate([[0], np.cumsum(counts)])
+  if cloaker.exchanges:
+    everybody = People(cloaker, people, known, names.read(store), seed=0)
+    free = _cloaked(choice, everybody)
+    free[[who for who, name in former.items() if name in numbers]] = False
+    towards = _exchanged(everybody, free, former, store)
+    people = people.set_column(
+      people.schema.get_field_index("towards"), "towards", pa.array(towards)
+    )
+  offsets = pa.array(known.first, pa.int32())
   faces = pa.table(
     {
       "sha256": [sha256 for sha256, _ in photos],
-      "people": pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(labels, pa.int32())
-      ),
+      "people": pa.ListArray.from_arrays(offsets, pa.array(labels, pa.int32())),
       "boxes": pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()),
-        pa.FixedSizeListArray.from_arrays(
-          pa.array(index.boxes().reshape(-1)), 4
-        ),
+        offsets,
+        pa.FixedSizeListArray.from_arrays(pa.array(boxes.reshape(-1)), 4),
       ),
     }
   )
@@ -182,6 +209,41 @@ class Whose:
       return None
     return int(self.people[places.start + best])
 
+  def target_names(self) -> list[str]:
+    """What each person is called where it is another one's target.
+
+    By its first face, as people have other numbers when photos join.
+    """
+    _, places = np.unique(self.people, return_index=True)
+    photos = np.searchsorted(self.first, places, side="right") - 1
+    return [
+      f"{_AMONG}{self.sha256[photo].decode()[:_DIGITS]}/{place}"
+      for photo, place in zip(
+        photos.tolist(), (places - self.first[photos]).tolist(), strict=True
+      )
+    ]
+
+  def target(self, name: str) -> int | None:
+    """The person whom `target_names` call so, also if photos have joined.
+
+    Args:
+      name: of a target.
+
+    Returns:
+      The person; None where there is no such face.
+    """
+    if not name.startswith(_AMONG):
+      return None
+    digits, _, number = name.removeprefix(_AMONG).partition("/")
+    photo = int(np.searchsorted(self.sha256, np.bytes_(digits.encode())))
+    if photo == len(self.sha256) or not number.isdecimal():
+      return None
+    place = int(self.first[photo]) + int(number)
+    there = self.sha256[photo].decode().startswith(digits)
+    if not there or place >= self.first[photo + 1]:
+      return None
+    return int(self.people[place])
+
   def faces_of(self, person: int) -> Iterator[names.Face]:
     """The faces of a person, as names know them."""
     for place in np.flatnonzero(self.people == person).tolist():
@@ -251,42 +313,42 @@ class People:
 
   Attributes:
     targets: of each person, its number among the cloaker's.
+    towards: instead of that, the person that it approaches; or
+      `targets.NOBODY`.
     photos: how many of each person there are.
     differing: how many of them its mean is made of.
+    means: by extractor, the mean embedding of each person, as half floats.
     names: what people are called who have a name.
   """
 
   def __init__(
     self,
     cloaker: cloaker_lib.Cloaker,
-    store: storage.Store,
+    people: pa.Table,
+    whose: Whose,
+    named: names.Names,
     *,
     seed: int,
   ):
-    """Reads who is who.
+    """Knows who is who, see `read`.
 
     Args:
       cloaker: of the run.
-      store: the output folder.
+      people: the table of them.
+      whose: who is on each photo.
+      named: the names, and the faces that have them.
       seed: of the run.
-
-    Raises:
-      FawkesError: it cannot be read.
     """
     self._cloaker = cloaker
+    self._whose = whose
     self._seed = seed
-    try:
-      people, self._whose = _read(store, _PEOPLE), whose(store)
-    except FileNotFoundError as error:
-      raise types.FawkesError(
-        f"{store.address}/{index_lib.FOLDER} cannot be read:"
-        f" {files.reason(error)}"
-      ) from error
-    self.targets, self.photos, self.differing = (
-      people[name].to_numpy() for name in ("target", "photos", "differing")
+    self.targets, self.towards, self.photos, self.differing = (
+      people[name].to_numpy()
+      for name in ("target", "towards", "photos", "differing")
     )
-    self.names = self._whose.called(names.read(store))
-    self._means: dict[str, np.ndarray] = {
+    self.names = whose.called(named)
+    self._target_names = whose.target_names()
+    self.means: dict[str, np.ndarray] = {
       name: index_lib.numbers(people[f"mean {name}"])
       for name in cloaker.candidates
     }
@@ -298,11 +360,19 @@ class People:
     """The person of each face of a photo; None where it is not known."""
     return self._whose.of(sha256)
 
+  def target(self, name: str) -> int | None:
+    """The person whom `target_name` calls so, see `Whose.target`."""
+    return self._whose.target(name)
+
+  def target_name(self, person: int) -> str:
+    """What a person is called as a target, see `Whose.target_names`."""
+    return self._target_names[person]
+
   def mean(self, person: int) -> dict[str, Float32[np.ndarray, " d"]]:
     """The normalised mean embedding of a person, by extractor."""
     return {
       name: normalised(mean[person : person + 1].astype(np.float32))[0]
-      for name, mean in self._means.items()
+      for name, mean in self.means.items()
     }
 
   def nearest(
@@ -323,7 +393,7 @@ class People:
       cosines = np.mean(
         [
           own[name] @ normalised(mean[start : start + _BLOCK].astype("f4")).T
-          for name, mean in self._means.items()
+          for name, mean in self.means.items()
         ],
         axis=0,
       )
@@ -345,24 +415,43 @@ class People:
     cloaker, people = self._cloaker, self.of(job.sha256)
     if people is None:
       job.means = job.own
-      job.targets = [
-        targets.farthest(
-          {name: e[i : i + 1] for name, e in job.own.items()},
-          cloaker.candidates,
-        )
-        for i in range(len(job.faces))
-      ]
+      goals = targets.choose(
+        job.own, np.arange(len(job.faces)), cloaker.candidates
+      )
+      job.targets = {n: e[goals] for n, e in cloaker.candidates.items()}
+      job.target_names = [cloaker.target_names[goal] for goal in goals]
       job.photos = [1] * len(job.faces)
       job.called = [None] * len(job.faces)
     else:
-      job.targets = self.targets[people].tolist()
+      self._aim(job, self.targets[people], self.towards[people])
       job.photos = self.photos[people].tolist()
       job.called = [self.names.get(person) for person in people.tolist()]
       job.means = {
         name: normalised(mean[people].astype(np.float32))
-        for name, mean in self._means.items()
+        for name, mean in self.means.items()
       }
-    job.target_names = [cloaker.target_names[goal] for goal in job.targets]
+
+  def _aim(
+    self,
+    job: saving.Job,
+    goals: Int64[np.ndarray, " n"],
+    towards: Int64[np.ndarray, " n"],
+  ) -> None:
+    """Says towards whom faces are cloaked, see `targets` and `towards`."""
+    bank = self._cloaker
+    among = towards != targets.NOBODY
+    job.targets = {
+      name: np.where(
+        among[:, None],
+        normalised(mean[towards].astype(np.float32)),
+        bank.candidates[name][goals],
+      )
+      for name, mean in self.means.items()
+    }
+    job.target_names = [
+      self._target_names[person] if there else bank.target_names[goal]
+      for there, person, goal in zip(among, towards, goals, strict=True)
+    ]
 
   def problems(self, job: saving.Job) -> list[Problem]:
     """What the solver is to do for the faces of a photo.
@@ -383,7 +472,7 @@ class People:
           self._cloaker.problem(
             face,
             own={name: e[index] for name, e in job.means.items()},
-            target=goal,
+            target={name: e[index] for name, e in job.targets.items()},
             grey=job.grey,
             seed=cloaker_lib.face_seed(
               self._seed, job.sha256, job.numbers[index]
@@ -391,10 +480,36 @@ class People:
             jpeg_tables=job.jpeg_tables,
           ),
         )
-        for index, (face, goal) in enumerate(
-          zip(job.faces, job.targets, strict=True)
-        )
+        for index, face in enumerate(job.faces)
       ]
+
+
+def read(
+  cloaker: cloaker_lib.Cloaker, store: storage.Store, *, seed: int
+) -> People:
+  """Reads who is who.
+
+  Args:
+    cloaker: of the run.
+    store: the output folder.
+    seed: of the run.
+
+  Raises:
+    FawkesError: it cannot be read.
+  """
+  try:
+    people, known = _read(store, _PEOPLE), whose(store)
+  except FileNotFoundError as error:
+    raise types.FawkesError(
+      f"{store.address}/{index_lib.FOLDER} cannot be read:"
+      f" {files.reason(error)}"
+    ) from error
+  if "towards" not in people.column_names:
+    raise types.FawkesError(
+      f"{store.address}/{_PEOPLE} is of an earlier version: `fawkes-jax index`"
+      " makes it anew"
+    )
+  return People(cloaker, people, known, names.read(store), seed=seed)
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:
@@ -484,35 +599,86 @@ def _goals(
 
 
 def _former(
-  index: index_lib.Index,
-  rows: manifest.Rows,
-  labels: Int64[np.ndarray, " n"],
-  counts: Int64[np.ndarray, " m"],
-  cloaker: cloaker_lib.Cloaker,
-) -> Iterator[tuple[int, int]]:
-  """People some of whose photos are cloaked already, and their targets."""
-  numbers = {name: i for i, name in enumerate(cloaker.target_names)}
-  first = dict(
-    zip(
-      (sha256 for sha256, _ in index.photos()),
-      np.cumsum(counts) - counts,
-      strict=True,
-    )
-  )
-  votes: dict[int, collections.Counter[int]] = collections.defaultdict(
+  rows: manifest.Rows, known: Whose, config: str | None
+) -> dict[int, str]:
+  """The targets of people some of whose photos are cloaked already, by name."""
+  votes: dict[int, collections.Counter[str]] = collections.defaultdict(
     collections.Counter
   )
   for row in rows:
-    place = first.get(row.source_sha256 or "")
-    if row.status != "cloaked" or place is None:
+    people = known.of(row.source_sha256 or "")
+    if row.status != "cloaked" or people is None:
       continue
-    for person, face in zip(labels[place:], row.faces, strict=False):
-      target = numbers.get(str(face.get("target")))
-      if target is not None:
-        votes[int(person)][target] += 1
-  for person, counted in votes.items():
-    most = max(counted.values())
-    yield person, min(t for t, count in counted.items() if count == most)
+    if config is not None and row.config != config:
+      continue
+    for person, face in zip(people.tolist(), row.faces, strict=False):
+      if target := face.get("target"):
+        votes[person][str(target)] += 1
+  return {
+    person: min(votes[person], key=lambda name: (-votes[person][name], name))
+    for person in sorted(votes)
+  }
+
+
+def _cloaked(
+  choice: "choosing.Choice | None", everybody: People
+) -> Bool[np.ndarray, " p"]:
+  """Who is cloaked."""
+  if choice is None:
+    return np.ones(len(everybody), bool)
+  try:
+    return choice.among(everybody).cloaked(everybody)
+  except types.FawkesError:  # Each process says so when it cloaks.
+    return np.zeros(len(everybody), bool)
+
+
+def _exchanged(
+  everybody: People,
+  free: Bool[np.ndarray, " p"],
+  former: Mapping[int, str],
+  store: storage.Store,
+) -> Int32[np.ndarray, " p"]:
+  """Whom each person approaches.
+
+  Args:
+    everybody: in the archive.
+    free: who approaches another one of these.
+    former: targets that people have already, by name.
+    store: where an earlier run may have written down who approaches whom.
+  """
+  standing = _written(store) | {
+    everybody.target_name(who): target for who, target in former.items()
+  }
+  some = np.flatnonzero(free)
+  places = {person: place for place, person in enumerate(some.tolist())}
+  kept = {}
+  for one, other in standing.items():
+    who, whom = everybody.target(one), everybody.target(other)
+    if who != whom and who in places and whom in places:
+      kept[places[who]] = places[whom]
+  chosen = targets.exchange(
+    {name: e[some] for name, e in everybody.means.items()},
+    everybody.photos[some],
+    kept,
+  )
+  towards = np.full(len(everybody), targets.NOBODY, np.int32)
+  among = chosen != targets.NOBODY
+  towards[some[among]] = some[chosen[among]]
+  return towards
+
+
+def _written(store: storage.Store) -> dict[str, str]:
+  """Who approaches whom in what is written down, by name."""
+  try:
+    towards = _read(store, _PEOPLE)["towards"].to_pylist()
+    called = whose(store).target_names()
+  except (FileNotFoundError, KeyError, types.FawkesError):
+    return {}  # By an earlier version, or not yet.
+  return {
+    called[who]: called[whom]
+    for who, whom in enumerate(towards)
+    if whom != targets.NOBODY
+  }
 
 
 def _means(

@@ -89,6 +89,7 @@ def cloak_archive(
   ):
     faces = open_index(options, record.store, watcher)
     cloaker = cloaker or cloaker_lib.Cloaker(options, photos=len(some))
+    choice = choosing.of(options, cloaker)
     run = phases.Phases(
       options,
       cloaker,
@@ -99,7 +100,7 @@ def cloak_archive(
       recording(record, counts, watcher),
       watcher,
       record.is_foreign,
-      choice=choosing.of(options, cloaker),
+      choice=choice,
     )
     with membership.Team(
       record.store,
@@ -112,7 +113,28 @@ def cloak_archive(
       warn=watcher.warned,
     ) as processes:
       processes.meet()
-      _share(options, run, record, faces, cloaker, processes)
+
+      def arrange() -> None:
+        faces.refresh()
+        record.refresh()
+        people.arrange(
+          faces,
+          record.store,
+          cloaker,
+          record.rows,
+          config=options.fingerprint(),
+          choice=choice,
+        )
+
+      _share(
+        options,
+        run,
+        record,
+        faces,
+        arrange,
+        lambda: everybody(options, cloaker, record.store),
+        processes,
+      )
       record.sync()
       processes.done()
       if options.process_id == 0:
@@ -149,7 +171,8 @@ def _share(
   run: phases.Phases,
   record: manifest.Manifest,
   faces: index.Index,
-  cloaker: cloaker_lib.Cloaker,
+  arrange: Callable[[], None],
+  everybody: Callable[[], people.People],
   processes: membership.Team,
 ) -> None:
   """Does this process's share of a run, and that of processes that are lost."""
@@ -169,28 +192,21 @@ def _share(
     survey(share)
     run.look_again(_of(options, (share,)))
 
-  def arrange() -> None:
-    if processes.leads():
-      faces.refresh()
-      record.refresh()
-      people.arrange(faces, record.store, cloaker, record.rows)
-
   def lead(share: int) -> None:
     look_again(share)
     if share == 0:
-      faces.refresh()
-      record.refresh()
-      people.arrange(faces, record.store, cloaker, record.rows)
+      arrange()
 
   survey(options.process_id)
   if not processes.reach(1, survey):
     return
   run.look_again(own())
   processes.reach(2, look_again)
-  arrange()
+  if processes.leads():
+    arrange()
   processes.reach(3, lead, leader=True)
   faces.refresh()
-  run.cloak(own(), everybody(options, cloaker, record.store))
+  run.cloak(own(), everybody())
 
 
 def _all_of(
@@ -306,7 +322,7 @@ def everybody(
   options: CloakOptions, cloaker: cloaker_lib.Cloaker, store: storage.Store
 ) -> people.People:
   """The people of an archive, as they were arranged."""
-  return people.People(cloaker, store, seed=options.solver.seed)
+  return people.read(cloaker, store, seed=options.solver.seed)
 
 
 def open_index(

@@ -170,7 +170,13 @@ class _Engine:
     with contextlib.suppress(types.FawkesError):  # There is no manifest yet.
       rows, _, _ = manifest.peek(self._options.output)
     people.arrange(
-      self._index, self._store, self._cloaker, rows, mapping=everywhere
+      self._index,
+      self._store,
+      self._cloaker,
+      rows,
+      config=self._options.fingerprint(),
+      choice=self._choice,
+      mapping=everywhere,
     )
     self._index.tidy()
     yield from ()

@@ -46,7 +46,7 @@ class Job:
     own: the same, normalised.
     numbers: of the faces, among all that are on the photo.
     means: what each face is cloaked against, like `own`.
-    targets: of each face, its number among the cloaker's.
+    targets: what each face approaches, like `own`.
     target_names: of each face's target.
     solutions: by the index of the face.
     photos: how many there are of each face's person, as far as that is known.
@@ -65,7 +65,7 @@ class Job:
   own: dict[str, np.ndarray]
   numbers: list[int]
   means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  targets: list[int] = dataclasses.field(default_factory=list)
+  targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   target_names: list[str] = dataclasses.field(default_factory=list)
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
@@ -89,7 +89,7 @@ def part(job: Job, indices: list[int]) -> Job:
     raw=rows(job.raw),
     own=rows(job.own),
     means=rows(job.means),
-    targets=[job.targets[i] for i in indices],
+    targets=rows(job.targets),
     target_names=[job.target_names[i] for i in indices],
     photos=[job.photos[i] for i in indices if job.photos],
     called=[job.called[i] for i in indices if job.called],

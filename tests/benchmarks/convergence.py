@@ -52,7 +52,7 @@ def main() -> None:
       engine.problem(
         face,
         own={name: e[i] for name, e in own.items()},
-        target=chosen[i],
+        target={n: e[chosen[i]] for n, e in engine.candidates.items()},
         grey=False,
         seed=i,
       ),

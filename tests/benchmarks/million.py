@@ -111,6 +111,7 @@ def cloaker(given):
     candidates={"x": targets.astype(np.float32)},
     centres={"x": np.zeros(given.numbers, np.float32)},
     target_names=[f"made up/{i}" for i in range(256)],
+    exchanges=True,
   )
 
 
@@ -171,9 +172,7 @@ def read(given):
   from fawkes_jax.runs import people
 
   with measured("people read"):
-    known = people.People(
-      cloaker(given), stores.open_store(given.output), seed=0
-    )
+    known = people.read(cloaker(given), stores.open_store(given.output), seed=0)
   found = [known.of(digest(i))[0] for i in range(given.faces)]
   _, truth = drawn(given)
   both = _pairs(np.array(found) * given.people + truth)

@@ -90,7 +90,11 @@ def main() -> None:
         ).items()
       }
       problem = engine.problem(
-        faces[i], own=own, target=chosen[i], grey=False, seed=int(i)
+        faces[i],
+        own=own,
+        target={n: e[chosen[i]] for n, e in engine.candidates.items()},
+        grey=False,
+        seed=int(i),
       )
       # The whole budget: nothing is saved here.
       problem = problem._replace(budget=np.float32(solver.rho))

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,77 @@ def test_no_faces():
   none, labels = {"a": np.zeros((0, 16), np.float32)}, np.zeros(0, np.int64)
   assert targets.identities(none, labels)["a"].shape == (0, 16)
   assert targets.choose(none, labels, {"a": unit(10, 16)}).shape == (0,)
+
+
+def people(count, length=64, seed=0):
+  """Means of people in two spaces; no two are too much alike."""
+  return {
+    "a": unit(count, length, seed=seed),
+    "b": unit(count, length, seed=seed + 100),
+  }
+
+
+def alike(means, i, j):
+  return np.mean([e[i] @ e[j] for e in means.values()])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_person_of_many_approaches_another_and_is_approached_once(seed):
+  means = people(30, seed=seed)
+  chosen = targets.exchange(means, np.full(30, 5))
+  assert sorted(chosen) == list(range(30))
+  assert not np.any(chosen == np.arange(30))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exchange_has_the_largest_sum_of_cosines(seed):
+  means = people(6, seed=seed)
+  ways = [
+    way
+    for way in itertools.permutations(range(6))
+    if all(i != j for i, j in enumerate(way))
+    and max(alike(means, i, j) for i, j in enumerate(way)) <= 0.15
+  ]
+  best = max(ways, key=lambda w: sum(alike(means, *ij) for ij in enumerate(w)))
+  assert tuple(targets.exchange(means, np.full(6, 4))) == best
+
+
+def test_nobody_approaches_whom_is_too_much_alike():
+  """Two halves of a person, a relative of it, and somebody else."""
+  person = unit(64)
+  relative = near(person, 1, 2.0)
+  means = {"a": np.stack([person, near(person, 2, 0.1), relative, -person])}
+  chosen = targets.exchange(means, np.full(4, 3))
+  assert 0.15 < means["a"][0] @ relative < 0.6
+  assert chosen[3] in (0, 1, 2) and list(chosen).count(3) == 1
+  assert set(chosen) == {targets.NOBODY, chosen[3], 3}
+
+
+def test_people_of_many_photos_approach_each_other():
+  """Not the strangers of one photo, though these are nearer."""
+  person, other, one, two = np.eye(4, dtype=np.float32)
+  means = {
+    "a": np.stack([person, one + 0.1 * person, other, two + 0.1 * other])
+  }
+  chosen = targets.exchange(means, np.array([20, 1, 18, 1]))
+  assert chosen.tolist() == [2, 3, 0, 1]
+
+
+def test_whoever_has_a_target_keeps_it_when_others_join():
+  few, many = np.full(9, 2), np.full(10, 2)
+  means = people(10)
+  before = targets.exchange({n: e[:9] for n, e in means.items()}, few)
+  standing = dict(enumerate(before.tolist()))
+  after = targets.exchange(means, many, standing)
+  assert after[:9].tolist() == before.tolist()
+  part = {i: j for i, j in standing.items() if i < 4}
+  again = targets.exchange({n: e[:9] for n, e in means.items()}, few, part)
+  assert again.tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 1000])
+def test_any_number_of_people_find_somebody(count):
+  photos = np.random.default_rng(0).integers(1, 50, count)
+  chosen = targets.exchange(people(count, 256), photos)
+  found = chosen[chosen != targets.NOBODY]
+  assert len(set(found)) == len(found) == (0 if count < 2 else count)

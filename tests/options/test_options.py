@@ -83,6 +83,7 @@ CHANGES = {
   "solver": MODES["low"],
   "extractors": ("dlib_resnet", "another"),
   "target_dir": Path("someone"),
+  "targets": "bank",
   "protect": ("anna",),
   "spare": ("anna",),
   "named": (("anna", "0123456789ab"),),

@@ -22,7 +22,7 @@ def job(faces, cosines):
     source=SourceFile(relative="a.jpg"), sha256="", grey=False,
     jpeg_tables=None, smallest_face=24.0, faces=faces[: len(cosines)],
     raw={"a": mean}, own={"a": mean}, means={"a": mean},
-    numbers=list(range(len(cosines))), targets=[7] * len(cosines),
+    numbers=list(range(len(cosines))), targets={"a": mean},
     target_names=["bank/7"] * len(cosines),
   )  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_who_is_cloaked(faces, protect, unsure, cloaked):
   choice = choosing.Choice([shown], protect=protect, unsure=unsure)
   result = choice.apply(job(faces, [SURE, MAYBE, OTHER]))
   assert result.numbers == cloaked
-  assert [len(result.faces), len(result.targets)] == [len(cloaked)] * 2
+  assert [len(result.faces), len(result.targets["a"])] == [len(cloaked)] * 2
   assert [d["cloak"] for d in result.decisions] == [
     i in cloaked for i in range(3)
   ]

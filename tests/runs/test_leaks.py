@@ -116,7 +116,7 @@ def test_people_are_found_among_published_photos(
   Image.fromarray(small_astronaut[:, ::-1]).save(public / "mirrored.png")
   Image.new("RGB", (99, 99)).save(public / "wall.png")
   (public / "notes.txt").write_text("no photo")
-  known = people.People(cloaker, store, seed=0)
+  known = people.read(cloaker, store, seed=0)
   counts = leaks.published(str(public), cloaker, known)
   assert counts.tolist() == [0, 1]
   found = said(store, [row(0), row(1)], published=counts)

@@ -6,7 +6,7 @@ import pytest
 from fawkes_jax.archive import index, manifest, names, stores
 from fawkes_jax.archive.source import SourceFile
 from fawkes_jax.cloaking import targets
-from fawkes_jax.runs import people, saving
+from fawkes_jax.runs import choosing, people, saving
 
 OTHER = 3
 """Somebody else than the others of `faces`."""
@@ -25,8 +25,9 @@ def archive(faces, cloaker, tmp_path):
     for name, e in cloaker.recognition.embed(faces).items()
   }
 
-  def make(photos, rows=(), seed=5, known=None):
-    store = stores.open_store(tmp_path / str(len(list(tmp_path.iterdir()))))
+  def make(photos, rows=(), seed=5, known=None, choice=None, folder=None):
+    folder = folder or str(len(list(tmp_path.iterdir())))
+    store = stores.open_store(tmp_path / folder)
     one = index.Index(store, config="c")
     for name, numbers in photos.items():
       one.add(
@@ -43,9 +44,9 @@ def archive(faces, cloaker, tmp_path):
     one.sync()
     before = manifest.Rows()
     before.put(rows)
-    people.arrange(one, store, cloaker, before)
     names.write(store, known or {})
-    return people.People(cloaker, store, seed=seed)
+    people.arrange(one, store, cloaker, before, config="c", choice=choice)
+    return people.read(cloaker, store, seed=seed)
 
   return make
 
@@ -54,6 +55,7 @@ def archive(faces, cloaker, tmp_path):
 def job(faces, cloaker):
   """Makes the job of a photo with some of `faces`."""
   raw = cloaker.recognition.embed(faces)
+  raw = {key: np.concatenate([e, -e[:1]]) for key, e in raw.items()}
   own = cloaker.normalised(raw)
 
   def make(name, numbers):
@@ -64,7 +66,7 @@ def job(faces, cloaker):
       jpeg_tables=None,
       smallest_face=40.0,
       numbers=list(range(len(numbers))),
-      faces=[faces[i] for i in numbers],
+      faces=[faces[i % OTHER] for i in numbers],
       raw={key: e[numbers] for key, e in raw.items()},
       own={key: e[numbers] for key, e in own.items()},
     )
@@ -112,7 +114,7 @@ def test_a_photo_that_is_there_often_counts_once(archive):
   for key in ("61", "62"):
     assert once.of(key) == often.of(key) == [0]
   np.testing.assert_array_equal(
-    once._means["dlib_resnet"], often._means["dlib_resnet"]
+    once.means["dlib_resnet"], often.means["dlib_resnet"]
   )
 
 
@@ -127,14 +129,80 @@ def test_a_photo_gets_the_problems_of_its_own_faces(archive, job):
 
 
 def test_a_person_keeps_the_target_of_its_photos(archive, job, cloaker):
-  row = manifest.Row(
-    path="a", status="cloaked", config="c", source_sha256=b"a".hex(),
-    faces=({"target": cloaker.target_names[7]},),
-  )  # fmt: skip
-  known = archive({"a": [0], "b": [1]}, [row])
+  rows = [row("a", cloaker.target_names[7])]
+  known = archive({"a": [0], "b": [1]}, rows)
   later = job("b", [1])
   stated(known, later)
   assert later.target_names == [cloaker.target_names[7]]
+
+
+def row(name, *faces, config="c"):
+  """Of a photo that is cloaked, with the targets of its faces."""
+  return manifest.Row(
+    path=name, status="cloaked", config=config,
+    source_sha256=name.encode().hex(),
+    faces=tuple({"target": target} for target in faces),
+  )  # fmt: skip
+
+
+PHOTOS = {"m": [0], "n": [OTHER], "o": [1, OTHER]}
+"""Of two people, two photos of each."""
+
+
+def aims(known, job, name, numbers):
+  """What the faces of a photo approach, and what that is called."""
+  photo = job(name, numbers)
+  problems = stated(known, photo)
+  return [p.target["dlib_resnet"] for _, p in problems], photo.target_names
+
+
+def test_two_people_approach_each_other(archive, job):
+  """All photos of both, wherever they are."""
+  known = archive(PHOTOS)
+  first, second = (known.mean(person)["dlib_resnet"] for person in (0, 1))
+  goals, called = aims(known, job, "o", [1, OTHER])
+  np.testing.assert_allclose(goals, [second, first], atol=1e-3)
+  assert called == ["archive/6e/0", "archive/6d/0"]
+  [alone], [name] = aims(known, job, "m", [0])
+  np.testing.assert_array_equal(alone, goals[0])
+  assert name == called[0]
+
+
+def test_whoever_is_spared_is_nobodys_target(archive, job, cloaker):
+  anna = {"anna": named(("m", 0))}
+  choice = choosing.Choice([], protect=True, unsure=True, names=["anna"])
+  known = archive(PHOTOS, known=anna, choice=choice)
+  _, called = aims(known, job, "o", [1, OTHER])
+  assert set(called) <= set(cloaker.target_names)
+
+
+def test_people_keep_whom_they_approach_when_photos_join(archive, job):
+  """Of their photos, as these are published; their numbers change."""
+  rows = [row("m", "archive/6e/0")]
+  more = {"a": [OTHER], "b": [0, OTHER], **PHOTOS}
+  known = archive(more, rows)
+  _, called = aims(known, job, "b", [0, OTHER])
+  assert called == ["archive/61/0", "archive/62/0"]
+  # What is cloaked anew with other options is free.
+  other = archive(more, [row("m", "bank/7", config="d")])
+  assert aims(other, job, "b", [0, OTHER])[1] == called
+  stays = archive(more, [row("m", "bank/7")])
+  assert aims(stays, job, "b", [0, OTHER])[1][0] == "bank/7"
+
+
+def test_who_approaches_whom_is_kept_between_runs(archive, job):
+  """Three people, whose best exchange differs when one has more photos."""
+  known = archive(PHOTOS, folder="same")
+  before = known.towards.tolist()
+  again = archive({"a": [OTHER], **PHOTOS}, folder="same")
+  assert before == [1, 0] == again.towards.tolist()
+
+
+@pytest.mark.parametrize(
+  "name", ["archive/6e/1", "archive/7a/0", "archive/6e", "bank/0", "archive/"]
+)
+def test_a_target_that_is_gone_is_nobody(archive, name):
+  assert archive(PHOTOS).target(name) is None
 
 
 def test_a_photo_that_nobody_knows_is_cloaked_for_itself(archive, job):
