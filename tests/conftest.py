@@ -155,6 +155,7 @@ def problems(cloaker, faces):
       face,
       own={name: e[i] for name, e in own.items()},
       target={name: e[i] for name, e in cloaker.candidates.items()},
+      exchanged=False,
       grey=False,
       seed=i,
     )

@@ -335,6 +335,7 @@ def _job(
       face,
       own={name: e[i] for name, e in own.items()},
       target={name: e[0] for name, e in loaded.candidates.items()},
+      exchanged=False,
       grey=photo.grey,
       seed=0,
       jpeg_tables=photo.jpeg_tables,

@@ -78,7 +78,7 @@ OWN_GOAL = Goal()
 _SAY = 1e-2
 
 
-def away_from_own(own_weight: float) -> Loss:
+def away_from_own(own_weight: jax.Array | float) -> Loss:
   """The package's own loss: to the target, and away from the person.
 
   The person is left behind also where its cosine is negative already: what is
@@ -152,7 +152,7 @@ def attack(
     The loss, 0..2 where it is `away_from_own`, whose gradient is the mean of
     those of the extractors, scaled to the same length.
   """
-  loss = loss or away_from_own(options.own_weight)
+  loss = loss or away_from_own(problem.own_weight)
   spread = options.jitter * jax.random.truncated_normal(
     key, -2, 2, (len(extractors), 4)
   )

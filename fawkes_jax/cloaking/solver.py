@@ -76,6 +76,8 @@ class Problem(NamedTuple):
     budget: float32 [], of the DSSIM, or of what replaces it.
     own: by extractor, float32 [d]: the person's normalised embedding.
     target: by extractor, float32 [d]: the target's.
+    own_weight: float32 [], of leaving the person, where reaching the target
+      weighs 1.
     seed: uint32 [], of this face's random views.
   """
 
@@ -88,6 +90,7 @@ class Problem(NamedTuple):
   budget: Any
   own: Mapping[str, Any]
   target: Mapping[str, Any]
+  own_weight: Any
   seed: Any
 
 

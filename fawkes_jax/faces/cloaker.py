@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt16
+from jaxtyping import Bool, Float32, Int64, UInt16
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
@@ -197,13 +197,14 @@ class Cloaker:
     own = self.normalised(self.recognition.embed(faces))
     persons = _persons(found, own, labels)
     leave = targets.identities(own, persons)
-    reach, names = self._goals(own, leave, persons)
+    reach, exchanged, names = self._goals(own, leave, persons)
     return self._cloaked(
       pictures,
       found,
       own=own,
       leave=leave,
       reach=reach,
+      exchanged=exchanged,
       persons=persons,
       names=names,
     )
@@ -254,6 +255,7 @@ class Cloaker:
       own=normal,
       leave=leave,
       reach=reach,
+      exchanged=np.zeros(len(faces), bool),
       persons=persons,
       names=names,
     )
@@ -283,8 +285,10 @@ class Cloaker:
     own: Mapping[str, Float32[np.ndarray, "n d"]],
     means: Mapping[str, Float32[np.ndarray, "n d"]],
     persons: Int64[np.ndarray, " n"],
-  ) -> tuple[dict[str, Float32[np.ndarray, "n d"]], list[str]]:
-    """What faces approach, and what it is called.
+  ) -> tuple[
+    dict[str, Float32[np.ndarray, "n d"]], Bool[np.ndarray, " n"], list[str]
+  ]:
+    """What faces approach, whether that is cloaked, too, and its name.
 
     Args:
       own: by extractor, their normalised embeddings.
@@ -300,17 +304,20 @@ class Cloaker:
       goal = targets.exchange(
         {name: e[first] for name, e in means.items()}, np.bincount(index)
       )[index]
-    among = goal != targets.NOBODY
+    exchanged = goal != targets.NOBODY
     reach = {
       name: np.where(
-        among[:, None], means[name][first[goal]], candidates[chosen]
+        exchanged[:, None], means[name][first[goal]], candidates[chosen]
       )
       for name, candidates in self.candidates.items()
     }
-    return reach, [
-      f"person {people[goal[i]]}" if among[i] else self.target_names[chosen[i]]
+    names = [
+      f"person {people[goal[i]]}"
+      if exchanged[i]
+      else self.target_names[chosen[i]]
       for i in range(len(persons))
     ]
+    return reach, exchanged, names
 
   def cost(
     self,
@@ -342,6 +349,7 @@ class Cloaker:
     *,
     own: Mapping[str, Float32[np.ndarray, " d"]],
     target: Mapping[str, Float32[np.ndarray, " d"]],
+    exchanged: bool,
     grey: bool,
     seed: int,
     jpeg_tables: UInt16[np.ndarray, "2 8 8"] | None = None,
@@ -352,6 +360,7 @@ class Cloaker:
       face: found by `recognition.finder`.
       own: by extractor, its person's normalised embedding.
       target: likewise, of whom it approaches.
+      exchanged: whether that is somebody who is cloaked, too.
       grey: whether its photo is greyscale.
       seed: the seed of its random views, 0..2**32 - 1.
       jpeg_tables: the quantisation tables of its file; None where that is no
@@ -360,6 +369,7 @@ class Cloaker:
     Returns:
       The problem, with numpy leaves.
     """
+    options = self.options.solver
     return solver.Problem(
       original=face.crop,
       coverage=face.coverage,
@@ -370,6 +380,9 @@ class Cloaker:
       budget=np.float32(self._budget(face, jpeg=jpeg_tables is not None)),
       own=dict(own),
       target=dict(target),
+      own_weight=np.float32(
+        options.exchange_weight if exchanged else options.own_weight
+      ),
       seed=np.uint32(seed),
     )
 
@@ -440,6 +453,7 @@ class Cloaker:
     own: Mapping[str, Float32[np.ndarray, "n d"]],
     leave: Mapping[str, Float32[np.ndarray, "n d"]],
     reach: Mapping[str, Float32[np.ndarray, "n d"]],
+    exchanged: Bool[np.ndarray, " n"],
     persons: Int64[np.ndarray, " n"],
     names: Sequence[str],
   ) -> list[arrays.Cloaked]:
@@ -451,10 +465,13 @@ class Cloaker:
       own: by extractor, their normalised embeddings.
       leave: likewise, of what they leave.
       reach: likewise, of what they approach.
+      exchanged: whether that is somebody who is cloaked, too.
       persons: whose they are.
       names: of their targets.
     """
-    solutions = self._solve(pictures, found, leave=leave, reach=reach)
+    solutions = self._solve(
+      pictures, found, leave=leave, reach=reach, exchanged=exchanged
+    )
     fitted, first = [], 0
     for picture, faces in zip(pictures, found, strict=True):
       some = solutions[first : first + len(faces)]
@@ -505,6 +522,7 @@ class Cloaker:
     *,
     leave: Mapping[str, Float32[np.ndarray, "n d"]],
     reach: Mapping[str, Float32[np.ndarray, "n d"]],
+    exchanged: Bool[np.ndarray, " n"],
   ) -> list[executor.Solution]:
     """Solves faces, see `_cloaked`."""
     problems: list[tuple[int, solver.Problem]] = []
@@ -516,6 +534,7 @@ class Cloaker:
           face,
           own={name: e[number] for name, e in leave.items()},
           target={name: e[number] for name, e in reach.items()},
+          exchanged=bool(exchanged[number]),
           grey=picture.grey,
           seed=face_seed(self.options.solver.seed, digest, index),
         )
@@ -624,6 +643,7 @@ def random_problem(
     budget=np.float32(MODES["mid"].rho),
     own=dict(own),
     target=dict(target),
+    own_weight=np.float32(MODES["mid"].own_weight),
     seed=np.uint32(0),
   )
 

@@ -147,7 +147,7 @@ class EvaluateOptions(FaceOptions):
       )
     ),
     default=(
-      (("own_weight", 0.0),),
+      (("own_weight", 0.0), ("exchange_weight", 0.0)),
       (("linf", 24.0),),
       (("chroma", 255.0),),
       (("jpeg", 0.0),),

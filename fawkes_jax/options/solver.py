@@ -45,9 +45,17 @@ class SolverOptions(
     " units; 0 for changes of brightness alone",
   )
   own_weight: float = option(
-    "weight of moving away from the person, relative to reaching the target",
+    "weight of moving away from the person, relative to reaching a target that"
+    " is a stranger",
     rules.within(0, 100),
     default=12.0,
+  )
+  exchange_weight: float = option(
+    "the same where people approach each other",
+    rules.within(0, 100),
+    default=2.0,
+    more="Reaching the target counts more there: a decoy protects whom it is"
+    " like",
   )
   jitter: float = option(
     "random shift, scale and turn of the alignment in each step, times the"

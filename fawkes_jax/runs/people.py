@@ -419,6 +419,7 @@ class People:
         job.own, np.arange(len(job.faces)), cloaker.candidates
       )
       job.targets = {n: e[goals] for n, e in cloaker.candidates.items()}
+      job.exchanged = [False] * len(job.faces)
       job.target_names = [cloaker.target_names[goal] for goal in goals]
       job.photos = [1] * len(job.faces)
       job.called = [None] * len(job.faces)
@@ -448,6 +449,7 @@ class People:
       )
       for name, mean in self.means.items()
     }
+    job.exchanged = among.tolist()
     job.target_names = [
       self._target_names[person] if there else bank.target_names[goal]
       for there, person, goal in zip(among, towards, goals, strict=True)
@@ -473,6 +475,7 @@ class People:
             face,
             own={name: e[index] for name, e in job.means.items()},
             target={name: e[index] for name, e in job.targets.items()},
+            exchanged=job.exchanged[index],
             grey=job.grey,
             seed=cloaker_lib.face_seed(
               self._seed, job.sha256, job.numbers[index]

@@ -47,6 +47,7 @@ class Job:
     numbers: of the faces, among all that are on the photo.
     means: what each face is cloaked against, like `own`.
     targets: what each face approaches, like `own`.
+    exchanged: whether each face approaches somebody who is cloaked, too.
     target_names: of each face's target.
     solutions: by the index of the face.
     photos: how many there are of each face's person, as far as that is known.
@@ -66,6 +67,7 @@ class Job:
   numbers: list[int]
   means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  exchanged: list[bool] = dataclasses.field(default_factory=list)
   target_names: list[str] = dataclasses.field(default_factory=list)
   solutions: dict[int, executor.Solution] = dataclasses.field(
     default_factory=dict
@@ -90,6 +92,7 @@ def part(job: Job, indices: list[int]) -> Job:
     own=rows(job.own),
     means=rows(job.means),
     targets=rows(job.targets),
+    exchanged=[job.exchanged[i] for i in indices if job.exchanged],
     target_names=[job.target_names[i] for i in indices],
     photos=[job.photos[i] for i in indices if job.photos],
     called=[job.called[i] for i in indices if job.called],

@@ -63,6 +63,7 @@ class Ours:
         budget=np.float32(self._options.rho),
         own={"dlib_resnet": own[i]},
         target={"dlib_resnet": target[i]},
+        own_weight=np.float32(0),
         seed=np.uint32(i),
       )
       for i, face in enumerate(faces)
@@ -98,7 +99,6 @@ def options(steps):
   return SolverOptions(
     rho=0.012,
     steps=steps,
-    own_weight=0,
     jitter=0,
     jpeg=0,
     blur=0,

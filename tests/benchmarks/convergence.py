@@ -53,6 +53,7 @@ def main() -> None:
         face,
         own={name: e[i] for name, e in own.items()},
         target={n: e[chosen[i]] for n, e in engine.candidates.items()},
+        exchanged=False,
         grey=False,
         seed=i,
       ),

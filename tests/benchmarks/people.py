@@ -75,9 +75,7 @@ def main() -> None:
       for name in ("steps", "extractors_per_step")
       if (value := getattr(arguments, name)) is not None
     }
-    solver = dataclasses.replace(
-      MODES[arguments.mode], own_weight=weight, **given
-    )
+    solver = dataclasses.replace(MODES[arguments.mode], **given)
     problems = []
     for i in rows:
       others = [j for j in np.flatnonzero(who == who[i]) if j != i]
@@ -93,11 +91,14 @@ def main() -> None:
         faces[i],
         own=own,
         target={n: e[chosen[i]] for n, e in engine.candidates.items()},
+        exchanged=False,
         grey=False,
         seed=int(i),
       )
       # The whole budget: nothing is saved here.
-      problem = problem._replace(budget=np.float32(solver.rho))
+      problem = problem._replace(
+        budget=np.float32(solver.rho), own_weight=np.float32(weight)
+      )
       problems.append((i, problem))
     solutions = dict(
       executor.Executor(

@@ -9,7 +9,7 @@ from fawkes_jax.cloaking import objective
 from fawkes_jax.imaging import views
 from fawkes_jax.options import SolverOptions
 
-STILL = SolverOptions(jitter=0, blur=0, jpeg=0, own_weight=0.5)
+STILL = SolverOptions(jitter=0, blur=0, jpeg=0)
 
 
 def test_normalise():
@@ -66,7 +66,7 @@ def test_attack_is_what_it_says(attack, recognition, cloaker, problems):
   to_target = 1 - features @ problem.target[extractor.name]
   own = features @ problem.own[extractor.name]
   assert own == pytest.approx(1, abs=1e-5)
-  weight = STILL.own_weight
+  weight = problem.own_weight
   expected = (to_target + weight * (1 + own)) / (1 + weight)
   assert attack(problem.original, problem) == pytest.approx(expected, abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_attack_at_its_ends(attack, problems):
   problem = problems[0]
   reached = problem._replace(target=problem.own)
   value = attack(problem.original, reached)
-  weight = STILL.own_weight
+  weight = problem.own_weight
   assert value == pytest.approx(2 * weight / (1 + weight), abs=1e-4)
   # At the target and opposite to the own identity nothing is left to do.
   away = reached._replace(own={k: -v for k, v in problem.own.items()})

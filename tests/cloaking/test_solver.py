@@ -13,7 +13,7 @@ from fawkes_jax.imaging import geometry, ssim, views
 from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
 
-OPTIONS = SolverOptions(steps=12, rho=0.006, linf=9, own_weight=1.0)
+OPTIONS = SolverOptions(steps=12, rho=0.006, linf=9)
 
 
 def runner(extractors, centres, options, goal=objective.OWN_GOAL):
@@ -32,7 +32,9 @@ def runner(extractors, centres, options, goal=objective.OWN_GOAL):
 
   def run(problem, *, steps=None):
     """The states before and after each step, until the face has ended."""
-    states = [begin(problem._replace(budget=np.float32(options.rho)))]
+    given = {"budget": options.rho, "own_weight": 1}
+    problem = problem._replace(**{k: np.float32(v) for k, v in given.items()})
+    states = [begin(problem)]
     count = options.steps if steps is None else steps
     while len(states) <= count and (steps or not ended(states[-1])):
       states.append(step(states[-1], variables))

@@ -29,6 +29,7 @@ def cloak(**options):
     ("linf", (0, 0.5, 256, math.nan), (1, 255)),
     ("chroma", (-1, 256, math.nan), (0, 255)),
     ("own_weight", (-0.1, 101, math.nan), (0, 100)),
+    ("exchange_weight", (-0.1, 101, math.nan), (0, 100)),
     ("jitter", (-0.1, 4.1, math.nan), (0, 4)),
     ("jpeg", (-0.1, 4.1, math.nan), (0, 4)),
     ("blur", (-0.1, 8.1, math.nan), (0, 8)),
