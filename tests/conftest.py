@@ -147,6 +147,20 @@ def faces(recognition, small_astronaut):
 
 
 @pytest.fixture(scope="session")
+def two_people():
+  """Two photos of each of two people, who are averages of several."""
+  from fawkes_jax.weights import averages
+
+  photos = []
+  for face in averages.load().faces[[0, 3]]:
+    photo = np.full((256, 256, 3), 128, np.uint8)
+    large = PIL.Image.fromarray(face).resize((160, 160))
+    photo[48:208, 48:208] = large
+    photos += [photo, np.ascontiguousarray(photo[:, ::-1])]
+  return photos
+
+
+@pytest.fixture(scope="session")
 def problems(cloaker, faces):
   """`solver.Problem`s of `faces`, with three targets."""
   own = cloaker.normalised(cloaker.recognition.embed(faces))

@@ -107,6 +107,19 @@ def test_a_person_is_who_the_caller_says(results):
   assert first.target == same.target
 
 
+def test_two_people_of_one_call_approach_each_other(two_people):
+  cloaker = fawkes_jax.Cloaker(options(), extractors=["dlib_resnet"])
+  labels = ["anna", "anna", "ben", "ben"]
+  results = cloaker.cloak(two_people, labels)
+  anna, _, ben, _ = (face for result in results for face in result.faces)
+  for result, other in zip(results, (ben, ben, anna, anna), strict=True):
+    [face] = result.faces
+    assert face.target == f"person {other.person}"
+    assert face.cost <= RHO
+  [alone] = cloaker.cloak(two_people[:1])[0].faces
+  assert alone.target.startswith("bank/")
+
+
 def test_of_nothing_comes_nothing(cloaker):
   assert cloaker.cloak([]) == []
   assert cloaker.cloak(np.zeros((0, 8, 8, 3), np.uint8)) == []

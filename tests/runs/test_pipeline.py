@@ -399,6 +399,48 @@ def test_all_photos_of_a_person_count(person, tmp_path):
   assert (output / "a.png").read_bytes() == together
 
 
+def test_two_people_are_decoys_of_each_other(two_people, cloaker, tmp_path):
+  """In the saved files; not where --targets=bank. Also when it is continued."""
+  source = tmp_path / "in"
+  source.mkdir()
+  for name, photo in zip(("a1", "a2", "b1", "b2"), two_people, strict=True):
+    Image.fromarray(photo).save(source / f"{name}.png")
+
+  def seen(folder):
+    found = cloaker.recognition.finder.find(
+      [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    )
+    raw = cloaker.recognition.embed([face for [face] in found])
+    return cloaker.normalised(raw)["dlib_resnet"]
+
+  def aims(folder):
+    rows = rows_of(folder)
+    return [rows[f"{n}.png"]["faces"][0]["target"] for n in ("a1", "a2", "b1")]
+
+  outputs = {kind: tmp_path / kind for kind in ("archive", "bank")}
+  for kind, output in outputs.items():
+    assert cloak(source, output, f"--targets={kind}", "--steps=20").code == 0
+  ours, theirs = seen(outputs["archive"]), seen(outputs["bank"])
+  a, b = np.split(seen(source), 2)
+  for cloaks, bank, decoys in (
+    (ours[:2], theirs[:2], b),
+    (ours[2:], theirs[2:], a),
+  ):
+    assert (cloaks @ decoys.T).min() > (bank @ decoys.T).max() + 0.1
+  first, same, other = aims(outputs["archive"])
+  digests = {sha256(path)[:16] for path in sorted(source.glob("*"))}
+  assert first == same != other
+  for name in (first, other):
+    kind, digest, number = name.split("/")
+    assert (kind, number) == ("archive", "0") and digest in digests
+  assert all(name.startswith("bank/") for name in aims(outputs["bank"]))
+  before = bytes_of(outputs["archive"])
+  (outputs["archive"] / "b2.png").unlink()
+  again = ("--targets=archive", "--steps=20")
+  assert cloak(source, outputs["archive"], *again).code == 0
+  assert bytes_of(outputs["archive"]) == before
+
+
 def test_the_order_of_names_does_not_matter(done, photos, tmp_path):
   """A person is who the archive shows; photos are known by their content."""
   _, output, rows = done
