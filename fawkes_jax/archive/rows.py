@@ -48,7 +48,9 @@ class Row:
       earlier versions.
     smallest_face: the side of the smallest face that was looked for, in
       pixels of the photo; None where none was.
-    faces: for each face `box`, `target`, `steps`, `dssim`, `linf` and
+    faces: for each face `box`, `target` (what it approaches: `archive/`, the
+      first 16 digits of the SHA-256 of a photo of the archive, and the number
+      of the face in it; or the name of a stranger), `steps`, `dssim`, `linf` and
       `extractors`, a dict from name to `shift` and `cosine`; `photos`, how
       many there were of its person when it was cloaked; and `unprotected`,
       why, where its cloak came out as nearly nothing.

@@ -58,7 +58,7 @@ def identities(
 def choose(
   faces: Embeddings, labels: Int64[np.ndarray, " n"], candidates: Embeddings
 ) -> Int64[np.ndarray, " n"]:
-  """Gives each person a target.
+  """Gives each person a stranger as a target.
 
   Args:
     faces: of some photos.

@@ -22,7 +22,8 @@ class Face:
     box: left, top, right, bottom in pixels of the image; right and bottom are
       exclusive.
     person: the same number for the faces of one person in one call.
-    target: what the target identity is called.
+    target: what it approaches: "person K", which is the `person` of other faces
+      of the call, or the name of a stranger.
     dssim: the structural dissimilarity of the face and its original, 0..1.
     cost: what the budget function says of it; `dssim` without one. At most
       `SolverOptions.rho`.

@@ -169,7 +169,8 @@ class Cloaker:
     """Cloaks every face of some images.
 
     The images of a person should come in one call: they are cloaked against
-    what they have in common, as in an archive, and so protect better.
+    what they have in common, as in an archive, and so protect better. Several
+    people of one call approach each other, unless `options.targets` is "bank".
 
     Args:
       images: of any sizes, upright; each uint8 RGB [height, width, 3],

@@ -29,7 +29,7 @@ class TargetOptions(FaceOptions):
   target_dir: Path | None = option(
     "folder of photos of the target person",
     default=None,
-    more="None takes the farthest identity of the bank for each person",
+    more="None leaves that to `targets`",
     rare=True,
   )
   bank: Path | None = option(
