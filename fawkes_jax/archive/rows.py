@@ -50,8 +50,8 @@ class Row:
       pixels of the photo; None where none was.
     faces: for each face `box`, `target` (what it approaches: `archive/`, the
       first 16 digits of the SHA-256 of a photo of the archive, and the number
-      of the face in it; or the name of a stranger), `steps`, `dssim`, `linf` and
-      `extractors`, a dict from name to `shift` and `cosine`; `photos`, how
+      of the face in it; or the name of a stranger), `steps`, `dssim`, `linf`
+      and `extractors`, a dict from name to `shift` and `cosine`; `photos`, how
       many there were of its person when it was cloaked; and `unprotected`,
       why, where its cloak came out as nearly nothing.
     lost: in words, what the input has and the output has not, such as

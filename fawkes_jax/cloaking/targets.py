@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import scipy.optimize
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 Embeddings = Mapping[str, Float32[np.ndarray, "n d"]]
 """By extractor, normalised embeddings, one face or identity a row."""
@@ -94,6 +94,8 @@ def farthest(faces: Embeddings, candidates: Embeddings) -> int:
 def exchange(
   means: Embeddings,
   photos: Int64[np.ndarray, " p"],
+  *,
+  free: Bool[np.ndarray, " p"] | None = None,
   standing: Mapping[int, int] | None = None,
 ) -> Int64[np.ndarray, " p"]:
   """Gives each person another one as a target, so that each is one's target.
@@ -106,7 +108,8 @@ def exchange(
   Args:
     means: of people, normalised.
     photos: how many of each there are, at least 1.
-    standing: targets that people have already, by their indices.
+    free: who takes part; None for everybody.
+    standing: targets that some of these have already, by their indices.
 
   Returns:
     The index of each person's target; `NOBODY` for whom there is none.
@@ -115,6 +118,8 @@ def exchange(
   for person, target in (standing or {}).items():
     chosen[person] = target
   order = np.argsort(-photos, kind="stable")
+  if free is not None:
+    order = order[free[order]]
   who = order[chosen[order] == NOBODY]
   whom = order[~np.isin(order, chosen)]
   parts = max(1, -(-max(len(who), len(whom)) // _AT_ONCE))

@@ -652,22 +652,16 @@ def _exchanged(
   standing = _written(store) | {
     everybody.target_name(who): target for who, target in former.items()
   }
-  some = np.flatnonzero(free)
-  places = {person: place for place, person in enumerate(some.tolist())}
   kept = {}
   for one, other in standing.items():
     who, whom = everybody.target(one), everybody.target(other)
-    if who != whom and who in places and whom in places:
-      kept[places[who]] = places[whom]
-  chosen = targets.exchange(
-    {name: e[some] for name, e in everybody.means.items()},
-    everybody.photos[some],
-    kept,
-  )
-  towards = np.full(len(everybody), targets.NOBODY, np.int32)
-  among = chosen != targets.NOBODY
-  towards[some[among]] = some[chosen[among]]
-  return towards
+    if who is None or whom is None or who == whom:
+      continue
+    if free[who] and free[whom]:
+      kept[who] = whom
+  return targets.exchange(
+    everybody.means, everybody.photos, free=free, standing=kept
+  ).astype(np.int32)
 
 
 def _written(store: storage.Store) -> dict[str, str]:

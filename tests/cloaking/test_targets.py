@@ -140,10 +140,12 @@ def test_whoever_has_a_target_keeps_it_when_others_join():
   means = people(10)
   before = targets.exchange({n: e[:9] for n, e in means.items()}, few)
   standing = dict(enumerate(before.tolist()))
-  after = targets.exchange(means, many, standing)
+  after = targets.exchange(means, many, standing=standing)
   assert after[:9].tolist() == before.tolist()
   part = {i: j for i, j in standing.items() if i < 4}
-  again = targets.exchange({n: e[:9] for n, e in means.items()}, few, part)
+  again = targets.exchange(
+    {n: e[:9] for n, e in means.items()}, few, standing=part
+  )
   assert again.tolist() == before.tolist()
 
 
@@ -153,3 +155,10 @@ def test_any_number_of_people_find_somebody(count):
   chosen = targets.exchange(people(count, 256), photos)
   found = chosen[chosen != targets.NOBODY]
   assert len(set(found)) == len(found) == (0 if count < 2 else count)
+
+
+def test_who_takes_no_part_has_no_target_and_is_none():
+  free = np.arange(12) % 3 > 0
+  chosen = targets.exchange(people(12), np.full(12, 2), free=free)
+  assert (chosen[~free] == targets.NOBODY).all()
+  assert sorted(chosen[free]) == np.flatnonzero(free).tolist()
