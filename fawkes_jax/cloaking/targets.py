@@ -95,7 +95,8 @@ def exchange(
   means: Embeddings,
   photos: Int64[np.ndarray, " p"],
   *,
-  free: Bool[np.ndarray, " p"] | None = None,
+  cloaked: Bool[np.ndarray, " p"] | None = None,
+  settled: Bool[np.ndarray, " p"] | None = None,
   standing: Mapping[int, int] | None = None,
 ) -> Int64[np.ndarray, " p"]:
   """Gives each person another one as a target, so that each is one's target.
@@ -108,8 +109,10 @@ def exchange(
   Args:
     means: of people, normalised.
     photos: how many of each there are, at least 1.
-    free: who takes part; None for everybody.
-    standing: targets that some of these have already, by their indices.
+    cloaked: who takes part; None for everybody.
+    settled: who of these has a stranger as a target, and keeps it: only others
+      approach such people; None for nobody.
+    standing: targets that others have already, by their indices.
 
   Returns:
     The index of each person's target; `NOBODY` for whom there is none.
@@ -118,10 +121,12 @@ def exchange(
   for person, target in (standing or {}).items():
     chosen[person] = target
   order = np.argsort(-photos, kind="stable")
-  if free is not None:
-    order = order[free[order]]
-  who = order[chosen[order] == NOBODY]
+  if cloaked is not None:
+    order = order[cloaked[order]]
   whom = order[~np.isin(order, chosen)]
+  who = order[chosen[order] == NOBODY]
+  if settled is not None:
+    who = who[~settled[who]]
   parts = max(1, -(-max(len(who), len(whom)) // _AT_ONCE))
   for some, others in zip(
     np.array_split(who, parts), np.array_split(whom, parts), strict=True

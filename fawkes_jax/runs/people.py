@@ -118,9 +118,11 @@ def arrange(
   )
   if cloaker.exchanges:
     everybody = People(cloaker, people, known, names.read(store), seed=0)
-    free = _cloaked(choice, everybody)
-    free[[who for who, name in former.items() if name in numbers]] = False
-    towards = _exchanged(everybody, free, former, store)
+    settled = np.zeros(len(goals), bool)
+    settled[[who for who, name in former.items() if name in numbers]] = True
+    towards = _exchanged(
+      everybody, _cloaked(choice, everybody), settled, former, store
+    )
     people = people.set_column(
       people.schema.get_field_index("towards"), "towards", pa.array(towards)
     )
@@ -609,14 +611,13 @@ def _former(
     collections.Counter
   )
   for row in rows:
-    people = known.of(row.source_sha256 or "")
-    if row.status != "cloaked" or people is None:
+    if row.status != "cloaked" or config not in (None, row.config):
       continue
-    if config is not None and row.config != config:
-      continue
-    for person, face in zip(people.tolist(), row.faces, strict=False):
-      if target := face.get("target"):
-        votes[person][str(target)] += 1
+    for face in row.faces:
+      whose_face = row.source_sha256 or "", tuple(face["box"])
+      person = known.person(whose_face)
+      if person is not None:
+        votes[person][str(face["target"])] += 1
   return {
     person: min(votes[person], key=lambda name: (-votes[person][name], name))
     for person in sorted(votes)
@@ -637,7 +638,8 @@ def _cloaked(
 
 def _exchanged(
   everybody: People,
-  free: Bool[np.ndarray, " p"],
+  cloaked: Bool[np.ndarray, " p"],
+  settled: Bool[np.ndarray, " p"],
   former: Mapping[int, str],
   store: storage.Store,
 ) -> Int32[np.ndarray, " p"]:
@@ -645,7 +647,8 @@ def _exchanged(
 
   Args:
     everybody: in the archive.
-    free: who approaches another one of these.
+    cloaked: who is.
+    settled: who of these has a stranger as a target, and keeps it.
     former: targets that people have already, by name.
     store: where an earlier run may have written down who approaches whom.
   """
@@ -657,10 +660,14 @@ def _exchanged(
     who, whom = everybody.target(one), everybody.target(other)
     if who is None or whom is None or who == whom:
       continue
-    if free[who] and free[whom]:
+    if cloaked[who] and cloaked[whom]:
       kept[who] = whom
   return targets.exchange(
-    everybody.means, everybody.photos, free=free, standing=kept
+    everybody.means,
+    everybody.photos,
+    cloaked=cloaked,
+    settled=settled,
+    standing=kept,
   ).astype(np.int32)
 
 

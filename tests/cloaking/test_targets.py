@@ -158,7 +158,19 @@ def test_any_number_of_people_find_somebody(count):
 
 
 def test_who_takes_no_part_has_no_target_and_is_none():
-  free = np.arange(12) % 3 > 0
-  chosen = targets.exchange(people(12), np.full(12, 2), free=free)
-  assert (chosen[~free] == targets.NOBODY).all()
-  assert sorted(chosen[free]) == np.flatnonzero(free).tolist()
+  cloaked = np.arange(12) % 3 > 0
+  chosen = targets.exchange(people(12), np.full(12, 2), cloaked=cloaked)
+  assert (chosen[~cloaked] == targets.NOBODY).all()
+  assert sorted(chosen[cloaked]) == np.flatnonzero(cloaked).tolist()
+
+
+def test_whoever_is_settled_is_only_approached():
+  """As when one person after the other comes to an archive."""
+  settled = np.arange(3) < 1
+  means, photos = people(3), np.full(3, 2)
+  two = targets.exchange(
+    {n: e[:2] for n, e in means.items()}, photos[:2], settled=settled[:2]
+  )
+  assert two.tolist() == [targets.NOBODY, 0]
+  three = targets.exchange(means, photos, settled=settled, standing={1: 0})
+  assert three.tolist() == [targets.NOBODY, 0, 1]

@@ -129,19 +129,19 @@ def test_a_photo_gets_the_problems_of_its_own_faces(archive, job):
 
 
 def test_a_person_keeps_the_target_of_its_photos(archive, job, cloaker):
-  rows = [row("a", cloaker.target_names[7])]
+  rows = [row("a", {0: cloaker.target_names[7]})]
   known = archive({"a": [0], "b": [1]}, rows)
   later = job("b", [1])
   stated(known, later)
   assert later.target_names == [cloaker.target_names[7]]
 
 
-def row(name, *faces, config="c"):
-  """Of a photo that is cloaked, with the targets of its faces."""
+def row(name, targets, config="c"):
+  """Of a photo that is cloaked, with the targets of its faces' numbers."""
   return manifest.Row(
     path=name, status="cloaked", config=config,
     source_sha256=name.encode().hex(),
-    faces=tuple({"target": target} for target in faces),
+    faces=tuple({"box": box(i), "target": t} for i, t in targets.items()),
   )  # fmt: skip
 
 
@@ -178,16 +178,23 @@ def test_whoever_is_spared_is_nobodys_target(archive, job, cloaker):
 
 def test_people_keep_whom_they_approach_when_photos_join(archive, job):
   """Of their photos, as these are published; their numbers change."""
-  rows = [row("m", "archive/6e/0")]
+  rows = [row("m", {0: "archive/6e/0"})]
   more = {"a": [OTHER], "b": [0, OTHER], **PHOTOS}
   known = archive(more, rows)
   _, called = aims(known, job, "b", [0, OTHER])
   assert called == ["archive/61/0", "archive/62/0"]
   # What is cloaked anew with other options is free.
-  other = archive(more, [row("m", "bank/7", config="d")])
+  other = archive(more, [row("m", {0: "bank/7"}, config="d")])
   assert aims(other, job, "b", [0, OTHER])[1] == called
-  stays = archive(more, [row("m", "bank/7")])
-  assert aims(stays, job, "b", [0, OTHER])[1][0] == "bank/7"
+  stays = archive(more, [row("m", {0: "bank/7"})])
+  assert aims(stays, job, "b", [0, OTHER])[1] == ["bank/7", called[1]]
+
+
+def test_a_target_is_of_the_face_that_was_cloaked(archive, job):
+  """The other one of the photo was spared."""
+  known = archive(PHOTOS, [row("o", {OTHER: "bank/7"})])
+  _, called = aims(known, job, "o", [1, OTHER])
+  assert called == ["archive/6e/0", "bank/7"]
 
 
 def test_who_approaches_whom_is_kept_between_runs(archive, job):
