@@ -1,7 +1,6 @@
 """Embedding aligned crops with several extractors, in batches of one size."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from fawkes_jax.cloaking import objective
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.imaging import views
 from fawkes_jax.models import architectures
-from fawkes_jax.xla import compiler
 
 
 class Embedder:
@@ -92,33 +89,14 @@ def normalised(
 ) -> dict[str, np.ndarray]:
   """`objective.normalised` for each extractor's embeddings.
 
-  One face at a time, so that each is rounded as it would be alone.
+  In numpy, which rounds each face as it would alone.
   """
-  faces = len(next(iter(embeddings.values()), ()))
-  if not faces:
-    return {name: np.empty_like(e) for name, e in embeddings.items()}
-  program = _normalise_one()
-  known = {name: centres[name] for name in embeddings}
-  rows = [
-    program({name: e[i] for name, e in embeddings.items()}, known)
-    for i in range(faces)
-  ]
-  return {
-    name: np.stack([np.asarray(row[name]) for row in rows])
-    for name in embeddings
-  }
-
-
-@functools.cache
-def _normalise_one() -> Callable[..., dict[str, jax.Array]]:
-  """The program that normalises the embeddings of one face."""
-
-  def normalise(row, centres):
-    return {
-      name: objective.normalised(e, centres[name]) for name, e in row.items()
-    }
-
-  return compiler.jit(normalise)
+  normal = {}
+  for name, e in embeddings.items():
+    centred = np.asarray(e, np.float32) - np.asarray(centres[name], np.float32)
+    length = np.linalg.norm(centred, axis=-1, keepdims=True)
+    normal[name] = centred / np.maximum(length, np.float32(1e-6))
+  return normal
 
 
 def _padded(array: Any, size: int) -> np.ndarray:
