@@ -46,11 +46,13 @@ _SAME_KIND = {
 _LINE_EVERY = 10.0
 
 
-# Measured in mode mid, see docs/protection.md, "What a plain install gives".
+# Measured in mode mid, see docs/protection.md.
 _MORE = (
-  "  the strongest recogniser that we tested still knew 28 to 34 % of photos in"
-  " mode mid, and 54 to 66 % of small JPEGs: `fawkes-jax weights fetch free`"
-  " gets more networks to cloak against, for --surrogates=free"
+  "  the strongest recogniser that we tested still knew 6 to 28 % of the photos"
+  " of ten people who were cloaked in one run in mode mid, 20 to 30 % of their"
+  " small JPEGs, and 40 to 50 % of photos of somebody who alone was cloaked:"
+  " `fawkes-jax weights fetch free` gets more networks to cloak against, for"
+  " --surrogates=free"
 )
 
 

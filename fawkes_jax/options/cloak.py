@@ -146,7 +146,7 @@ class CloakOptions(IndexOptions, CloakerOptions):
     "folder of photos that are already public without a cloak: the summary says"
     " how many people of the archive are in them",
     default=None,
-    more="Two such photos among ten undo a cloak",
+    more="One or two such photos among ten undo a cloak",
     group=_WHO,
     rare=True,
   )
