@@ -35,6 +35,16 @@ def test_other_options_and_other_people_are_cloaked_apart(fakes, begin):
   assert not set(others.photos) & set(cloaks.photos)
 
 
+def test_people_with_strangers_as_targets_are_cloaked_apart(fakes, begin):
+  apart = []
+  for targets in ("archive", "bank"):
+    study = begin(targets=targets)
+    [recipe] = study.wardrobe.recipes()
+    apart.append(study.wardrobe.cloak(recipe).key)
+  assert fakes.cloaked == 12
+  assert len(set(apart)) == 2
+
+
 def test_a_recipe_may_have_surrogates_of_its_own(fakes, begin):
   study = begin(extractors=("dlib_resnet", "student"))
   [recipe] = study.wardrobe.recipes()
