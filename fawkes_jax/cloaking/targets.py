@@ -98,6 +98,7 @@ def exchange(
   cloaked: Bool[np.ndarray, " p"] | None = None,
   settled: Bool[np.ndarray, " p"] | None = None,
   standing: Mapping[int, int] | None = None,
+  called: Mapping[int, str] | None = None,
 ) -> Int64[np.ndarray, " p"]:
   """Gives each person another one as a target, so that each is one's target.
 
@@ -113,6 +114,8 @@ def exchange(
     settled: who of these has a stranger as a target, and keeps it: only others
       approach such people; None for nobody.
     standing: targets that others have already, by their indices.
+    called: what people are called who have a name; those of one name are one
+      person, such as a child and the adult, and no targets for each other.
 
   Returns:
     The index of each person's target; `NOBODY` for whom there is none.
@@ -120,6 +123,10 @@ def exchange(
   chosen = np.full(len(photos), NOBODY, np.int64)
   for person, target in (standing or {}).items():
     chosen[person] = target
+  own = np.arange(len(photos))
+  first: dict[str, int] = {}
+  for person, name in sorted((called or {}).items()):
+    own[person] = first.setdefault(name, person)
   order = np.argsort(-photos, kind="stable")
   if cloaked is not None:
     order = order[cloaked[order]]
@@ -136,7 +143,8 @@ def exchange(
     )
     ratio = np.log2(photos[some])[:, None] - np.log2(photos[others])[None]
     cost = np.round(_DOUBLE * np.abs(ratio) - alike, 5)
-    cost[(alike > _MOST_ALIKE) | (some[:, None] == others[None])] = _NEVER
+    one = own[some][:, None] == own[others][None]
+    cost[(alike > _MOST_ALIKE) | one] = _NEVER
     rows, columns = scipy.optimize.linear_sum_assignment(cost)
     fit = cost[rows, columns] < _NEVER
     chosen[some[rows[fit]]] = others[columns[fit]]

@@ -660,7 +660,9 @@ def _exchanged(
     who, whom = everybody.target(one), everybody.target(other)
     if who is None or whom is None or who == whom:
       continue
-    if cloaked[who] and cloaked[whom]:
+    called = everybody.names.get(who)
+    alike = called is not None and called == everybody.names.get(whom)
+    if cloaked[who] and cloaked[whom] and not alike:
       kept[who] = whom
   return targets.exchange(
     everybody.means,
@@ -668,6 +670,7 @@ def _exchanged(
     cloaked=cloaked,
     settled=settled,
     standing=kept,
+    called=everybody.names,
   ).astype(np.int32)
 
 

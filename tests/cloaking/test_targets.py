@@ -174,3 +174,15 @@ def test_whoever_is_settled_is_only_approached():
   assert two.tolist() == [targets.NOBODY, 0]
   three = targets.exchange(means, photos, settled=settled, standing={1: 0})
   assert three.tolist() == [targets.NOBODY, 0, 1]
+
+
+def test_people_of_one_name_are_no_targets_for_each_other():
+  """A child and the adult, who are nearest to each other, and somebody else."""
+  child, other = np.eye(3, dtype=np.float32)[:2]
+  adult = np.array([0.1, 0, 0.995], np.float32)
+  means = {"a": np.stack([child, adult, other])}
+  photos = np.full(3, 4)
+  assert targets.exchange(means, photos).tolist()[:2] != [2, 2]
+  chosen = targets.exchange(means, photos, called={0: "anna", 1: "anna"})
+  assert sorted(chosen[:2]) == [targets.NOBODY, 2]
+  assert chosen[2] in (0, 1)

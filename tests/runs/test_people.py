@@ -176,6 +176,15 @@ def test_whoever_is_spared_is_nobodys_target(archive, job, cloaker):
   assert set(called) <= set(cloaker.target_names)
 
 
+def test_two_looks_of_one_name_do_not_approach_each_other(archive, job):
+  """Not even where they did before they had a name."""
+  before = archive(PHOTOS, folder="same")
+  assert before.towards.tolist() == [1, 0]
+  anna = {"anna": named(("m", 0), ("n", OTHER))}
+  named_now = archive(PHOTOS, known=anna, folder="same")
+  assert set(named_now.towards.tolist()) == {targets.NOBODY}
+
+
 def test_people_keep_whom_they_approach_when_photos_join(archive, job):
   """Of their photos, as these are published; their numbers change."""
   rows = [row("m", {0: "archive/6e/0"})]
