@@ -39,8 +39,8 @@ class TargetOptions(FaceOptions):
     rare=True,
   )
   targets: str = option(
-    "whom people shall look like to a machine: archive, others who are cloaked"
-    " with them; or bank, strangers",
+    "whom each person is made to look like to a machine: archive, another one"
+    " who is cloaked, too; bank, a stranger",
     rules.one_of("archive", "bank"),
     default="archive",
     more="In an archive each person approaches another one whose looks are not"

@@ -60,8 +60,8 @@ class EvaluateOptions(FaceOptions):
     more="None stands for the package's",
   )
   targets: str = option(
-    "whom people shall look like to a machine: archive, others who are cloaked"
-    " with them; or bank, strangers, as if each were cloaked alone",
+    "whom each person is made to look like to a machine: archive, another one"
+    " who is cloaked, too; bank, a stranger, as if each were cloaked alone",
     rules.one_of("archive", "bank"),
     default="archive",
   )
