@@ -419,7 +419,7 @@ def test_two_people_are_decoys_of_each_other(two_people, cloaker, tmp_path):
 
   outputs = {kind: tmp_path / kind for kind in ("archive", "bank")}
   for kind, output in outputs.items():
-    assert cloak(source, output, f"--targets={kind}", "--steps=20").code == 0
+    assert cloak(source, output, f"--targets={kind}", "--steps=12").code == 0
   ours, theirs = seen(outputs["archive"]), seen(outputs["bank"])
   a, b = np.split(seen(source), 2)
   for cloaks, bank, decoys in (
@@ -436,7 +436,7 @@ def test_two_people_are_decoys_of_each_other(two_people, cloaker, tmp_path):
   assert all(name.startswith("bank/") for name in aims(outputs["bank"]))
   before = bytes_of(outputs["archive"])
   (outputs["archive"] / "b2.png").unlink()
-  again = ("--targets=archive", "--steps=20")
+  again = ("--targets=archive", "--steps=12")
   assert cloak(source, outputs["archive"], *again).code == 0
   assert bytes_of(outputs["archive"]) == before
 
