@@ -113,23 +113,26 @@ def exchange(
     cloaked: who takes part; None for everybody.
     settled: who of these has a stranger as a target, and keeps it: only others
       approach such people; None for nobody.
-    standing: targets that others have already, by their indices.
+    standing: targets that people have already, by their indices; one that may
+      not be is dropped.
     called: what people are called who have a name; those of one name are one
       person, such as a child and the adult, and no targets for each other.
 
   Returns:
     The index of each person's target; `NOBODY` for whom there is none.
   """
-  chosen = np.full(len(photos), NOBODY, np.int64)
-  for person, target in (standing or {}).items():
-    chosen[person] = target
+  if cloaked is None:
+    cloaked = np.ones(len(photos), bool)
   own = np.arange(len(photos))
   first: dict[str, int] = {}
   for person, name in sorted((called or {}).items()):
     own[person] = first.setdefault(name, person)
+  chosen = np.full(len(photos), NOBODY, np.int64)
+  for person, target in (standing or {}).items():
+    if cloaked[person] and cloaked[target] and own[person] != own[target]:
+      chosen[person] = target
   order = np.argsort(-photos, kind="stable")
-  if cloaked is not None:
-    order = order[cloaked[order]]
+  order = order[cloaked[order]]
   whom = order[~np.isin(order, chosen)]
   who = order[chosen[order] == NOBODY]
   if settled is not None:

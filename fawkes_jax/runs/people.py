@@ -658,11 +658,7 @@ def _exchanged(
   kept = {}
   for one, other in standing.items():
     who, whom = everybody.target(one), everybody.target(other)
-    if who is None or whom is None or who == whom:
-      continue
-    called = everybody.names.get(who)
-    alike = called is not None and called == everybody.names.get(whom)
-    if cloaked[who] and cloaked[whom] and not alike:
+    if who is not None and whom is not None:
       kept[who] = whom
   return targets.exchange(
     everybody.means,

@@ -113,28 +113,7 @@ def cloak_archive(
       warn=watcher.warned,
     ) as processes:
       processes.meet()
-
-      def arrange() -> None:
-        faces.refresh()
-        record.refresh()
-        people.arrange(
-          faces,
-          record.store,
-          cloaker,
-          record.rows,
-          config=options.fingerprint(),
-          choice=choice,
-        )
-
-      _share(
-        options,
-        run,
-        record,
-        faces,
-        arrange,
-        lambda: everybody(options, cloaker, record.store),
-        processes,
-      )
+      _share(options, run, record, faces, cloaker, choice, processes)
       record.sync()
       processes.done()
       if options.process_id == 0:
@@ -171,8 +150,8 @@ def _share(
   run: phases.Phases,
   record: manifest.Manifest,
   faces: index.Index,
-  arrange: Callable[[], None],
-  everybody: Callable[[], people.People],
+  cloaker: cloaker_lib.Cloaker,
+  choice: choosing.Choice | None,
   processes: membership.Team,
 ) -> None:
   """Does this process's share of a run, and that of processes that are lost."""
@@ -192,6 +171,18 @@ def _share(
     survey(share)
     run.look_again(_of(options, (share,)))
 
+  def arrange() -> None:
+    faces.refresh()
+    record.refresh()
+    people.arrange(
+      faces,
+      record.store,
+      cloaker,
+      record.rows,
+      config=options.fingerprint(),
+      choice=choice,
+    )
+
   def lead(share: int) -> None:
     look_again(share)
     if share == 0:
@@ -206,7 +197,7 @@ def _share(
     arrange()
   processes.reach(3, lead, leader=True)
   faces.refresh()
-  run.cloak(own(), everybody())
+  run.cloak(own(), everybody(options, cloaker, record.store))
 
 
 def _all_of(

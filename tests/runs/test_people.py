@@ -10,6 +10,8 @@ from fawkes_jax.runs import choosing, people, saving
 
 OTHER = 3
 """Somebody else than the others of `faces`."""
+STRANGERS = (4, 5, 6, 7)
+"""Four more, of whom no two are too much alike."""
 
 
 def box(number):
@@ -18,12 +20,22 @@ def box(number):
 
 
 @pytest.fixture
-def archive(faces, cloaker, tmp_path):
-  """Photos with some of `faces`, by name, and who is on them."""
-  raw = {
-    name: np.concatenate([e, -e[:1]]).astype(np.float16)
-    for name, e in cloaker.recognition.embed(faces).items()
+def looks(faces, cloaker):
+  """By extractor, the embeddings of `faces`, of OTHER and STRANGERS."""
+  known, centres = cloaker.recognition.embed(faces), cloaker.centres
+  rng = np.random.default_rng(0)
+  return {
+    name: np.concatenate(
+      [e, -e[:1], centres[name] + rng.normal(0, 0.1, (4, e.shape[1]))]
+    ).astype(np.float32)
+    for name, e in known.items()
   }
+
+
+@pytest.fixture
+def archive(looks, cloaker, tmp_path):
+  """Photos with some of `faces`, by name, and who is on them."""
+  raw = {name: e.astype(np.float16) for name, e in looks.items()}
 
   def make(photos, rows=(), seed=5, known=None, choice=None, folder=None):
     folder = folder or str(len(list(tmp_path.iterdir())))
@@ -52,10 +64,9 @@ def archive(faces, cloaker, tmp_path):
 
 
 @pytest.fixture
-def job(faces, cloaker):
+def job(faces, looks, cloaker):
   """Makes the job of a photo with some of `faces`."""
-  raw = cloaker.recognition.embed(faces)
-  raw = {key: np.concatenate([e, -e[:1]]) for key, e in raw.items()}
+  raw = looks
   own = cloaker.normalised(raw)
 
   def make(name, numbers):
@@ -207,11 +218,20 @@ def test_a_target_is_of_the_face_that_was_cloaked(archive, job):
 
 
 def test_who_approaches_whom_is_kept_between_runs(archive, job):
-  """Three people, whose best exchange differs when one has more photos."""
-  known = archive(PHOTOS, folder="same")
-  before = known.towards.tolist()
-  again = archive({"a": [OTHER], **PHOTOS}, folder="same")
-  assert before == [1, 0] == again.towards.tolist()
+  """Also where another exchange would be better, as some have more photos."""
+  few = {chr(ord("a") + i): [i] for i in STRANGERS}
+  first, second, *_ = few.values()
+  some = few | {f"z{k}": [*first, *second] for k in range(9)}
+  before = archive(few, folder="same")
+  again, anew = archive(some, folder="same"), archive(some)
+
+  def who(known):
+    """Whom each of them approaches."""
+    people_ = [int(known.of(n.encode().hex())[0]) for n in few]
+    return [people_.index(int(known.towards[p])) for p in people_]
+
+  assert who(before) == who(again)
+  assert who(anew) != who(before)
 
 
 @pytest.mark.parametrize(
