@@ -34,6 +34,7 @@ from fawkes_jax.cloaking import objective, solver
 from fawkes_jax.engine import mesh as mesh_lib
 from fawkes_jax.models import architectures
 from fawkes_jax.options import SolverOptions
+from fawkes_jax.xla import memory
 
 Key = TypeVar("Key")
 
@@ -312,6 +313,7 @@ class Executor(Generic[Key]):
         return states
       prepares(True)
       programs = self.compile(states)
+      memory.give_back_freed()  # Compiling, or loading, takes much for a while.
       prepares(False)
       most = min(map(self._most, programs))
       if most >= self._per_device:
@@ -320,11 +322,11 @@ class Executor(Generic[Key]):
 
   def _most(self, program: jax.stages.Compiled) -> int:
     """How many slots of each device the program has memory for."""
-    memory, room = program.memory_analysis(), self._room()
-    if memory is None or room is None:
+    needs, room = program.memory_analysis(), self._room()
+    if needs is None or room is None:
       return self._per_device
-    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    share = room / max(memory.temp_size_in_bytes + new, 1)
+    new = needs.output_size_in_bytes - needs.alias_size_in_bytes
+    share = room / max(needs.temp_size_in_bytes + new, 1)
     return max(1, int(min(share, 1) * self._per_device))
 
   def _room(self) -> float | None:

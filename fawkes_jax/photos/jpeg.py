@@ -207,7 +207,6 @@ class Editor:
     self._how = how
     self._upright = can_turn(header, how)
     self._c = self._read()
-    self._changed_in_place = False
     self._known: dict[int, tuple[list[np.ndarray], Coefficients]] = {}
     self._least = [_over_blocks(np.minimum, plane) for plane in self._c.planes]
     self._most = [_over_blocks(np.maximum, plane) for plane in self._c.planes]
@@ -290,13 +289,15 @@ class Editor:
       ]
       for i in range(len(c.planes))
     ]
-    self._changed_in_place = True
     for plane, factor, parts in zip(c.planes, factors, changed, strict=True):
       if (factor > 1).any():
         plane *= factor
       for (left, top, right, bottom), part in parts:
         plane[top:bottom, left:right] = part
-    encoded = coefficients.write(c, progressive=self._header.frame == 0xC2)
+    try:
+      encoded = coefficients.write(c, progressive=self._header.frame == 0xC2)
+    finally:
+      c.planes.clear()  # They are others now, and large.
     edits = edits if self._upright else dataclasses.replace(edits, how=None)
     kept = segments.clean_metadata(self._header, edits, lost)
     return segments.replace_metadata(encoded, kept, self._header.ids)
@@ -307,11 +308,9 @@ class Editor:
     return _turn(source, self._how) if self._upright else source
 
   def _restore(self) -> None:
-    """Undoes what `encode` has done to the coefficients."""
-    if self._changed_in_place:
-      for plane, again in zip(self._c.planes, self._read().planes, strict=True):
-        plane[...] = again
-      self._changed_in_place = False
+    """Reads the coefficients again that `encode` has changed and dropped."""
+    if not self._c.planes:
+      self._c.planes.extend(self._read().planes)
 
   def _refined(
     self, largest_step: int

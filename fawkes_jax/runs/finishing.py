@@ -76,7 +76,7 @@ class Finishing:
       any_solved = True
       job.solutions[index] = solution
       if len(job.solutions) == len(job.faces):
-        self._saving.append((job, self._pool.submit(self._saver.save, job)))
+        self._saving.append((job, self._pool.submit(self._save, job)))
     # While the thread waits, it learns only afterwards that it was idle.
     more = self._solving.seconds - self._stages.seconds["solving"]
     self._stages.spent("solving", max(0.0, more))
@@ -95,6 +95,15 @@ class Finishing:
     """Waits until every photo is saved that is on its way."""
     while self._saving:
       self._finish(*self._saving.popleft())
+
+  def _save(self, job: saving.Job) -> saving.Saved:
+    """Saves a photo, in a thread of the pool."""
+    try:
+      return self._saver.save(job)
+    except Exception as error:
+      # At once: the photo before it may take long.
+      _forget_frames(error)
+      raise
 
   def _finish(
     self, job: saving.Job, future: "concurrent.futures.Future[saving.Saved]"
@@ -119,9 +128,7 @@ class Finishing:
     except types.PhotoError as error:
       if isinstance(error, saving.UnprotectedError):
         known["faces"] = error.faces
-      outcome = self._ledger.failure(job.source, error, **known)
-      _forget_frames(error)
-      return outcome
+      return self._ledger.failure(job.source, error, **known)
     return self._ledger.entry(
       job.source,
       "cloaked",

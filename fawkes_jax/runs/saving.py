@@ -17,6 +17,7 @@ from fawkes_jax.options import CloakOptions
 from fawkes_jax.photos import codec, drafts
 from fawkes_jax.photos.photo import Photo
 from fawkes_jax.runs.room import Room
+from fawkes_jax.xla import memory
 
 # A finer encoding is tried where a face gets less than this part of its
 # change, and taken where that makes it so many times as large.
@@ -203,7 +204,10 @@ class Saver:
       PhotoError: it cannot be saved.
     """
     height, width = job.faces[0].shape
-    with self._room.taken(_BYTES_A_PIXEL * height * width):
+    amount = _BYTES_A_PIXEL * height * width
+    with self._room.taken(amount):
+      if amount > _ROOM:  # What is free is in pieces that are too small.
+        memory.give_back_freed()
       return self._save(job)
 
   def _save(self, job: Job) -> Saved:

@@ -78,7 +78,9 @@ def test_a_photo_that_cannot_be_saved_does_not_stay_in_memory(error):
       )
       finishing.give((job, 0), None)
       finishing.solve_all()
-      finishing.save_all()
+    # Nor until the photos before it are saved.
+    assert saver.read() is None
+    finishing.save_all()
     assert [outcome.row.status for outcome in settled] == ["failed"]
     assert saver.read() is None
   finally:
