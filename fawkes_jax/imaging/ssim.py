@@ -41,6 +41,7 @@ class Moments(NamedTuple):
   weights: jax.Array
 
 
+@jax.jit
 def moments(
   original: Float32[Array, "height width 3"],
   weights: Float32[Array, "height width"],
@@ -99,6 +100,25 @@ def dssim(
     2 * (known.variance + covariance) + variance + _C2
   )
   return 0.5 * jnp.sum(known.weights * (1 - luminance * structure))
+
+
+@jax.jit
+def compare(
+  original: Float32[Array, "height width 3"],
+  other: Float32[Array, "height width 3"],
+  known: Moments,
+) -> Float32[Array, ""]:
+  """`dssim` of two images.
+
+  Args:
+    original: values in 0..255.
+    other: values in 0..255.
+    known: `moments` of the original.
+
+  Returns:
+    DSSIM, as `dssim` gives it.
+  """
+  return dssim(original, other - original, known)
 
 
 def room(known: Moments) -> Float32[Array, "height width 3"]:
