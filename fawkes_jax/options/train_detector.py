@@ -12,8 +12,9 @@ class TrainDetectorOptions(Options):
   data: Path = option(
     "folder with annotations.tsv, the boxes of the faces of its photos",
     rules.Rule(says="a folder", keeps=Path.is_dir),
-    more="Its columns are file, left, top, right and bottom; the boxes only"
-    " say where to look",
+    more="Its columns are file, left, top, right, bottom and, if it has it,"
+    " difficulty, which says ignore of what need not be found; where the"
+    " teacher and the boxes disagree, the student learns what is halfway",
   )
   output: Path = training.output()
   single_faces: tuple[str, ...] = option(
@@ -27,8 +28,8 @@ class TrainDetectorOptions(Options):
     "detector that teaches: yunet",
     rules.one_of("yunet"),
     default="yunet",
-    more="The student has its architecture, and learns its features block by"
-    " block",
+    more="The student has its architecture, with residual blocks in it, and"
+    " learns its features block by block",
   )
   threshold: float = option(
     "likelihood from which on what the detector says is a face",

@@ -54,25 +54,28 @@ class Blocks:
   What comes before the first block belongs to it.
 
   Attributes:
-    module: the network.
+    module: the twin.
+    teacher: the teacher's network; None where it is the same. What a twin has
+      more of lies within its blocks.
     ends: of the name of a module of the network, whether a block ends with it;
       by default those that are called `block_0`, `block_1` and so on.
   """
 
   module: nn.Module
+  teacher: nn.Module | None = None
   ends: Callable[[str], bool] = _numbered
 
   def look(
     self, variables: Any, images: Float32[Array, "n size size 3"]
   ) -> tuple[Any, _Features]:
-    """Applies the network and keeps what the blocks are given and make of it.
+    """Applies the teacher and keeps what its blocks are given and make of it.
 
     Args:
-      variables: its weights.
+      variables: the teacher's weights.
       images: what it takes.
 
     Returns:
-      What the network says, and by block its input and its output.
+      What the teacher says, and by block its input and its output.
     """
     features: _Features = {}
 
@@ -83,7 +86,7 @@ class Blocks:
       return result
 
     with nn.intercept_methods(keep):
-      result = self.module.apply(variables, images)
+      result = self._teacher.apply(variables, images)
     return result, features
 
   def any(self, variables: Any, size: int) -> bool:
@@ -184,7 +187,8 @@ class Blocks:
     Each kernel is drawn at random, then scaled, and its bias set, so that the
     layer's output has the mean and the deviation of the teacher's, over all
     images, places and channels ("All you need is a good init", Mishkin and
-    Matas, 2015). No weight of the teacher is used.
+    Matas, 2015); layers that the teacher has not are left as they are drawn.
+    No weight of the teacher is used.
 
     Args:
       teacher: its teacher's weights.
@@ -204,7 +208,7 @@ class Blocks:
       return result
 
     with nn.intercept_methods(measure):
-      self.module.apply(teacher, images)
+      self._teacher.apply(teacher, images)
     _, features = self.look(teacher, images)
     drawn = self.module.init(key, images[:1])
     weights = flax.traverse_util.flatten_dict(dict(drawn["params"]))
@@ -213,10 +217,12 @@ class Blocks:
     def adjust(call, args, kwargs, context):
       result = call(*args, **kwargs)
       path = context.module.path
-      if _is_layer(context):
+      kernel, bias = (*path, "kernel"), (*path, "bias")
+      if not _is_layer(context):
+        pass
+      elif path in ranges:
         mean, deviation = ranges[path]
         scale = deviation / result.std()
-        kernel, bias = (*path, "kernel"), (*path, "bias")
         weights[kernel] = weights[kernel] * scale
         sizes[kernel] = jnp.sqrt((weights[kernel] ** 2).mean())
         result = scale * result
@@ -225,12 +231,18 @@ class Blocks:
           weights[bias] = weights[bias] + move
           sizes[bias] = deviation
           result = result + move
+      elif bias in weights:
+        sizes[bias] = result.std()
       return features[path[0]][1] if self._is_block(context) else result
 
     with nn.intercept_methods(adjust):
       self.module.apply(drawn, images)
     params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
     return {"params": params}, scales
+
+  @property
+  def _teacher(self) -> nn.Module:
+    return self.teacher or self.module
 
   def _is_block(self, context: nn.module.InterceptorContext) -> bool:
     call = context.method_name == "__call__"

@@ -145,7 +145,7 @@ def test_of_boxes_that_overlap_the_likeliest_remains():
 def own():
   """Random variables."""
   images = np.zeros((1, 32, 32, 3), np.float32)
-  return dict(jax.jit(yunet.YuNet().init)(jax.random.key(0), images))
+  return dict(jax.jit(yunet.OWN.init)(jax.random.key(0), images))
 
 
 def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):

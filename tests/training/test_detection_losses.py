@@ -2,11 +2,16 @@
 
 import jax
 import numpy as np
+import pytest
 
 from fawkes_jax.models import yunet
 from fawkes_jax.training.detection import losses
 
 _imitation = jax.jit(losses.imitation)
+_corrected = jax.jit(losses.corrected)
+
+FACE = (16.0, 8.0, 24.0, 16.0)
+"""The box of the cell that has a face, in pixels, by `seen`."""
 
 
 def grids(score=-6.0, box=0.0, points=0.0, *, face=6.0):
@@ -26,18 +31,42 @@ def grids(score=-6.0, box=0.0, points=0.0, *, face=6.0):
   return some
 
 
+def seen(**scores):
+  """Grids whose boxes are one cell large, about its middle."""
+  some = grids(**scores)
+  for grid in some:
+    grid.boxes[..., :2] = 0.5
+  return some
+
+
+def believed(taught):
+  return [jax.nn.sigmoid(grid.scores) for grid in taught]
+
+
 def loss(said, taught):
-  return {k: float(v) for k, v in _imitation(said, taught).items()}
+  parts = _imitation(said, taught, believed(taught))
+  return {k: float(v) for k, v in parts.items()}
+
+
+def chance(taught, box, *, known=True, row=1, column=2):
+  """What is to be believed of a cell of the first grid."""
+  boxes = np.zeros((1, 2, 4), np.float32)
+  boxes[0, 0] = box
+  told = np.array([[known, False]])
+  first, *_ = _corrected(taught, boxes, told)
+  return first[0, row, column]
 
 
 def test_who_says_the_same_as_the_teacher_loses_nothing():
   assert max(loss(grids(), grids()).values()) < 1e-6
 
 
-def test_a_face_that_is_missed_costs_more_than_one_that_is_not_there():
+def test_faces_that_are_missed_and_that_are_invented_cost_alike():
   missed = loss(grids(face=-6.0), grids())
   invented = loss(grids(), grids(face=-6.0))
-  assert missed["score"] > 10 * invented["score"] > 0.1
+  # The parts are for each face, and one more.
+  assert 2 * missed["score"] == pytest.approx(invented["score"], rel=0.05)
+  assert missed["score"] > 1
   assert missed["box"] == invented["points"] == 0
 
 
@@ -46,3 +75,32 @@ def test_boxes_and_landmarks_count_where_a_face_is():
   nobody = loss(grids(box=0.5, points=0.25), grids(face=-6.0))
   assert 0.1 < off["points"] < off["box"]
   assert nobody["points"] < nobody["box"] < 0.05
+
+
+def test_what_is_invented_costs_more_the_surer_it_is_invented():
+  """More than in proportion: so false alarms become rare."""
+  a_little, much = (
+    loss(grids(face=face), grids(face=-6.0))["score"] for face in (-3.0, 3.0)
+  )
+  assert much > 20 * a_little > 0
+
+
+def test_a_known_face_is_believed_more_than_the_teacher_does():
+  weak = seen(face=-1.0)
+  alone = float(jax.nn.sigmoid(-1.0))
+  assert chance(weak, FACE) == pytest.approx((1 + alone) / 2)
+  # One that need not be found is believed as it was.
+  assert chance(weak, FACE, known=False) == pytest.approx(alone)
+  expected = float(jax.nn.sigmoid(-6.0))
+  assert (chance(weak, FACE, column=3) <= expected + 1e-6).all()
+
+
+def test_what_is_no_known_face_is_believed_less():
+  elsewhere = (0.0, 24.0, 8.0, 32.0)
+  expected = float(jax.nn.sigmoid(6.0)) / 2
+  assert chance(seen(), elsewhere) == pytest.approx(expected)
+
+
+def test_what_the_teacher_does_not_see_at_all_is_not_asked_for():
+  expected = float(jax.nn.sigmoid(-6.0))
+  assert chance(seen(face=-6.0), FACE) == pytest.approx(expected)

@@ -1,5 +1,7 @@
 """Scenes to train a detector on: faces of all sizes, each time the same."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -26,7 +28,8 @@ def photo(tmp_path_factory):
 
 
 def drawn(photo, singles=(), count=40, seed=0):
-  return scenes.Studio([photo], singles, size=SIZE, seed=seed).draw(0, count)
+  studio = scenes.Studio([photo], singles, size=SIZE, seed=seed)
+  return studio.draw(0, count).images
 
 
 def lit(images):
@@ -63,6 +66,26 @@ def test_a_step_has_the_same_scenes_whatever_was_drawn_before(photo):
   studio.draw(0, 2)
   first = studio.draw(7, 2)
   again = scenes.Studio([photo], [photo], size=SIZE, seed=3).draw(7, 2)
-  np.testing.assert_array_equal(first, again)
+  for one, other in zip(first, again, strict=True):
+    np.testing.assert_array_equal(one, other)
   other = scenes.Studio([photo], [photo], size=SIZE, seed=4).draw(7, 2)
-  assert (first != other).any()
+  assert (first.images != other.images).any()
+
+
+def test_it_is_told_where_the_faces_are(photo):
+  """Also of those that are pasted, turned and mirrored."""
+  drawn = scenes.Studio([photo], [photo], size=SIZE, seed=1).draw(0, 40)
+  lighter = []
+  for image, boxes, known in zip(*drawn, strict=True):
+    for left, top, right, bottom in boxes[known]:
+      x, y = int((left + right) / 2), int((top + bottom) / 2)
+      lighter.append(image[y, x].mean() > np.median(image) + 30)
+  assert len(lighter) > 40
+  assert np.mean(lighter) > 0.85  # One may be pasted where another was.
+
+
+def test_what_is_to_be_ignored_need_not_be_found(photo):
+  ignored = dataclasses.replace(photo, ignored=np.array([True]))
+  drawn = scenes.Studio([ignored], [], size=SIZE, seed=0).draw(0, 20)
+  assert (drawn.boxes[:, 0, 2] > 0).any()
+  assert not drawn.known.any()

@@ -43,13 +43,14 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       f"{options.data.name}: {options.data_note}",
       "",
       f"{result.photos:,} photos, and {result.singles:,} photos of one face"
-      " that were pasted into them. Nothing was learned from their labels; the"
-      " weights hold no photo.",
+      " that were pasted into them. Their boxes correct the teacher; nothing"
+      " was learned from other labels, and the weights hold no photo.",
       "",
       "## Teacher",
       "",
       "YuNet (Apache-2.0, github.com/ShiqiYu/libfacedetection.train), whose"
-      f" architecture it has. It began with {began}. {how}",
+      " architecture it has, and residual blocks in it. It began with"
+      f" {began}. {how}",
       "",
       "## Training",
       "",

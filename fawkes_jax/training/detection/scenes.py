@@ -7,12 +7,42 @@ photos pasted into it, under other light, blurred, covered or compressed.
 import io
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 from fawkes_jax.faces.annotations import Annotated
+
+_MOST = 256
+"""Faces of a scene that are told, the largest ones."""
+
+_LEAST_SIDE = 10.0
+"""Pixels of the side of a face that must be found."""
+
+
+class Scenes(NamedTuple):
+  """Scenes, and what is known of them.
+
+  Attributes:
+    images: RGB.
+    boxes: left, top, right, bottom of what may be a face, in pixels; those
+      behind the last are empty.
+    known: which of them are faces that must be found: neither covered nor tiny,
+      nor what the table says to ignore.
+  """
+
+  images: UInt8[np.ndarray, "n size size 3"]
+  boxes: Float32[np.ndarray, "n 256 4"]
+  known: Bool[np.ndarray, "n 256"]
+
+
+class _Boxes(NamedTuple):
+  """The faces of one scene: their boxes, and which must be found."""
+
+  at: np.ndarray
+  known: np.ndarray
 
 
 class Studio:
@@ -37,12 +67,22 @@ class Studio:
     self._photos, self._singles = photos, singles
     self._size, self._seed = size, seed
 
-  def draw(self, step: int, count: int) -> UInt8[np.ndarray, "n size size 3"]:
+  def draw(self, step: int, count: int) -> Scenes:
     """The scenes of a step, whatever was drawn before."""
     rng = np.random.default_rng((self._seed, step))
-    return np.stack([self._scene(rng) for _ in range(count)])
+    drawn = [self._scene(rng) for _ in range(count)]
+    boxes = np.zeros((count, _MOST, 4), np.float32)
+    known = np.zeros((count, _MOST), bool)
+    for i, (_, faces) in enumerate(drawn):
+      areas = _areas(faces.at)
+      largest = np.argsort(-areas, kind="stable")[:_MOST]
+      boxes[i, : len(largest)] = faces.at[largest]
+      known[i, : len(largest)] = faces.known[largest] & (
+        areas[largest] >= _LEAST_SIDE**2
+      )
+    return Scenes(np.stack([image for image, _ in drawn]), boxes, known)
 
-  def _scene(self, rng: np.random.Generator) -> np.ndarray:
+  def _scene(self, rng: np.random.Generator) -> tuple[np.ndarray, _Boxes]:
     photo = self._photos[int(rng.integers(len(self._photos)))]
     image, boxes = self._view(photo, rng)
     if self._singles and rng.random() < 0.4:
@@ -50,15 +90,18 @@ class Studio:
         single = self._singles[int(rng.integers(len(self._singles)))]
         image, boxes = self._paste(image, boxes, single, rng)
     if rng.random() < 0.2:
-      _cover(image, boxes, rng)
+      boxes = _cover(image, boxes, rng)
     if rng.random() < 0.5:
       image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _relit(image, rng)
+      left, right = self._size - boxes.at[:, 2], self._size - boxes.at[:, 0]
+      at = np.stack([left, boxes.at[:, 1], right, boxes.at[:, 3]], axis=1)
+      boxes = boxes._replace(at=at)
+    return _relit(image, rng), boxes
 
   def _view(
     self, photo: Annotated, rng: np.random.Generator
-  ) -> tuple[Image.Image, np.ndarray]:
-    """A square of a photo, and the boxes of the faces in it."""
+  ) -> tuple[Image.Image, _Boxes]:
+    """A square of a photo, and the faces in it."""
     size = self._size
     with Image.open(photo.path) as file:
       image = file.convert("RGB")
@@ -98,15 +141,18 @@ class Studio:
       axis /= scale
     image = _transformed(image, axis, offset, (size, size))
     inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < size).all(axis=1)
-    return image, boxes[inside]
+    # Whose middle is beyond the scene need not be found.
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    shown = ((middle > 0) & (middle < size)).all(axis=1)
+    return image, _Boxes(boxes[inside], (shown & ~photo.ignored)[inside])
 
   def _paste(
     self,
     image: Image.Image,
-    boxes: np.ndarray,
+    boxes: _Boxes,
     single: Annotated,
     rng: np.random.Generator,
-  ) -> tuple[Image.Image, np.ndarray]:
+  ) -> tuple[Image.Image, _Boxes]:
     """The scene with one more face, where there is room."""
     with Image.open(single.path) as file:
       tile = file.convert("RGB")
@@ -119,7 +165,7 @@ class Studio:
     place = complex(*rng.uniform(0, self._size, 2))
     offset = place - axis * middle
     [box] = _moved(single.boxes, axis, offset)
-    if _overlaps(box, boxes):
+    if _overlaps(box, boxes.at):
       return image, boxes
     mask = Image.new("L", tile.size)
     # The head, and a little more or less of what is around it.
@@ -147,7 +193,9 @@ class Studio:
       _transformed(tile, axis, offset, size),
       mask=_transformed(frame, axis, offset, size),
     )
-    return image, np.concatenate([boxes, box[None]])
+    return image, _Boxes(
+      np.concatenate([boxes.at, box[None]]), np.append(boxes.known, True)
+    )
 
 
 def _moved(boxes: np.ndarray, axis: complex, offset: complex) -> np.ndarray:
@@ -195,13 +243,15 @@ def _transformed(
 
 
 def _cover(
-  image: Image.Image, boxes: np.ndarray, rng: np.random.Generator
-) -> None:
-  """Covers a part of some faces."""
+  image: Image.Image, boxes: _Boxes, rng: np.random.Generator
+) -> _Boxes:
+  """Covers a part of some faces, which need not be found."""
   draw = ImageDraw.Draw(image)
-  for box in boxes:
+  known = boxes.known.copy()
+  for i, box in enumerate(boxes.at):
     if rng.random() < 0.5:
       continue
+    known[i] = False
     width, height = box[2:] - box[:2]
     x = box[0] + width * rng.uniform(-0.2, 0.8)
     y = box[1] + height * rng.uniform(0, 0.9)
@@ -217,6 +267,7 @@ def _cover(
       ),
       fill=colour,
     )
+  return boxes._replace(known=known)
 
 
 def _relit(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
