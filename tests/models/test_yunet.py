@@ -171,3 +171,24 @@ def test_what_is_no_detector_is_refused(tmp_path, own):
   detectors.save(own, path, threshold=0.5)
   with pytest.raises(Exception, match="train_detector has written, got"):
     detectors.load_detector(str(path))
+
+
+def test_a_dead_channel_learns_where_relus_leak(own):
+  """And what the network says is the same."""
+  params = jax.tree.map(np.array, own["params"])
+  params["stem"]["bias"][3] = -1e5  # Below zero, whatever the image is.
+  image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3))
+
+  def said(leak, params):
+    network = dataclasses.replace(yunet.OWN, leak=leak)
+    grids = network.apply({"params": params}, image.astype(np.float32))
+    return sum((grid.scores**2).sum() for grid in grids)
+
+  same = [jax.jit(said, static_argnums=0)(leak, params) for leak in (0, 0.1)]
+  assert same[0] == same[1] > 0
+  slopes = [
+    jax.jit(jax.grad(said, argnums=1), static_argnums=0)(leak, params)
+    for leak in (0.0, 0.1)
+  ]
+  without, leaking = (slope["stem"]["bias"][3] for slope in slopes)
+  assert without == 0 != leaking
