@@ -109,14 +109,14 @@ def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
 def test_where_a_face_is_likely_is_told(recognition, small_astronaut):
   """Of one without a mouth the detector is not sure."""
   hidden = small_astronaut.copy()
-  hidden[130:] = 90
+  hidden[124:] = 90
   finder = dataclasses.replace(recognition.finder, min_face_pixels=60)
   likely, sure, wall = finder.look(
     [hidden, small_astronaut, np.full_like(hidden, 90)]
   )
   assert likely.faces == []
-  assert 0.2 < likely.likely.score < 0.5
-  np.testing.assert_allclose(likely.likely.box, (82, 70, 174, 164), atol=8)
+  assert 0.2 < likely.likely.score < 0.42
+  np.testing.assert_allclose(likely.likely.box, (76, 62, 175, 157), atol=8)
   assert (len(sure.faces), sure.likely) == (1, None)
   assert (wall.faces, wall.likely) == ([], None)
 

@@ -69,11 +69,11 @@ def test_a_photo_without_faces_has_none(detector):
 def test_of_faces_that_are_not_sure_the_likeliest_is_told(small_astronaut):
   detector = detectors.load_detector(detectors.OWN)
   [[face]] = detector.detect([small_astronaut])
-  strict = dataclasses.replace(detector, threshold=0.95)
+  strict = dataclasses.replace(detector, threshold=0.99)
   [look] = strict.look([small_astronaut])
   assert (look.faces, look.likely.score) == ([], face.score)
   np.testing.assert_array_equal(look.likely.box, face.box)
-  doubtless = dataclasses.replace(strict, doubt=0.94)
+  doubtless = dataclasses.replace(strict, doubt=0.98)
   assert doubtless.look([small_astronaut])[0].likely is None
 
 
@@ -167,8 +167,8 @@ def test_what_is_no_detector_is_refused(tmp_path, own):
   path.write_bytes(b"nothing")
   with pytest.raises(Exception, match="complete safetensors file, got"):
     detectors.load_detector(str(path))
-  del own["params"]["stem"]
-  detectors.save(own, path, threshold=0.5)
+  fewer = {name: x for name, x in own["params"].items() if name != "stem"}
+  detectors.save({"params": fewer}, path, threshold=0.5)
   with pytest.raises(Exception, match="train_detector has written, got"):
     detectors.load_detector(str(path))
 
