@@ -35,7 +35,7 @@ _SMALL = 0.1
 """Of errors that are larger, the logarithm counts."""
 
 _LEAK = 0.02
-"""Of the gradients of ReLUs. Without it, a quarter of all channels died."""
+"""Of the gradients of ReLUs. Without, a quarter of the first channels died."""
 
 _BLOCKS = blocks.Blocks(
   dataclasses.replace(yunet.OWN, leak=_LEAK), yunet.PLAIN, yunet.ends_block
