@@ -218,9 +218,8 @@ class Blocks:
       result = call(*args, **kwargs)
       path = context.module.path
       kernel, bias = (*path, "kernel"), (*path, "bias")
-      if not _is_layer(context):
-        pass
-      elif path in ranges:
+      layer = _is_layer(context)
+      if layer and path in ranges:
         mean, deviation = ranges[path]
         scale = deviation / result.std()
         weights[kernel] = weights[kernel] * scale
@@ -231,7 +230,7 @@ class Blocks:
           weights[bias] = weights[bias] + move
           sizes[bias] = deviation
           result = result + move
-      elif bias in weights:
+      elif layer and bias in weights:
         sizes[bias] = result.std()
       return features[path[0]][1] if self._is_block(context) else result
 

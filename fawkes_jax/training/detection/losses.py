@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from fawkes_jax.models import yunet
@@ -51,24 +52,21 @@ def corrected(
   shared = _overlaps(cells, boxes)
   seen = jnp.where(shared >= _SAME, likely[..., None], 0)
   best, most = seen.argmax(axis=1), seen.max(axis=1)
-  raised = (jnp.arange(cells.shape[1])[:, None] == best[:, None]) & (
-    known & (most >= _LEAST)
-  )[:, None]
-  raised = raised.any(axis=-1)
+  chosen = jnp.arange(cells.shape[1])[:, None] == best[:, None]
+  raised = (chosen & (known & (most >= _LEAST))[:, None]).any(axis=-1)
   lowered = shared.max(axis=-1) < _OTHER
-  begin = 0
+  ends = np.cumsum([grid.scores[0, ..., 0].size for grid in taught])[:-1]
   believed = []
-  for grid in taught:
-    n, rows, columns, _ = grid.scores.shape
-    end = begin + rows * columns
-    up, down = (
-      which[:, begin:end].reshape(n, rows, columns, 1)
-      for which in (raised, lowered)
-    )
+  for grid, up, down in zip(
+    taught,
+    jnp.split(raised, ends, axis=1),
+    jnp.split(lowered, ends, axis=1),
+    strict=True,
+  ):
     chances = jax.nn.sigmoid(grid.scores)
-    half = chances / 2
-    believed.append(jnp.where(up, 0.5 + half, jnp.where(down, half, chances)))
-    begin = end
+    half, shape = chances / 2, (*chances.shape[:-1], 1)
+    chances = jnp.where(down.reshape(shape), half, chances)
+    believed.append(jnp.where(up.reshape(shape), 0.5 + half, chances))
   return believed
 
 
