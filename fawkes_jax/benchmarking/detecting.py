@@ -15,9 +15,6 @@ from fawkes_jax.options import BenchmarkOptions
 from fawkes_jax.photos import codec
 from fawkes_jax.weights import detectors
 
-SAME = 0.4
-"""A face is found by a box if so much of their union is shared."""
-
 _WIDTHS = ((0, 20), (20, 40), (40, 80), (80, None))
 _SKINS = {"I-III": ("I", "II", "III"), "IV-VI": ("IV", "V", "VI")}
 
@@ -140,7 +137,7 @@ def _matched(
     shared = yunet.overlaps(detection.box + edge, photo.boxes)
     for wanted in (free & ~photo.ignored, photo.ignored):
       likely = np.where(wanted, shared, 0)
-      if len(likely) and likely.max() >= SAME:
+      if len(likely) and likely.max() >= annotations.SAME:
         best = int(np.argmax(likely))
         free[best] = False
         matched[index] = best

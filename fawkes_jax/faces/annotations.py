@@ -16,6 +16,9 @@ BOXES = "annotations.tsv"
 FACES = "faces.tsv"
 """The table of a folder of photos with one face each."""
 
+SAME = 0.4
+"""A box is that of a face if so much of their union is shared."""
+
 _SIDES = ("left", "top", "right", "bottom")
 
 

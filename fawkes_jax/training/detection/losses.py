@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
+from fawkes_jax.faces import annotations
 from fawkes_jax.models import yunet
 
 _NOWHERE = 0.05
 """What is said of a cell without a face counts for so much of one with one,
 where nobody believes that there is one."""
-
-_SAME = 0.4
-"""A box is that of a face if so much of their union is shared."""
 
 _OTHER = 0.2
 """And of no face if so little is shared with every one."""
@@ -50,7 +48,7 @@ def corrected(
     [yunet.likelihood(g.scores).reshape(len(cells), -1) for g in taught], axis=1
   )
   shared = _overlaps(cells, boxes)
-  seen = jnp.where(shared >= _SAME, likely[..., None], 0)
+  seen = jnp.where(shared >= annotations.SAME, likely[..., None], 0)
   best, most = seen.argmax(axis=1), seen.max(axis=1)
   chosen = jnp.arange(cells.shape[1])[:, None] == best[:, None]
   raised = (chosen & (known & (most >= _LEAST))[:, None]).any(axis=-1)
