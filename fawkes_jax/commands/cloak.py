@@ -48,11 +48,11 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md.
 _MORE = (
-  "  the strongest recogniser that we tested still knew 6 to 28 % of photos of"
-  " ten people cloaked in one run in mode mid (small JPEGs 20 to 30 %), and 40"
-  " to 50 % of somebody's who was cloaked alone (76 to 90 %): `fawkes-jax"
-  " weights fetch free` gets more networks to cloak against, for"
-  " --surrogates=free"
+  "  the strongest recogniser that we tested, in mode mid, still knew 6 to 28 %"
+  " of the photos of ten people who were cloaked in one run, and 40 to 50 % of"
+  " somebody's who was cloaked alone; of small JPEGs 20 to 30 % and 76 to 90 %",
+  "  for more networks to cloak against: `fawkes-jax weights fetch free`, then"
+  " --surrogates=free",
 )
 
 
@@ -102,7 +102,8 @@ def _run(
   if options.report and not options.process_id:
     report.run(ReportOptions(input=options.input, output=options.output))
   if summary.counts["faces"] and options.extractors == FaceOptions.extractors:
-    console.print(_MORE)
+    for line in _MORE:
+      console.print(line)
   return 1 if summary.counts["failed"] or summary.counts["unprotected"] else 0
 
 
