@@ -344,7 +344,9 @@ class Fitting:
         file, self._areas, max_pixels=self._options.max_pixels
       )
       if not all(map(np.array_equal, parts, attempt.parts)):
-        attempt = self._seen(attempt.scales, attempt.finer, parts)
+        attempt = self._seen(
+          attempt.scales, attempt.finer, attempt.patches, parts
+        )
         faces = self._measure(attempt)
       over = attempt.dssim > rho
       if not over.any():
@@ -372,11 +374,16 @@ class Fitting:
 
   def _attempt(self, scales: np.ndarray, finer: int) -> Attempt:
     """Looks at what faces become with scaled changes."""
-    parts = self._draft.preview(self._patches(scales), self._areas, finer=finer)
-    return self._seen(scales, finer, parts)
+    patches = self._patches(scales)
+    parts = self._draft.preview(patches, self._areas, finer=finer)
+    return self._seen(scales, finer, patches, parts)
 
   def _seen(
-    self, scales: np.ndarray, finer: int, parts: list[np.ndarray]
+    self,
+    scales: np.ndarray,
+    finer: int,
+    patches: list[types.Patch],
+    parts: list[np.ndarray],
   ) -> Attempt:
     """An attempt, measured on what the faces' areas are decoded to."""
     rho = self._options.solver.rho
@@ -385,7 +392,7 @@ class Fitting:
     return Attempt(
       finer=finer,
       scales=scales,
-      patches=self._patches(scales),
+      patches=patches,
       parts=parts,
       crops=crops,
       dssim=np.array(dssim),
