@@ -104,7 +104,7 @@ class _DrawnEmbeddings:
 
 
 class _FixedPattern:
-  """A solver that adds the same pattern to each face, within the budget."""
+  """A solver that adds the same pattern to each face."""
 
   slots = recognition.CPU_FACES
 
@@ -137,7 +137,7 @@ class _FixedPattern:
       noise = ndimage.gaussian_filter(noise, (0.8, 0.8, 0))
       noise += 4 * noise.mean(axis=-1, keepdims=True)  # Mostly grey.
       change = (weights / weights.max())[..., None] * noise
-      change = 6 * change.astype(np.float32) / noise.std()
+      change = (6 / noise.std() * change).astype(np.float32)
       for _ in range(3):
         dssim = float(ssim.measure(original, original + change, weights))
         change *= np.sqrt(goal / max(dssim, 1e-9))

@@ -106,7 +106,9 @@ def test_the_budget_holds_on_whole_numbers(solved, problems):
   )
   inner = np.s_[5:-5, 5:-5]
   theirs = (problem.weights[inner][..., None] * (1 - full[inner])).sum() / 6
-  # Arithmetic of 8-bit input inside scikit-image is float64.
+  # Arithmetic of 8-bit input inside scikit-image is float64; dm-pix's, in
+  # float32, is off by 6e-7.
+  assert 0.5 * OPTIONS.rho < theirs <= OPTIONS.rho
   assert theirs == pytest.approx(again, abs=1e-5)
 
 
