@@ -59,9 +59,6 @@ _RESIDUALS = (0, 1, 2, 2)
 _NECK_RESIDUALS = 1
 _EXPANSION = 2
 
-_RESIDUAL_SCALE = 0.1
-"""Of residual blocks with random weights, so that little is added at first."""
-
 
 class Grid(NamedTuple):
   """What the cells of one grid say of an image.
@@ -100,7 +97,8 @@ class _Residual(nn.Module):
   """What is added to features: a depthwise 3x3 convolution of more channels.
 
   Source: the inverted residual of "MobileNetV2" (Sandler et al., 2018), scaled
-  as in "Going deeper with Image Transformers" (Touvron et al., 2021).
+  by weights that begin with zero, so that nothing is added at first ("ReZero is
+  All You Need", Bachlechner et al., 2020).
 
   Attributes:
     leak: see `YuNet`.
@@ -120,7 +118,7 @@ class _Residual(nn.Module):
     y = layers.Convolution(x.shape[-1], dtype=self.dtype, name="projection")(
       _relu(y, self.leak)
     )
-    begins = nn.initializers.constant(_RESIDUAL_SCALE)
+    begins = nn.initializers.zeros
     scale = layers.weight(self, "scale", begins, (x.shape[-1],))
     return x + y * scale.astype(self.dtype)
 
@@ -276,14 +274,10 @@ def ends_block(name: str) -> bool:
     name: of a module of the network.
 
   Returns:
-    True for the last separable convolution before the size changes, and for
-    each of those behind.
+    True for the first convolution and each separable one.
   """
-  kind, *numbers = name.split("_")
-  if kind == "stage":
-    stage, layer = map(int, numbers)
-    return layer == len(_STAGES[stage]) - 1
-  return name == "stem_separable" or kind in ("lateral", "shared", "head")
+  kind = name.split("_")[0]
+  return kind in ("stem", "stage", "lateral", "shared", "head")
 
 
 def likelihood(scores: Float[Array, "*places 2"]) -> Float[Array, "*places"]:

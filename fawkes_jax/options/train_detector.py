@@ -14,7 +14,7 @@ class TrainDetectorOptions(Options):
     rules.Rule(says="a folder", keeps=Path.is_dir),
     more="Its columns are file, left, top, right, bottom and, if it has it,"
     " difficulty, which says ignore of what need not be found; where the"
-    " teacher and the boxes disagree, the student learns what is halfway",
+    " teacher and the boxes disagree, the student learns what is between",
   )
   output: Path = training.output()
   single_faces: tuple[str, ...] = option(
@@ -29,7 +29,7 @@ class TrainDetectorOptions(Options):
     rules.one_of("yunet"),
     default="yunet",
     more="The student has its architecture, with residual blocks in it, and"
-    " learns its features block by block",
+    " learns its features layer by layer",
   )
   threshold: float = option(
     "likelihood from which on what the detector says is a face",

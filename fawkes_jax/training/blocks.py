@@ -21,7 +21,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Bool, Float32
 
 from fawkes_jax.models import layers
 
@@ -35,6 +35,13 @@ _LEAST = 4
 _JOINING = 0.5
 """The share of the rest of a run, in which blocks work together, until each is
 given all that the ones before have made."""
+
+_UNLEARNED = 0.05
+"""A channel has not been learned if its error is more than this share of what
+is wanted of it."""
+
+_NOTHING = 0.1
+"""The natural size of weights that begin as nothing."""
 
 _RATE = 15.0
 """Weights move by this times their own size and the learning rate."""
@@ -107,20 +114,24 @@ class Blocks:
     variables: Any,
     images: Float32[Array, "n size size 3"],
     features: _Features,
-  ) -> tuple[Any, dict[str, Float32[Array, ""]]]:
+    measure: Callable[..., Any] | None = None,
+  ) -> tuple[Any, dict[str, Any]]:
     """The errors of blocks that are given what the teacher's are given.
 
     Args:
       variables: the twin's weights.
       images: what it takes.
       features: the teacher's.
+      measure: of what a block makes, what it should make and what it is given;
+        None for `error`.
 
     Returns:
       What comes after the last block, which is given the teacher's features,
-      too; and by block the mean square of the error, divided by the variance
-      of what the block adds.
+      too; and by block what is measured, by default the mean square of the
+      error, divided by the variance of what the block adds.
     """
     errors = {}
+    measure = measure or error
     count = len(images)
 
     def replace(call, args, kwargs, context):
@@ -134,12 +145,50 @@ class Blocks:
       if not self._is_block(context):
         return y
       given, wanted = features[context.module.name]
-      errors[context.module.name] = error(y, wanted[: len(y)], given[: len(y)])
+      errors[context.module.name] = measure(
+        y, wanted[: len(y)], given[: len(y)]
+      )
       return wanted
 
     with nn.intercept_methods(replace):
       result = self.module.apply(variables, images)
     return result, errors
+
+  def redrawn(
+    self,
+    variables: Any,
+    teacher: Any,
+    images: Float32[Array, "n size size 3"],
+    key: jax.Array,
+  ) -> tuple[dict[str, Any], int]:
+    """Draws anew the channels that have not been learned.
+
+    Where a block is one layer, or a matrix a pixel and a depthwise convolution,
+    its channels learn independently of each other, and a few of them get stuck
+    in a local minimum.
+
+    Args:
+      variables: of the twin, whose blocks have learned apart; weights that the
+        network does not have stay as they are.
+      teacher: its teacher's weights.
+      images: some of what it takes.
+      key: the key of the draw.
+
+    Returns:
+      The weights, and how many channels were drawn anew.
+    """
+    _, features = self.look(teacher, images)
+    _, missed = self.apart(variables, images, features, _missed)
+    drawn, _ = self.fresh(teacher, images, key)
+    weights, others = (
+      flax.traverse_util.flatten_dict(dict(v["params"]))
+      for v in (variables, drawn)
+    )
+    for name, other in others.items():
+      if name[0] in missed:
+        weights[name] = jnp.where(missed[name[0]], other, weights[name])
+    count = sum(int(channels.sum()) for channels in missed.values())
+    return {"params": flax.traverse_util.unflatten_dict(weights)}, count
 
   def together(
     self,
@@ -236,6 +285,7 @@ class Blocks:
 
     with nn.intercept_methods(adjust):
       self.module.apply(drawn, images)
+    sizes = {name: jnp.where(s > 0, s, _NOTHING) for name, s in sizes.items()}
     params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
     return {"params": params}, scales
 
@@ -311,6 +361,21 @@ def error(
   missed = layers.channel_sums((x - wanted) ** 2).sum()
   variance = layers.channel_sums(moved**2).sum()
   return missed / jnp.maximum(variance, 1e-12 * places)
+
+
+def _missed(
+  x: Float32[Array, "n *places c"],
+  wanted: Float32[Array, "n *places c"],
+  given: jax.Array,
+) -> Bool[Array, " c"]:
+  """Which channels have not been learned; see `error`."""
+  del given
+  places = wanted.size // wanted.shape[-1]
+  moved = wanted - layers.channel_sums(wanted) / places
+  variances = layers.channel_sums(moved**2)
+  missed = layers.channel_sums((x - wanted) ** 2)
+  # What hardly varies cannot be told from nothing.
+  return missed > _UNLEARNED * variances + 1e-4 * variances.mean()
 
 
 def _is_layer(context: nn.module.InterceptorContext) -> bool:

@@ -106,6 +106,42 @@ def test_together_a_share_of_the_errors_is_handed_on(shown):
     assert none < 1e-9 < little < whole / 100
 
 
+class Layers(nn.Module):
+  """Two blocks of one layer."""
+
+  @nn.compact
+  def __call__(self, images):
+    x = layers.Convolution(6, size=3, name="block_0")(images)
+    x = nn.relu(x)
+    return layers.Convolution(4, name="block_1")(x).mean(axis=(1, 2))
+
+
+def test_only_channels_that_are_not_learned_are_drawn_anew():
+  some = blocks.Blocks(Layers())
+  images = IMAGES[:, :16, :16]
+  teacher, _ = some.fresh(
+    Layers().init(jax.random.key(3), images), images, jax.random.key(4)
+  )
+  other = Layers().init(jax.random.key(5), images)["params"]
+  near = jax.tree.map(lambda x: 1.01 * x, teacher["params"])
+  near["block_0"] = {
+    name: x.at[..., 2].set(other["block_0"][name][..., 2])
+    for name, x in near["block_0"].items()
+  }
+  got, count = some.redrawn(
+    {"params": near}, teacher, images, jax.random.key(6)
+  )
+  assert count == 1
+  jax.tree.map(
+    np.testing.assert_array_equal, got["params"]["block_1"], near["block_1"]
+  )
+  for name, x in got["params"]["block_0"].items():
+    changed = np.any(
+      np.asarray(x != near["block_0"][name]).reshape(-1, 6), axis=0
+    )
+    assert list(np.flatnonzero(changed)) == [2], name
+
+
 def test_the_error_counts_variances():
   rng = np.random.default_rng(0)
   wanted = jnp.asarray(rng.normal(2, 3, (6, 4, 4, 5)), jnp.float32)

@@ -1,5 +1,6 @@
 import io
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -52,7 +53,18 @@ def test_a_detector_goes_on_from_another(options, tmp_path, capsys):
     detectors.load_twin("own"),
   )
   card = (tmp_path / "out" / "detector.md").read_text()
-  assert "It began with the weights of `own`. All blocks learned" in card
+  assert "It began with the weights of `own`. All layers learned" in card
+
+
+@pytest.mark.slow
+def test_layers_learn_alone_before_residual_blocks_begin(options, console):
+  result = loop.Loop(options(steps=10, apart=1), console).run()
+  said = console.file.getvalue()
+  assert said.count("channels are drawn anew") == 4
+  weights = flax.traverse_util.flatten_dict(result.variables["params"])
+  scales = [x for name, x in weights.items() if name[-1] == "scale"]
+  assert scales
+  assert not any(map(np.any, scales))
 
 
 @pytest.mark.parametrize("initial", ["none.safetensors", "yunet"])

@@ -101,6 +101,21 @@ def test_what_is_no_known_face_is_believed_less():
   assert chance(seen(), elsewhere) == pytest.approx(expected)
 
 
+def test_large_boxes_correct_the_teacher_further():
+  taught = seen()
+  taught[2].scores[...] = -1.0  # One cell, whose box is the scene.
+  alone = float(jax.nn.sigmoid(-1.0))
+  scene, corner = (0.0, 0.0, 32.0, 32.0), (0.0, 0.0, 2.0, 2.0)
+  believed = {}
+  for box in (scene, corner):
+    boxes = np.zeros((1, 1, 4), np.float32)
+    boxes[0, 0] = box
+    *_, last = _corrected(taught, boxes, np.array([[True]]))
+    believed[box] = float(last[0, 0, 0, 0])
+  assert 0.5 + alone / 2 < believed[scene] < 1
+  assert 0 < believed[corner] < alone / 2
+
+
 def test_what_the_teacher_does_not_see_at_all_is_not_asked_for():
   expected = float(jax.nn.sigmoid(-6.0))
   assert chance(seen(face=-6.0), FACE) == pytest.approx(expected)

@@ -22,11 +22,11 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
   began = "random weights"
   if options.initial is not None:
     began = f"the weights of `{reports.shown(options.initial)}`"
-  how = "All blocks learned together."
+  how = "All layers learned together."
   if options.share_apart:
     how = (
-      f"In the first {options.share_apart:.0%} of the run each block learned"
-      " apart what YuNet's block makes of YuNet's features, then all of them"
+      f"In the first {options.share_apart:.0%} of the run each layer learned"
+      " apart what YuNet's layer makes of YuNet's features, then all of them"
       " together."
     )
   return "\n".join(

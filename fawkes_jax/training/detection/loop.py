@@ -1,9 +1,10 @@
-"""Trains a detector: a twin of YuNet, which learns block by block.
+"""Trains a detector: a twin of YuNet, which learns layer by layer.
 
-See `training.blocks`: each block learns what the teacher's makes of the
-teacher's features, first apart, then together, where what the grids say counts
-as well, more and more: a twin has more layers than its teacher, and learns what
-the annotations tell beyond it.
+See `training.blocks`: each separable convolution learns what the teacher's
+makes of the teacher's features, first apart, where channels that get stuck are
+drawn anew, then together, where what the grids say counts as well, more and
+more: a twin has more layers than its teacher, and learns what the annotations
+tell beyond it.
 """
 
 import concurrent.futures
@@ -37,9 +38,21 @@ _SMALL = 0.1
 _LEAK = 0.02
 """Of the gradients of ReLUs. Without, a quarter of the first channels died."""
 
-_BLOCKS = blocks.Blocks(
-  dataclasses.replace(yunet.OWN, leak=_LEAK), yunet.PLAIN, yunet.ends_block
+_PARTS = 10
+"""Into so many parts the time is divided in which blocks learn apart."""
+
+_REDRAWN = 3, 6
+"""At the ends of the parts from the first to the second of these, channels that
+have not been learned are drawn anew."""
+
+_BLOCKS, _ALONE = (
+  blocks.Blocks(
+    dataclasses.replace(network, leak=_LEAK), yunet.PLAIN, yunet.ends_block
+  )
+  for network in (yunet.OWN, yunet.PLAIN)
 )
+"""The twin, and what of it learns apart: what the teacher has, too. Residual
+blocks begin, as nothing, when all layers work together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,12 +129,15 @@ class Loop:
     state, step, seconds = self._begin()
     begun = saved = time.monotonic() - seconds
     sums: dict[str, float] = {}
-    shown = step
+    shown, part = step, self._part(self._progress(step, seconds))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       drawn = pool.submit(self._studio.draw, step, options.batch_size)
       while (progress := self._progress(step, time.monotonic() - begun)) < 1:
         batch = drawn.result()
         drawn = pool.submit(self._studio.draw, step + 1, options.batch_size)
+        if progress < options.share_apart and self._part(progress) > part:
+          part = self._part(progress)
+          state = self._redrawn(state, batch, step)
         state, parts = self._step(
           state,
           batch,
@@ -175,6 +191,24 @@ class Loop:
       return part
     return step / options.steps
 
+  def _part(self, progress: float) -> int:
+    """How many parts have passed, where that tells when to draw anew."""
+    apart = self._options.share_apart
+    first, last = _REDRAWN
+    passed = int(_PARTS * progress / apart) if apart else last
+    return min(max(passed, first - 1), last)
+
+  def _redrawn(self, state: State, batch: scenes.Scenes, step: int) -> State:
+    """The state with other channels where they have not been learned."""
+    student, count = _ALONE.redrawn(
+      {"params": state.params["student"]},
+      self._teacher,
+      jnp.asarray(batch.images, jnp.float32),
+      jax.random.fold_in(jax.random.key(self._options.seed), step),
+    )
+    self._console.print(f"step {step}: {count} channels are drawn anew")
+    return dataclasses.replace(state, params={"student": student["params"]})
+
   def _rate(self, step: int, progress: float) -> float:
     fall = 0.5 * (1 + math.cos(math.pi * progress))
     return self._options.learning_rate * min(1.0, (step + 1) / _WARM_UP) * fall
@@ -198,7 +232,7 @@ class Loop:
       taught, features = _BLOCKS.look(teacher, images)
       student = {"params": params["student"]}
       if apart:
-        _, errors = _BLOCKS.apart(student, images, features)
+        _, errors = _ALONE.apart(student, images, features)
         parts = {}
       else:
         grids, errors = _BLOCKS.together(student, images, features, share)

@@ -1,6 +1,7 @@
 """How far what a detector says of scenes is from what it should say.
 
-That is what its teacher says, corrected halfway by what is known of the scenes.
+That is what its teacher says, corrected by what is known of the scenes: halfway
+for small faces, of which annotations miss some, and further for larger ones.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,12 @@ _OTHER = 0.2
 
 _LEAST = 0.02
 """What a teacher believes less than this, it does not see."""
+
+_TRUST, _TRUST_LARGE = 0.5, 0.85
+"""How far the teacher is corrected, in boxes of any size and in large ones."""
+
+_LARGE = 32.0
+"""Pixels of the side of a large box."""
 
 
 def corrected(
@@ -53,18 +60,20 @@ def corrected(
   chosen = jnp.arange(cells.shape[1])[:, None] == best[:, None]
   raised = (chosen & (known & (most >= _LEAST))[:, None]).any(axis=-1)
   lowered = shared.max(axis=-1) < _OTHER
+  large = (cells[..., 2:] - cells[..., :2]).prod(axis=-1) >= _LARGE**2
+  trust = jnp.where(large, _TRUST_LARGE, _TRUST) * (raised | lowered)
   ends = np.cumsum([grid.scores[0, ..., 0].size for grid in taught])[:-1]
   believed = []
-  for grid, up, down in zip(
+  for grid, far, face in zip(
     taught,
+    jnp.split(trust, ends, axis=1),
     jnp.split(raised, ends, axis=1),
-    jnp.split(lowered, ends, axis=1),
     strict=True,
   ):
     chances = jax.nn.sigmoid(grid.scores)
-    half, shape = chances / 2, (*chances.shape[:-1], 1)
-    chances = jnp.where(down.reshape(shape), half, chances)
-    believed.append(jnp.where(up.reshape(shape), 0.5 + half, chances))
+    shape = (*chances.shape[:-1], 1)
+    off = face.reshape(shape) - chances
+    believed.append(chances + far.reshape(shape) * off)
   return believed
 
 

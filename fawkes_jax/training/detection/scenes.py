@@ -109,14 +109,14 @@ class Studio:
     least = size / max(image.size)
     sides = np.sqrt(_areas(photo.boxes))
     known = np.flatnonzero(~photo.ignored & (sides >= 4))
-    if len(known) and rng.random() < 0.8:
+    if len(known) and rng.random() < 0.7:
       chosen = rng.choice(known)
       wanted = math.exp(rng.uniform(math.log(8), math.log(300)))
       scale = float(np.clip(wanted / sides[chosen], least, 2.5))
       left, top, right, bottom = photo.boxes[chosen]
       middle = complex((left + right) / 2, (top + bottom) / 2)
     else:
-      scale = math.exp(rng.uniform(math.log(least), math.log(1.5)))
+      scale = math.exp(rng.uniform(math.log(least), math.log(2.5)))
       middle = complex(rng.random() * image.width, rng.random() * image.height)
     turn = rng.uniform(-45, 45) if rng.random() < 0.3 else rng.normal() * 3
     # What the scene's middle shows; as little as can be from beyond the photo.
