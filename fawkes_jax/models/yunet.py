@@ -53,12 +53,6 @@ _NECK = 64
 _SCORES = 2
 _STAGES = ((16, 64, 64, 64), (64, 64), (64, 64), (64, 64))
 
-# Of the deeper network: residual blocks at the end of each stage and of what
-# each grid is read from, and how much wider they are inside.
-_RESIDUALS = (0, 1, 2, 2)
-_NECK_RESIDUALS = 1
-_EXPANSION = 2
-
 
 class Grid(NamedTuple):
   """What the cells of one grid say of an image.
@@ -93,50 +87,18 @@ def _relu_jvp(
   return nn.relu(x), jnp.where(x > 0, tangent, leak * tangent)
 
 
-class _Residual(nn.Module):
-  """What is added to features: a depthwise 3x3 convolution of more channels.
-
-  Source: the inverted residual of "MobileNetV2" (Sandler et al., 2018), scaled
-  by weights that begin with zero, so that nothing is added at first ("ReZero is
-  All You Need", Bachlechner et al., 2020).
-
-  Attributes:
-    leak: see `YuNet`.
-    dtype: the type of the computation.
-  """
-
-  leak: float = 0.0
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    width = _EXPANSION * x.shape[-1]
-    y = layers.Convolution(width, dtype=self.dtype, name="expansion")(x)
-    y = layers.Convolution(
-      width, size=3, depthwise=True, dtype=self.dtype, name="depthwise"
-    )(_relu(y, self.leak))
-    y = layers.Convolution(x.shape[-1], dtype=self.dtype, name="projection")(
-      _relu(y, self.leak)
-    )
-    begins = nn.initializers.zeros
-    scale = layers.weight(self, "scale", begins, (x.shape[-1],))
-    return x + y * scale.astype(self.dtype)
-
-
 class _Separable(nn.Module):
   """A matrix a pixel, then a depthwise 3x3 convolution.
 
   Attributes:
     width: channels of the result.
     active: whether a ReLU follows.
-    residuals: how many residual blocks follow that.
     leak: see `YuNet`.
     dtype: the type of the computation.
   """
 
   width: int
   active: bool = True
-  residuals: int = 0
   leak: float = 0.0
   dtype: DTypeLike = jnp.float32
 
@@ -148,8 +110,6 @@ class _Separable(nn.Module):
     )(x)
     if self.active:
       x = _relu(x, self.leak)
-    for i in range(self.residuals):
-      x = _Residual(self.leak, self.dtype, name=f"residual_{i}")(x)
     return x
 
 
@@ -195,15 +155,12 @@ class YuNet(nn.Module):
   """A detector of faces.
 
   Attributes:
-    deeper: whether it has residual blocks, which YuNet has not: 217,200 weights
-      instead of 73,840.
     leak: the gradient of ReLUs below zero, which changes nothing of what the
       network says. In a training with 0, channels that are nowhere above
       zero stay so.
     dtype: the type of the computation.
   """
 
-  deeper: bool = False
   leak: float = 0.0
   dtype: DTypeLike = jnp.float32
 
@@ -218,16 +175,8 @@ class YuNet(nn.Module):
       The grids of `STRIDES`.
     """
 
-    def separable(
-      x: jax.Array, width: int, name: str, residuals: int = 0
-    ) -> jax.Array:
-      return _Separable(
-        width,
-        residuals=residuals if self.deeper else 0,
-        leak=self.leak,
-        dtype=self.dtype,
-        name=name,
-      )(x)
+    def separable(x: jax.Array, width: int, name: str) -> jax.Array:
+      return _Separable(width, leak=self.leak, dtype=self.dtype, name=name)(x)
 
     x = images.astype(self.dtype)
     x = _relu(_Stem(_STEM, dtype=self.dtype, name="stem")(x), self.leak)
@@ -236,8 +185,7 @@ class YuNet(nn.Module):
     for i, widths in enumerate(_STAGES):
       x = _halved(x)
       for j, width in enumerate(widths):
-        last = j == len(widths) - 1
-        x = separable(x, width, f"stage_{i}_{j}", _RESIDUALS[i] if last else 0)
+        x = separable(x, width, f"stage_{i}_{j}")
       features.append(x)
     grids: list[Grid] = []
     for i in (2, 1, 0):
@@ -245,7 +193,7 @@ class YuNet(nn.Module):
       if grids:
         own = own + _doubled(x)
       x = separable(own, _NECK, f"lateral_{i}")
-      read = separable(x, _NECK, f"shared_{i}", _NECK_RESIDUALS)
+      read = separable(x, _NECK, f"shared_{i}")
       grids.append(self._read(read, i))
     return tuple(reversed(grids))
 
@@ -258,13 +206,6 @@ class YuNet(nn.Module):
     return Grid(
       y[..., :_SCORES], y[..., _SCORES : _SCORES + 4], y[..., _SCORES + 4 :]
     )
-
-
-PLAIN = YuNet()
-"""YuNet as its authors trained it."""
-
-OWN = YuNet(deeper=True)
-"""What `fawkes-jax train_detector` trains."""
 
 
 def ends_block(name: str) -> bool:
@@ -428,13 +369,13 @@ def convert(network: folding.Layers) -> dict[str, Any]:
 
 
 @functools.cache
-def _program(network: YuNet) -> jax.stages.Wrapped:
+def _program() -> jax.stages.Wrapped:
   """Looks for faces in images: gives grids, and how likely each place is."""
 
   def look(
     variables: Any, images: UInt8[Array, "n h w 3"]
   ) -> tuple[list[Grid], list[jax.Array]]:
-    grids: Any = network.apply(variables, images)
+    grids: Any = YuNet().apply(variables, images)
     return grids, [likelihood(grid.scores) for grid in grids]
 
   return compiler.jit(look)
@@ -452,7 +393,6 @@ class Detector(types.Detector):
   Attributes:
     name: for reports.
     variables: the weights of the network.
-    network: the network.
     threshold: the least likelihood of a face, 0..1.
     doubt: the least likelihood with which a face is likely.
     overlap: see `decode`.
@@ -467,7 +407,6 @@ class Detector(types.Detector):
 
   name: str
   variables: Any
-  network: YuNet = PLAIN
   threshold: float = 0.6
   doubt: float = DOUBT
   overlap: float = 0.3
@@ -535,7 +474,7 @@ class Detector(types.Detector):
           height, width = images[i].shape[:2]
           place[:height, :width] = images[i]
         grids, likely = jax.device_get(
-          _program(self.network)(variables, jax.device_put(canvas))
+          _program()(variables, jax.device_put(canvas))
         )
         # What is less likely does not suppress what is likelier.
         least = min(self.doubt, self.threshold)

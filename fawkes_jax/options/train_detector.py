@@ -28,8 +28,8 @@ class TrainDetectorOptions(Options):
     "detector that teaches: yunet",
     rules.one_of("yunet"),
     default="yunet",
-    more="The student has its architecture, with residual blocks in it, and"
-    " learns its features layer by layer",
+    more="The student has its architecture, and learns its features layer by"
+    " layer",
   )
   threshold: float = option(
     "likelihood from which on what the detector says is a face",

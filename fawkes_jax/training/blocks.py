@@ -40,9 +40,6 @@ _UNLEARNED = 0.05
 """A channel has not been learned if its error is more than this share of what
 is wanted of it."""
 
-_NOTHING = 0.1
-"""The natural size of weights that begin as nothing."""
-
 _RATE = 15.0
 """Weights move by this times their own size and the learning rate."""
 
@@ -285,7 +282,6 @@ class Blocks:
 
     with nn.intercept_methods(adjust):
       self.module.apply(drawn, images)
-    sizes = {name: jnp.where(s > 0, s, _NOTHING) for name, s in sizes.items()}
     params, scales = map(flax.traverse_util.unflatten_dict, (weights, sizes))
     return {"params": params}, scales
 

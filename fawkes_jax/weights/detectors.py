@@ -79,7 +79,6 @@ def _from_file(path: Path, name: str) -> yunet.Detector:
   return yunet.Detector(
     name=name,
     variables=variables,
-    network=yunet.OWN,
     threshold=threshold,
     most_side=yunet.TWIN_MOST_SIDE,
   )

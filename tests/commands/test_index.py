@@ -159,7 +159,7 @@ def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
   source, output = tmp_path / "in", tmp_path / "out"
   source.mkdir()
   hidden = small_astronaut.copy()
-  hidden[124:] = 90
+  hidden[110:] = 90
   Image.fromarray(hidden).save(source / "hidden.png")
   Image.new("RGB", (256, 256)).save(source / "wall.png")
   flags = (*FLAGS, "--min_face_pixels=60")
@@ -172,7 +172,7 @@ def test_a_photo_in_which_a_face_is_likely_is_named(small_astronaut, tmp_path):
   assert "copied: wall.png" not in ended.said
   with manifest.reading(output) as (rows, _):
     assert rows.get("wall.png").likely is None
-    assert 0.2 < rows.get("hidden.png").likely["score"] < 0.41
+    assert 0.2 < rows.get("hidden.png").likely["score"] < 0.43
 
 
 def test_people_that_cannot_be_read_are_named(archive, tmp_path):

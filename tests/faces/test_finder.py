@@ -107,15 +107,15 @@ def test_a_small_face_in_a_phones_photo(recognition, small_astronaut):
 
 
 def test_where_a_face_is_likely_is_told(recognition, small_astronaut):
-  """Of one without a mouth the detector is not sure."""
+  """Of one without nose and mouth the detector is not sure."""
   hidden = small_astronaut.copy()
-  hidden[124:] = 90
+  hidden[110:] = 90
   finder = dataclasses.replace(recognition.finder, min_face_pixels=60)
   likely, sure, wall = finder.look(
     [hidden, small_astronaut, np.full_like(hidden, 90)]
   )
   assert likely.faces == []
-  assert 0.2 < likely.likely.score < 0.41
+  assert 0.2 < likely.likely.score < 0.43
   np.testing.assert_allclose(likely.likely.box, (76, 62, 175, 157), atol=8)
   assert (len(sure.faces), sure.likely) == (1, None)
   assert (wall.faces, wall.likely) == ([], None)

