@@ -24,11 +24,12 @@ def text(options: TrainDetectorOptions, result: loop.Result) -> str:
     began = f"the weights of `{reports.shown(options.initial)}`"
   how = "All layers learned together."
   if options.share_apart:
-    how = (
-      f"In the first {options.share_apart:.0%} of the run each layer learned"
-      " apart what YuNet's layer makes of YuNet's features, then all of them"
-      " together."
-    )
+    how = "layer learned apart what YuNet's layer makes of YuNet's features"
+    if options.share_apart < 1:
+      first = f"In the first {options.share_apart:.0%} of the run each"
+      how = f"{first} {how}, then all of them together."
+    else:
+      how = f"Each {how}."
   return "\n".join(
     [
       f"# {options.name}",
