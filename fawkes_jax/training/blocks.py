@@ -59,8 +59,8 @@ class Blocks:
 
   Attributes:
     module: the twin.
-    teacher: the teacher's network; None where it is the same. What a twin has
-      more of lies within its blocks.
+    teacher: the teacher's network, which has the same layers; None where it is
+      the same.
     ends: of the name of a module of the network, whether a block ends with it;
       by default those that are called `block_0`, `block_1` and so on.
   """
@@ -233,8 +233,7 @@ class Blocks:
     Each kernel is drawn at random, then scaled, and its bias set, so that the
     layer's output has the mean and the deviation of the teacher's, over all
     images, places and channels ("All you need is a good init", Mishkin and
-    Matas, 2015); layers that the teacher has not are left as they are drawn.
-    No weight of the teacher is used.
+    Matas, 2015). No weight of the teacher is used.
 
     Args:
       teacher: its teacher's weights.
@@ -264,8 +263,7 @@ class Blocks:
       result = call(*args, **kwargs)
       path = context.module.path
       kernel, bias = (*path, "kernel"), (*path, "bias")
-      layer = _is_layer(context)
-      if layer and path in ranges:
+      if _is_layer(context):
         mean, deviation = ranges[path]
         scale = deviation / result.std()
         weights[kernel] = weights[kernel] * scale
@@ -276,8 +274,6 @@ class Blocks:
           weights[bias] = weights[bias] + move
           sizes[bias] = deviation
           result = result + move
-      elif layer and bias in weights:
-        sizes[bias] = result.std()
       return features[path[0]][1] if self._is_block(context) else result
 
     with nn.intercept_methods(adjust):

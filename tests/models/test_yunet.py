@@ -85,7 +85,7 @@ def test_faces_are_likely_in_photos_with_faces(data_dir):
     known = list(csv.DictReader(file, delimiter="\t"))
   random = np.random.default_rng(0)
   shown, empty = [], []
-  for name in sorted({row["file"] for row in known})[::3]:
+  for name in sorted({row["file"] for row in known}):
     photo = Image.open(folder / name).convert("RGB")
     boxes = np.array(
       [
@@ -115,7 +115,7 @@ def test_faces_are_likely_in_photos_with_faces(data_dir):
     missed = [look for look in looks if not look.faces]
     return sum(look.likely is not None for look in missed) / len(missed)
 
-  assert share(shown) > 0.3
+  assert share(shown) > 0.4
   assert share(empty) < 0.1
 
 
