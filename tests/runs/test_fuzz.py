@@ -1,6 +1,6 @@
 """Damaged files through the whole command: one row each, and nothing lost.
 
-`FAWKES_JAX_FUZZ_RUN=10000 pytest tests/test_fuzz.py` tries more of them, and
+`FAWKES_JAX_FUZZ_RUN=10000 pytest tests/runs/test_fuzz.py` tries more of them, and
 with `vips` on the PATH every result is opened by that second decoder, too.
 """
 
