@@ -48,9 +48,9 @@ _LINE_EVERY = 10.0
 
 # Measured in mode mid, see docs/protection.md.
 _MORE = (
-  "  the strongest recogniser that we tested, in mode mid, still knew 6 to 28 %"
+  "  the strongest recogniser that we tested, in mode mid, still knew 4 to 28 %"
   " of the photos of ten people who were cloaked in one run, and 40 to 50 % of"
-  " somebody's who was cloaked alone; of small JPEGs 20 to 30 % and 76 to 90 %",
+  " somebody's who was cloaked alone; of small JPEGs 22 to 30 % and 76 to 90 %",
   "  for more networks to cloak against: `fawkes-jax weights fetch free`, then"
   " --surrogates=free",
 )
