@@ -1,7 +1,7 @@
 """Damaged files through the whole command: one row each, and nothing lost.
 
-`FAWKES_JAX_FUZZ_RUN=10000 pytest tests/runs/test_fuzz.py` tries more of them, and
-with `vips` on the PATH every result is opened by that second decoder, too.
+`FAWKES_JAX_FUZZ_RUN=10000 pytest tests/runs/test_fuzz.py` tries more of them,
+and with `vips` on the PATH every result is opened by that second decoder, too.
 """
 
 import contextlib
