@@ -142,7 +142,7 @@ class _FixedPattern:
         dssim = float(ssim.measure(original, original + change, weights))
         change *= np.sqrt(goal / max(dssim, 1e-9))
       self._known[key] = executor.Solution(
-        change=change, dssim=budget, budget=budget, steps=1
+        change=change, dssim=goal, budget=budget, steps=1
       )
     return self._known[key]
 

@@ -253,8 +253,8 @@ def reach(
     outside.
   """
   left, top, right, bottom = _box(shape, alignment)
-  # Filters look a few pixels of the smaller picture further.
-  margin = math.ceil(8 * alignment.scale)
+  # The filter that reduces a picture looks further than the box.
+  margin = math.ceil(8 * alignment.scale) if _is_reduced(alignment) else 0
   return (
     max(left - margin, 0),
     max(top - margin, 0),
@@ -356,6 +356,11 @@ def _box(
   return left, top, right, bottom
 
 
+def _is_reduced(alignment: Alignment) -> bool:
+  """Whether a photo is made smaller before its crop is sampled."""
+  return alignment.scale > 1.01
+
+
 def _sample(
   part: UInt8[np.ndarray, "height width 3"], alignment: Alignment
 ) -> np.ndarray:
@@ -367,7 +372,7 @@ def _sample(
     return np.zeros((side, side, 3), np.float32)
   image = Image.fromarray(part)
   zoom_x = zoom_y = 1.0
-  if scale > 1.01:
+  if _is_reduced(alignment):
     small = max(1, round(width / scale)), max(1, round(height / scale))
     image = image.resize(
       small, Image.Resampling.BICUBIC, box=box, reducing_gap=4.0

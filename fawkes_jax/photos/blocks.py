@@ -101,9 +101,9 @@ def average(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
   """The mean of each cell of so many rows and columns; [h, w]."""
   if rows == columns == 1:
     return plane
-  height, width = plane.shape
-  cells = plane.reshape(height // rows, rows, width // columns, columns)
-  return cells.mean(axis=(1, 3))
+  # Several times as fast as numpy's mean over the two axes of cells.
+  cells = [plane[y::rows, x::columns] for y in range(rows) for x in range(columns)]
+  return sum(cells[1:], start=cells[0]) / np.float32(len(cells))
 
 
 def quantise(plane: np.ndarray, table: np.ndarray) -> np.ndarray:

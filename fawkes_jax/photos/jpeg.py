@@ -328,11 +328,12 @@ class Editor:
     factors = [np.ones((8, 8), np.int16) for _ in self._c.planes]
     tables = [table.copy() for table in self._c.tables]
     for i, table in enumerate(self._c.tables):
-      for u, v in np.argwhere(table > largest_step) if largest_step else ():
+      least, most = self._least[i].tolist(), self._most[i].tolist()
+      coarse = np.argwhere(table > largest_step) if largest_step else table[:0]
+      for u, v in coarse.tolist():
         low, high = _AC_RANGE if u or v else _DC_RANGE
-        least, most = int(self._least[i][u, v]), int(self._most[i][u, v])
         for smaller, factor in _finer_steps(int(table[u, v]), largest_step):
-          if low <= factor * least and factor * most <= high:
+          if low <= factor * least[u][v] and factor * most[u][v] <= high:
             factors[i][u, v] = factor
             tables[i][u, v] = smaller
             break

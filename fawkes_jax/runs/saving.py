@@ -155,7 +155,7 @@ class Attempt:
   scales: np.ndarray
   patches: list[types.Patch]
   parts: list[np.ndarray]
-  crops: np.ndarray
+  crops: list[np.ndarray]
   dssim: np.ndarray
   weakest: float
 
@@ -387,7 +387,7 @@ class Fitting:
   ) -> Attempt:
     """An attempt, measured on what the faces' areas are decoded to."""
     rho = self._options.solver.rho
-    crops = np.stack(self._crops(parts))
+    crops = self._crops(parts)
     dssim = [cost(crop) for cost, crop in zip(self._costs, crops, strict=True)]
     return Attempt(
       finer=finer,
@@ -446,7 +446,7 @@ class Fitting:
     """An encoded photo's faces for its row, measured on what it decodes to."""
     job = self._job
     raw = self._cloaker.recognition.embedder.embed(
-      attempt.crops, recognition.sides(job.faces)
+      np.stack(attempt.crops), recognition.sides(job.faces)
     )
     after = self._cloaker.normalised(raw)
     faces = []
