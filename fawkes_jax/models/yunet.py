@@ -284,9 +284,9 @@ def decode(
           likely[grid][i][at],
         )
       )
-    all_of_them = Faces(*map(np.concatenate, zip(*parts, strict=True)))
+    all_of_them = _concatenated(*parts)
     kept = suppress(all_of_them.boxes, all_of_them.scores, overlap)
-    found.append(Faces(*(array[kept] for array in all_of_them)))
+    found.append(_some(all_of_them, np.array(kept, int)))
   return found
 
 
@@ -381,14 +381,19 @@ def _program() -> jax.stages.Wrapped:
   return compiler.jit(look)
 
 
+_Shape = tuple[int, ...]  # Height and width.
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Detector(types.Detector):
   """Finds faces and their landmarks in photos of any size.
 
   Photos are searched at a scale at which the smallest face that is looked for
   has `least_side` pixels; where the network knows no faces as large as they may
-  be there, a second time at a smaller one. Canvases have a coarse ladder of
-  sizes, so that photos of many sizes need few compilations.
+  be there, a second time at a smaller one. A photo may lie on its side, as
+  scanned ones do: where no face is beyond doubt, it is searched turned by one,
+  two and three quarters, too. Canvases have a coarse ladder of sizes, so that
+  photos of many sizes need few compilations.
 
   Attributes:
     name: for reports.
@@ -398,6 +403,10 @@ class Detector(types.Detector):
     overlap: see `decode`.
     least_side: the side of the smallest face that the network finds well.
     most_side: that of the largest one; None where it finds all.
+    certain: the likelihood from which on a face is beyond doubt, so that its
+      photo is upright; None where photos are only searched as they are.
+    turned_threshold: the least likelihood of a face in a turned photo, where
+      `threshold` is not higher.
     max_pixels: a photo is never searched at more pixels than this, which bounds
       memory. It prevails over the smallest face; `smallest_face` says what is
       looked for.
@@ -412,6 +421,8 @@ class Detector(types.Detector):
   overlap: float = 0.3
   least_side: float = 16.0
   most_side: float | None = None
+  certain: float | None = None
+  turned_threshold: float = 0.6
   max_pixels: int = 4_000_000
   batch_size: int = 1
 
@@ -440,19 +451,53 @@ class Detector(types.Detector):
     """
     if min_face_pixels is not None and min_face_pixels <= 0:
       raise ValueError(f"min_face_pixels must be > 0, got {min_face_pixels}")
-    sizes = [self._search_sizes(p.shape[:2], min_face_pixels) for p in photos]
-    looks = [(i, size) for i, some in enumerate(sizes) for size in some]
+    looks = []
+    for i, photo in enumerate(photos):
+      shape = photo.shape[:2]
+      looks += [(i, s) for s in self._search_sizes(shape, min_face_pixels)]
     apply = map if pool is None else pool.map
-    smaller = apply(
-      resizing.resized,
-      [photos[i] for i, _ in looks],
-      [size for _, size in looks],
-    )
-    found = iter(self._searched(list(smaller)))
-    return [
-      self._joined(photo.shape[:2], [(size, next(found)) for size in some])
-      for photo, some in zip(photos, sizes, strict=True)
+    scaled: list[list[np.ndarray]] = [[] for _ in photos]
+    for (i, _), image in zip(
+      looks,
+      apply(
+        resizing.resized,
+        [photos[i] for i, _ in looks],
+        [size for _, size in looks],
+      ),
+      strict=True,
+    ):
+      scaled[i].append(image)
+    shapes = [photo.shape[:2] for photo in photos]
+    searched = self._all_searched(scaled)
+    upright = [
+      self._joined(some, shape, self.threshold)
+      for some, shape in zip(searched, shapes, strict=True)
     ]
+    doubtful = [
+      i
+      for i, faces in enumerate(upright)
+      if self.certain is not None and not (faces.scores >= self.certain).any()
+    ]
+    turned = self._turned(
+      [scaled[i] for i in doubtful], [shapes[i] for i in doubtful]
+    )
+    for i, more in zip(doubtful, turned, strict=True):
+      upright[i] = self._best(upright[i], more)
+    found = []
+    for faces, some, shape in zip(upright, searched, shapes, strict=True):
+      likely = None
+      if not faces.scores.size:
+        doubted = _listed(self._joined(some, shape, self.doubt))
+        likely = max(doubted, key=lambda face: face.score, default=None)
+      found.append(types.Detections(faces=_listed(faces), likely=likely))
+    return found
+
+  def _all_searched(
+    self, scaled: Sequence[Sequence[np.ndarray]]
+  ) -> list[list[tuple[_Shape, Faces]]]:
+    """Each photo's images with their faces; the images' sizes beside them."""
+    faces = iter(self._searched([image for some in scaled for image in some]))
+    return [[(i.shape[:2], next(faces)) for i in some] for some in scaled]
 
   def _searched(
     self, images: Sequence[UInt8[np.ndarray, "h w 3"]]
@@ -482,26 +527,49 @@ class Detector(types.Detector):
         found.update(zip(chunk, read, strict=True))
     return [found[i] for i in range(len(images))]
 
-  def _joined(
-    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
-  ) -> types.Detections:
-    """What is in a photo that was searched at one or two scales."""
-    sure = [(size, _some(f, f.scores >= self.threshold)) for size, f in looks]
-    if faces := self._faces(shape, sure):
-      return types.Detections(faces=faces)
-    likely = self._faces(shape, looks)
-    return types.Detections(
-      faces=[], likely=max(likely, key=lambda face: face.score, default=None)
-    )
+  def _turned(
+    self, scaled: Sequence[Sequence[np.ndarray]], shapes: Sequence[_Shape]
+  ) -> list[Faces]:
+    """The faces of photos that are not upright.
 
-  def _faces(
-    self, shape: tuple[int, int], looks: Sequence[tuple[tuple[int, int], Faces]]
-  ) -> list[types.Detection]:
+    Args:
+      scaled: each photo at the scales at which it is searched.
+      shapes: of the photos.
+    """
+    quarters = 1, 2, 3
+    least = max(self.turned_threshold, self.threshold)
+    searched = iter(
+      self._all_searched(
+        [[np.rot90(s, q) for s in some] for some in scaled for q in quarters]
+      )
+    )
+    turned = []
+    for shape in shapes:
+      parts = []
+      for quarter in quarters:
+        here = shape[::-1] if quarter % 2 else shape
+        faces = self._joined(next(searched), here, least)
+        parts.append(_turned_back(faces, quarter, shape))
+      turned.append(_concatenated(*parts))
+    return turned
+
+  def _joined(
+    self,
+    looks: Sequence[tuple[_Shape, Faces]],
+    shape: _Shape,
+    least: float,
+  ) -> Faces:
     """The faces of a photo that was searched at one or two scales.
 
     What the first search finds beyond the sizes that the network knows may be a
     part of a face; it is kept where the second finds no face.
+
+    Args:
+      looks: the size at which it was searched, and what was found, of each.
+      shape: of the photo.
+      least: the likelihood that counts.
     """
+    looks = [(size, _some(f, f.scores >= least)) for size, f in looks]
     (size, faces), *again = looks
     sides = _sides(faces)
     faces = _scaled(faces, size, shape)
@@ -514,19 +582,15 @@ class Detector(types.Detector):
         for unsure, box in zip(doubtful, faces.boxes, strict=True)
       ]
       faces = _some(faces, ~np.array(part, bool))
-      faces = Faces(*map(np.concatenate, zip(faces, others, strict=True)))
-      kept = suppress(faces.boxes, faces.scores, self.overlap)
-      faces = _some(faces, np.array(kept, int))
-    inside = np.flatnonzero((faces.boxes[:, :2] < shape[::-1]).all(axis=1))
-    return [
-      types.Detection(
-        # From edges to the last pixels inside.
-        box=box - np.array([0, 0, 1, 1], np.float32),
-        score=float(score),
-        points=point - np.float32(0.5),
-      )
-      for box, point, score in zip(*_some(faces, inside), strict=True)
-    ]
+      faces = self._best(faces, others)
+    inside = (faces.boxes[:, :2] < shape[::-1]).all(axis=1)
+    return _some(faces, np.asarray(inside))
+
+  def _best(self, *parts: Faces) -> Faces:
+    """The likeliest of faces that overlap."""
+    faces = _concatenated(*parts)
+    kept = suppress(faces.boxes, faces.scores, self.overlap)
+    return _some(faces, np.array(kept, int))
 
   def smallest_face(
     self, shape: tuple[int, int], min_face_pixels: float | None = None
@@ -571,14 +635,43 @@ def _sides(faces: Faces) -> np.ndarray:
   return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 
-def _scaled(
-  faces: Faces, size: tuple[int, int], shape: tuple[int, int]
-) -> Faces:
+def _scaled(faces: Faces, size: _Shape, shape: _Shape) -> Faces:
   """Faces of a photo that was searched at some height and width."""
   ratio = np.array([shape[1] / size[1], shape[0] / size[0]], np.float32)
   return Faces(
     faces.boxes * np.tile(ratio, 2), faces.points * ratio, faces.scores
   )
+
+
+def _concatenated(*parts: Faces) -> Faces:
+  return Faces(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _turned_back(faces: Faces, quarters: int, shape: _Shape) -> Faces:
+  """Faces of a photo of some shape that `np.rot90` has turned."""
+  height, width = shape
+  boxes, points = faces.boxes.reshape(-1, 2, 2), faces.points
+  for quarter in range(quarters, 0, -1):
+    # What this quarter has turned was so wide.
+    side = width if quarter % 2 else height
+    boxes, points = (
+      np.stack([np.float32(side) - at[..., 1], at[..., 0]], axis=-1)
+      for at in (boxes, points)
+    )
+  boxes = np.concatenate([boxes.min(axis=1), boxes.max(axis=1)], axis=1)
+  return Faces(boxes, points, faces.scores)
+
+
+def _listed(faces: Faces) -> list[types.Detection]:
+  """Faces with their boxes from edges to the last pixels inside."""
+  return [
+    types.Detection(
+      box=box - np.array([0, 0, 1, 1], np.float32),
+      score=float(score),
+      points=point - np.float32(0.5),
+    )
+    for box, point, score in zip(*faces, strict=True)
+  ]
 
 
 def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -610,3 +703,7 @@ def canvas_side(side: int) -> int:
 
 TWIN_MOST_SIDE = 160.0
 """The largest faces that a twin places well; see `Detector.most_side`."""
+
+TWIN_CERTAIN, TWIN_TURNED = 0.9, 0.65
+"""See `Detector.certain` and `Detector.turned_threshold`; docs/training.md has
+the measurement."""

@@ -102,7 +102,9 @@ def average(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
   if rows == columns == 1:
     return plane
   # Several times as fast as numpy's mean over the two axes of cells.
-  cells = [plane[y::rows, x::columns] for y in range(rows) for x in range(columns)]
+  cells = [
+    plane[y::rows, x::columns] for y in range(rows) for x in range(columns)
+  ]
   return sum(cells[1:], start=cells[0]) / np.float32(len(cells))
 
 

@@ -81,6 +81,8 @@ def _from_file(path: Path, name: str) -> yunet.Detector:
     variables=variables,
     threshold=threshold,
     most_side=yunet.TWIN_MOST_SIDE,
+    certain=yunet.TWIN_CERTAIN,
+    turned_threshold=yunet.TWIN_TURNED,
   )
 
 

@@ -77,6 +77,27 @@ def test_of_faces_that_are_not_sure_the_likeliest_is_told(small_astronaut):
   assert doubtless.look([small_astronaut])[0].likely is None
 
 
+def test_a_photo_on_its_side_shows_the_faces_of_the_upright_one(astronaut):
+  detector = detectors.load_detector(detectors.OWN)
+  photo = astronaut[:400]  # So that its sides differ.
+  [[face]] = detector.detect([photo])
+  height, width = photo.shape[:2]
+  turned = [np.rot90(photo, quarters) for quarters in (1, 2, 3)]
+  looks = [[face], *detector.detect(turned)]
+  assert [len(faces) for faces in looks] == [1, 1, 1, 1]
+  [[quarter], [half], [last]] = looks[1:]
+  x, y = face.points.T
+  np.testing.assert_allclose(quarter.points.T, (y, width - 1 - x), atol=0.01)
+  np.testing.assert_allclose(
+    half.points.T, (width - 1 - x, height - 1 - y), atol=0.01
+  )
+  np.testing.assert_allclose(last.points.T, (height - 1 - y, x), atol=0.01)
+  left, top, right, bottom = face.box
+  np.testing.assert_allclose(
+    quarter.box, (top, width - 1 - right, bottom, width - 1 - left), atol=0.01
+  )
+
+
 @pytest.mark.data
 def test_faces_are_likely_in_photos_with_faces(data_dir):
   """Faces of group photos that are missed, and parts without a face."""
