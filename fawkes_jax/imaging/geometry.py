@@ -110,6 +110,13 @@ class Alignment:
     origin = self.origin - complex(left, top)
     return dataclasses.replace(self, origin=origin)
 
+  def in_photo(
+    self, points: Float32[np.ndarray, "n 2"]
+  ) -> Float32[np.ndarray, "n 2"]:
+    """The points of the photo that are under points of the crop."""
+    z = self.origin + self.axis * (points @ np.array([1, 1j]))
+    return np.stack([z.real, z.imag], axis=-1).astype(np.float32)
+
   @property
   def extent(self) -> float:
     """The crop's side in pixels of the photo."""

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from fawkes_jax import types
 from fawkes_jax.archive import files
-from fawkes_jax.models import yunet
+from fawkes_jax.models import search, yunet
 from fawkes_jax.options import FaceOptions, OptionError, TrainDetectorOptions
 from fawkes_jax.weights import builtin, cache, catalogue
 from fawkes_jax.weights.formats import onnx
@@ -57,7 +57,7 @@ def load_detector(name: str = OWN) -> types.Detector:
   if name == DLIB:
     return builtin.load_mmod()
   if name == YUNET:
-    return yunet.Detector(name=name, variables=load_yunet())
+    return search.Detector(name=name, variables=load_yunet())
   if Path(name).suffix == ".safetensors":
     return _from_file(Path(name), Path(name).stem)
   raise _unusable(
@@ -70,19 +70,19 @@ def _unusable(rule: str, value: object) -> OptionError:
   return OptionError(FaceOptions, "detector", rule, str(value))
 
 
-def _own() -> yunet.Detector:
+def _own() -> search.Detector:
   return _from_file(builtin.checkpoint(_OWN_FILE), OWN)
 
 
-def _from_file(path: Path, name: str) -> yunet.Detector:
+def _from_file(path: Path, name: str) -> search.Detector:
   variables, threshold = _read(path)
-  return yunet.Detector(
+  return search.Detector(
     name=name,
     variables=variables,
     threshold=threshold,
-    most_side=yunet.TWIN_MOST_SIDE,
-    certain=yunet.TWIN_CERTAIN,
-    turned_threshold=yunet.TWIN_TURNED,
+    most_side=search.TWIN_MOST_SIDE,
+    certain=search.TWIN_CERTAIN,
+    turned_threshold=search.TWIN_TURNED,
   )
 
 
