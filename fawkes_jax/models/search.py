@@ -74,8 +74,9 @@ class Detector(types.Detector):
   has `least_side` pixels; where the network knows no faces as large as they may
   be there, a second time at a smaller one. A photo may lie on its side, as
   scanned ones do: where no face is beyond doubt, it is searched turned by one,
-  two and three quarters, too. Canvases have a coarse ladder of sizes, so that
-  photos of many sizes need few compilations.
+  two and three quarters, too; and tilted faces are looked at again, upright.
+  Canvases have a coarse ladder of sizes, so that photos of many sizes need few
+  compilations.
 
   Attributes:
     name: for reports.
@@ -86,7 +87,8 @@ class Detector(types.Detector):
     least_side: the side of the smallest face that the network finds well.
     most_side: that of the largest one; None where it finds all.
     certain: the likelihood from which on a face is beyond doubt, so that its
-      photo is upright; None where photos are only searched as they are.
+      photo is upright; None where photos and faces are only looked at as they
+      are.
     turned_threshold: the least likelihood of a face in a turned photo, where
       `threshold` is not higher.
     max_pixels: a photo is never searched at more pixels than this, which bounds
@@ -436,5 +438,5 @@ TWIN_MOST_SIDE = 160.0
 """The largest faces that a twin places well; see `Detector.most_side`."""
 
 TWIN_CERTAIN, TWIN_TURNED = 0.9, 0.65
-"""See `Detector.certain` and `Detector.turned_threshold`; docs/training.md has
+"""See `Detector.certain` and `Detector.turned_threshold`; docs/cloaking.md has
 the measurement."""
