@@ -124,7 +124,8 @@ class Detector(types.Detector):
       min_face_pixels: the side of the smallest faces to look for, in pixels of
         the photo. Halving it makes the search four times as expensive. None
         means `default_min_face` of each photo.
-      pool: of threads that make photos smaller; None for the caller's.
+      pool: of threads that make photos smaller and cut out faces; None for the
+        caller's.
 
     Returns:
       What is in each photo, with landmarks. Right and bottom of a box are the
