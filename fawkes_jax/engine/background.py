@@ -1,5 +1,6 @@
 """The executor in a thread of its own, beside what finds and saves faces."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -27,6 +28,9 @@ class Background(Generic[Key]):
     engine: executor.Executor[Key],
     warn: Callable[[str], None] = lambda message: None,
     prepares: Callable[[bool], None] = lambda begins: None,
+    step: Callable[
+      [], contextlib.AbstractContextManager[None]
+    ] = contextlib.nullcontext,
   ):
     """Starts nothing yet.
 
@@ -34,10 +38,12 @@ class Background(Generic[Key]):
       engine: nobody else may use it meanwhile.
       warn: called from the thread with what the user should know.
       prepares: called from the thread, see `Executor.solve`.
+      step: entered by the thread, see there.
     """
     self._engine = engine
     self._warn = warn
     self._prepares = prepares
+    self._step = step
     # As many as can take the places of those that are being solved.
     self._given: queue.Queue[tuple[Key, solver.Problem]] = queue.Queue(
       engine.slots
@@ -118,6 +124,7 @@ class Background(Generic[Key]):
         self._problems(),
         warn=self._warn,
         prepares=self._prepares,
+        step=self._step,
         stopped=self._stopped.is_set,
       ):
         self._inside -= 1

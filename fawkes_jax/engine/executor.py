@@ -11,6 +11,7 @@ so that its result does not depend on when it begins.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 from collections.abc import (
@@ -173,6 +174,9 @@ class Executor(Generic[Key]):
     *,
     warn: Callable[[str], None] = lambda message: None,
     prepares: Callable[[bool], None] = lambda begins: None,
+    step: Callable[
+      [], contextlib.AbstractContextManager[None]
+    ] = contextlib.nullcontext,
     stopped: Callable[[], bool] = lambda: False,
   ) -> Iterator[tuple[Key, Solution]]:
     """Solves problems as they come.
@@ -187,6 +191,7 @@ class Executor(Generic[Key]):
       warn: called with what the user should know.
       prepares: called with True before the program is compiled, and with False
         afterwards.
+      step: entered while steps are computed, which takes memory; it may wait.
       stopped: asked between steps whether to give up.
 
     Yields:
@@ -220,8 +225,9 @@ class Executor(Generic[Key]):
           continue
         if not busy:
           return
-        states, ended = self._call(states)
-        indices = np.flatnonzero(np.asarray(ended)).tolist()
+        with step():
+          states, ended = self._call(states)
+          indices = np.flatnonzero(np.asarray(ended)).tolist()
         solutions = dict(
           self._solutions(states, [i for i in indices if i in busy])
         )

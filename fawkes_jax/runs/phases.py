@@ -177,7 +177,10 @@ class Phases:
         self._watcher.warned(message)
     try:
       with background.Background(
-        self._cloaker.executor, self._watcher.warned, self._watcher.prepares
+        self._cloaker.executor,
+        self._watcher.warned,
+        self._watcher.prepares,
+        self._saver.step,
       ) as solving:
         finishing = Finishing(
           solving,

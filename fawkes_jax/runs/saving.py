@@ -1,9 +1,11 @@
 """Saves cloaked photos: within the budget, and measured on what was saved."""
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from fawkes_jax import types
@@ -27,7 +29,8 @@ _WORTHWHILE = 1.25
 
 # What a pixel takes while it is saved: the coefficients of a JPEG in 4:2:0,
 # once more as they are written, and once more in libjpeg, are nine bytes. So
-# much may photos take that are saved at the same time, for each thread.
+# much may photos take that are saved at the same time, for each thread; and so
+# much a step of the solver, where it is computed in the same memory.
 _BYTES_A_PIXEL = 12
 _ROOM = 192 << 20
 
@@ -172,7 +175,12 @@ class Saver:
     self._options = options
     self._cloaker = cloaker
     self._results = kept
-    self._room = Room(options.threads * _ROOM)
+    self._on_cpu = jax.default_backend() == "cpu"
+    self._room = Room((options.threads + self._on_cpu) * _ROOM)
+
+  def step(self) -> contextlib.AbstractContextManager[None]:
+    """What the solver enters for a step, which may have to wait for memory."""
+    return self._room.taken(_ROOM) if self._on_cpu else contextlib.nullcontext()
 
   def write(
     self, source: SourceFile, data: bytes, suffix: str = ""
