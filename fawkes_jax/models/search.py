@@ -120,7 +120,8 @@ class Detector(types.Detector):
     """Finds the faces of photos, or where they are likely.
 
     Args:
-      photos: uint8 [h, w, 3], RGB, upright, of any sizes.
+      photos: uint8 [h, w, 3], RGB, of any sizes; upright, unless `certain` is
+        given.
       min_face_pixels: the side of the smallest faces to look for, in pixels of
         the photo. Halving it makes the search four times as expensive. None
         means `default_min_face` of each photo.
