@@ -346,7 +346,7 @@ class Cloaker:
     # Where the crop is filled; each size is compiled once.
     side = min(-(-face.alignment.side // _SIDES) * _SIDES, len(original))
     here = slice(side)
-    old = jax.device_put(original[here, here])
+    old = original[here, here]
     known = ssim.moments(old, face.weights[here, here])
     return lambda crop: float(ssim.compare(old, crop[here, here], known))
 
